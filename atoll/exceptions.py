@@ -1,0 +1,225 @@
+"""Everything that Atoll raises, in one tree. Names and meanings are Ray's where Ray has the thing.
+
+AtollError
+├── TaskError                     user code raised; is also an instance of the user's own exception
+├── TaskCancelledError
+├── GetTimeoutError               (also a TimeoutError)
+├── TaskUnschedulableError        no node could ever give what was asked for
+├── TaskPlacementGroupRemoved
+├── RuntimeEnvSetupError          the environment for a worker could not be made
+├── WorkerCrashedError            the process of a task died
+├── OutOfMemoryError              ... because the host ran out of memory
+├── ActorError
+│   ├── ActorDiedError
+│   ├── ActorUnavailableError     for now; a later call may succeed
+│   └── PendingCallsLimitExceeded
+├── ObjectLostError
+│   └── OwnerDiedError
+├── ObjectStoreFullError
+├── SerializationError            a value does not pickle; names it and says why
+├── ClusterError
+│   ├── ClusterNotFoundError      nothing runs, and nothing was to be started
+│   ├── ClusterStartError
+│   ├── ClusterLostError          it was there and is gone
+│   ├── AuthenticationError       a peer could not prove the cluster's key
+│   ├── VersionMismatchError
+│   └── InsecureDirectoryError    a directory or file that others can write to
+├── ProtocolError                 a peer said what the protocol does not allow
+└── InternalError                 our own fault: an invariant does not hold
+"""
+
+from __future__ import annotations
+
+import pickle
+from functools import lru_cache
+from typing import Any
+
+
+class AtollError(Exception):
+    """Whatever Atoll raises."""
+
+
+class TaskError(AtollError):
+    """User code raised in a task or an actor's method.
+
+    What a caller catches is an instance of this class *and* of the user's own exception class, as in Ray: see
+    `as_instance_of_cause`.
+
+    Attributes:
+        cause: The user's exception, or None where it could not travel.
+        remote_traceback: The traceback as text, with the lines of the user's code.
+        task_name: The function or method.
+        where: Where it ran, as people read it: `pid=42, node=dromedary`.
+    """
+
+    def __init__(
+        self,
+        task_name: str,
+        remote_traceback: str,
+        cause: BaseException | None = None,
+        where: str = "",
+    ) -> None:
+        super().__init__(task_name, remote_traceback, where)
+        self.cause = cause
+        self.remote_traceback = remote_traceback
+        self.task_name = task_name
+        self.where = where
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.task_name}{place} failed:\n{self.remote_traceback.rstrip()}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_task_error, (self.task_name, self.remote_traceback, _portable(self.cause), self.where)
+
+    def as_instance_of_cause(self) -> TaskError:
+        """Return this error as an instance of the user's own class too, or itself where that is impossible."""
+        cause = self.cause
+        if cause is None or isinstance(cause, TaskError) or not isinstance(cause, Exception):
+            return self
+        combined = _combine(type(cause))
+        if combined is None:
+            return self
+        error: TaskError = combined.__new__(combined)
+        try:
+            error.__dict__.update(cause.__dict__)
+        except AttributeError:
+            return self
+        TaskError.__init__(error, self.task_name, self.remote_traceback, cause, self.where)
+        error.args = cause.args
+        return error
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """Return the exception if it survives pickling, else None; its text is in the traceback anyway."""
+    try:
+        pickle.loads(pickle.dumps(cause))
+    except Exception:
+        return None
+    return cause
+
+
+def _rebuild_task_error(name: str, traceback: str, cause: BaseException | None, where: str) -> TaskError:
+    return TaskError(name, traceback, cause, where)
+
+
+@lru_cache(maxsize=256)
+def _combine(cause_class: type[Exception]) -> type[TaskError] | None:
+    """Return a class that is both a TaskError and the user's class, or None where the layouts conflict."""
+
+    def text(self: TaskError) -> str:
+        return TaskError.__str__(self)
+
+    def forward(self: TaskError, name: str) -> Any:
+        return getattr(self.__dict__["cause"], name)
+
+    name = f"TaskError({cause_class.__name__})"
+    body = {
+        "__str__": text,
+        "__getattr__": forward,
+        "__module__": __name__,
+        "__qualname__": name,
+        "__doc__": f"A task raised {cause_class.__name__}.",
+    }
+    try:
+        combined = type(name, (TaskError, cause_class), body)
+        combined.__new__(combined)
+    except TypeError:
+        return None
+    return combined
+
+
+class TaskCancelledError(AtollError):
+    """The task was cancelled before or while it ran."""
+
+
+class GetTimeoutError(AtollError, TimeoutError):
+    """A result was not there in time. The task goes on."""
+
+
+class TaskUnschedulableError(AtollError):
+    """No node of the cluster could ever give the resources that were asked for."""
+
+
+class TaskPlacementGroupRemoved(AtollError):
+    """The placement group that the task was to run in has been removed."""
+
+
+class RuntimeEnvSetupError(AtollError):
+    """The environment that a worker was to have could not be made."""
+
+
+class WorkerCrashedError(AtollError):
+    """The process that ran the task died."""
+
+
+class OutOfMemoryError(AtollError):
+    """The process that ran the task was killed because memory ran out."""
+
+
+class ActorError(AtollError):
+    """Something is wrong with an actor, not with the method that was called."""
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead and will not come back."""
+
+
+class ActorUnavailableError(ActorError):
+    """The actor cannot be reached now. The call may have run; a later call may succeed."""
+
+
+class PendingCallsLimitExceeded(ActorError):
+    """More calls wait for the actor than its `max_pending_calls`."""
+
+
+class ObjectLostError(AtollError):
+    """No copy of an object is left."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that owned an object died, and the object with it."""
+
+
+class ObjectStoreFullError(AtollError):
+    """The object store has no room for an object, now or ever; the message says which."""
+
+
+class SerializationError(AtollError, TypeError):
+    """A value cannot travel to another process."""
+
+
+class ClusterError(AtollError):
+    """Something is wrong with the cluster itself."""
+
+
+class ClusterNotFoundError(ClusterError):
+    """No cluster of this user runs on this host."""
+
+
+class ClusterStartError(ClusterError):
+    """The cluster's daemons could not be started."""
+
+
+class ClusterLostError(ClusterError):
+    """The connection to the cluster is gone."""
+
+
+class AuthenticationError(ClusterError):
+    """A peer could not prove that it knows the cluster's key."""
+
+
+class VersionMismatchError(ClusterError):
+    """Two processes have versions that do not speak with each other; the message names both."""
+
+
+class InsecureDirectoryError(ClusterError):
+    """A directory or file that must be ours alone is not."""
+
+
+class ProtocolError(AtollError):
+    """A peer said what the protocol does not allow."""
+
+
+class InternalError(AtollError):
+    """An invariant of Atoll itself does not hold. The message ends with the story that led there."""

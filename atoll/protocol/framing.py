@@ -1,0 +1,77 @@
+"""Frames: a length of four bytes, little-endian, then so many bytes of body.
+
+Every connection of Atoll carries them, from the first byte of the handshake on. The decoder is fed with whatever a
+socket gave, in pieces of any size, and yields whole bodies. It knows nothing of what is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from atoll.exceptions import ProtocolError
+
+HEADER_BYTES = 4
+MAXIMUM_BODY_BYTES = 64 * 2**20
+"""No body is larger: large values travel through the object store."""
+
+MAXIMUM_UNPROVED_BYTES = 64 * 2**10
+"""All that a peer may send before it has proved the key (claim S18)."""
+
+
+def frame(body: bytes | bytearray | memoryview) -> bytes:
+    """Return a body with its length before it.
+
+    Raises:
+        ProtocolError: The body is longer than `MAXIMUM_BODY_BYTES`.
+    """
+    size = len(body)
+    if size > MAXIMUM_BODY_BYTES:
+        raise ProtocolError(
+            f"a message of {size} bytes is longer than {MAXIMUM_BODY_BYTES}, the most there is"
+        )
+    return size.to_bytes(HEADER_BYTES, "little") + body
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into bodies.
+
+    Args:
+        maximum_bytes: A longer body is a `ProtocolError`, before any of it is kept.
+    """
+
+    __slots__ = ("_buffer", "maximum_bytes")
+
+    def __init__(self, maximum_bytes: int = MAXIMUM_BODY_BYTES) -> None:
+        self._buffer = bytearray()
+        self.maximum_bytes = maximum_bytes
+
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """Take what came from the socket and yield each body that is now whole.
+
+        Raises:
+            ProtocolError: A length is over `maximum_bytes`. The connection is to be closed.
+        """
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        end = len(buffer)
+        try:
+            while end - position >= HEADER_BYTES:
+                size = int.from_bytes(buffer[position : position + HEADER_BYTES], "little")
+                if size > self.maximum_bytes:
+                    raise ProtocolError(
+                        f"a peer announced {size} bytes; at most {self.maximum_bytes} are taken"
+                    )
+                stop = position + HEADER_BYTES + size
+                if stop > end:
+                    break
+                body = bytes(memoryview(buffer)[position + HEADER_BYTES : stop])
+                position = stop
+                yield body
+        finally:
+            del buffer[:position]
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes kept of a body that is not whole yet."""
+        return len(self._buffer)

@@ -1,0 +1,868 @@
+"""What is said on control connections: between clients, workers, node agents and the scheduler.
+
+(What is said on direct channels, task by task, is in `atoll.protocol.channel_messages`.)
+
+A request is imperative (`SetDemand`), what tells of a fact is past tense (`LeaseGranted`). A `request` field
+ties a reply to what it answers; messages without one are never answered. Payloads of users (functions, arguments,
+errors) are `bytes` here: daemons pass them on and never unpickle them.
+
+Who says what to whom:
+
+    client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
+                                    WatchActor KillActor ClaimName PublishName AbandonName DropName ListNames
+                                    GetState WatchState StopCluster
+    scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
+                                    NameClaimed NameList State Done Failed
+    agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
+                                    ActorFailed SpansRecorded ObjectGone
+    scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
+                                    DropObject JobEnded StopNode
+    client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
+                                    DeleteObjects
+    agent ─▶ client or worker       ProcessAttached ObjectCreated ObjectSealed ObjectFound Done Failed
+    worker ─▶ agent                 WorkerStarted ActorConstructed ReportSpans
+    agent ─▶ worker                 BeginLease FinishLease ConstructActor StopWorker
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from atoll.resources import Amounts
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of all control messages: an array on the wire, its first item the name of its type."""
+
+
+class Failed(Message, frozen=True):
+    """A request was refused or failed; the state is as before.
+
+    Attributes:
+        request: The request that this answers.
+        kind: The name of a class in `atoll.exceptions`.
+        text: One line: what is wrong and what to do.
+        payload: A serialized exception, where user code raised one.
+    """
+
+    request: int
+    kind: str
+    text: str
+    payload: bytes = b""
+
+
+class Done(Message, frozen=True):
+    """A request was carried out and has nothing else to say."""
+
+    request: int
+
+
+# ---------------------------------------------------------------------------------------------- shared values
+
+
+class Environment(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker must share with the kernel whose code it runs. One zygote is kept for each.
+
+    Attributes:
+        executable: The Python interpreter.
+        sys_path: `sys.path` of the kernel.
+        working_directory: The kernel's.
+        variables: Environment variables, without those that are secrets.
+    """
+
+    executable: str
+    sys_path: list[str]
+    working_directory: str
+    variables: dict[str, str]
+
+
+class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
+    """The shape of a request: all requests of one class are interchangeable to the scheduler.
+
+    Attributes:
+        resources: What each lease takes, in units (`atoll.resources`). `GPU` of 10,000 and more means whole
+            devices, less means a share of one.
+        environment: Digest of the `Environment` that the worker must have.
+        priority: Higher goes first; 0 is usual.
+        node: Only on this node, as hex; empty for any.
+        label: What the request is for, for people: the function or the cell.
+        maximum_calls: After so many tasks the worker is replaced; 0 for never.
+    """
+
+    resources: Amounts
+    environment: str
+    priority: int = 0
+    node: str = ""
+    label: str = ""
+    maximum_calls: int = 0
+
+
+class Device(msgspec.Struct, frozen=True, array_like=True):
+    """An accelerator of a node.
+
+    Attributes:
+        uuid: NVML's, or `SIM-GPU-...` for a simulated one.
+        index: Its number on the node, for people.
+        model: For example `NVIDIA H100 80GB HBM3`; simulated ones say so.
+        memory_bytes: Its memory.
+        simulated: True for a device that exists for tests and demonstrations only.
+    """
+
+    uuid: str
+    index: int
+    model: str
+    memory_bytes: int
+    simulated: bool = False
+
+
+class DeviceShare(msgspec.Struct, frozen=True, array_like=True):
+    """A device, or a fraction of one, that a lease holds; `units` of 10,000 is the whole."""
+
+    uuid: str
+    index: int
+    units: int
+    simulated: bool = False
+
+
+class DeviceSample(msgspec.Struct, frozen=True, array_like=True):
+    """What a device does now: use in percent, memory in bytes."""
+
+    uuid: str
+    use_percent: float
+    memory_used_bytes: int
+    foreign_memory_bytes: int = 0
+
+
+class ObjectInfo(msgspec.Struct, frozen=True, array_like=True):
+    """An object in a store, as people look at it.
+
+    Attributes:
+        object_id: Its id.
+        size_bytes: Bytes in shared memory.
+        pins: How many processes have it mapped in use.
+        name: The name in the cluster's cache, or empty.
+        owner: The process that owns it; empty for the cluster.
+    """
+
+    object_id: bytes
+    size_bytes: int
+    pins: int
+    name: str
+    owner: bytes
+
+
+class NodeSample(msgspec.Struct, frozen=True, array_like=True):
+    """What a node and its workers do now. Percentages are of one core for workers, of all cores for the node."""
+
+    cpu_percent: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    store_used_bytes: int
+    store_capacity_bytes: int
+    devices: list[DeviceSample]
+    workers: list[WorkerSample]
+    objects: list[ObjectInfo]
+
+
+class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker process does now."""
+
+    worker_id: bytes
+    pid: int
+    cpu_percent: float
+    memory_bytes: int
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of a worker's time, for the timeline.
+
+    Spans of many tiny tasks are merged by the worker: then `count` says how many.
+
+    Attributes:
+        worker_id: Where.
+        job: The job that submitted it.
+        name: Function, method or cell.
+        start: Wall clock, seconds since 1970.
+        duration_s: So far, if it is still running.
+        count: Tasks in this span.
+        state: `running`, `finished` or `failed`.
+        key: The same for every report of one span, so that a later report replaces an earlier one.
+    """
+
+    worker_id: bytes
+    job: bytes
+    name: str
+    start: float
+    duration_s: float
+    count: int
+    state: str
+    key: int
+
+
+# ----------------------------------------------------------------------------------- client -> scheduler
+
+
+class RegisterJob(Message, frozen=True):
+    """A kernel or script begins a session. Its workers do not register: they act within the job of their lease.
+
+    Attributes:
+        request: Answered by `JobRegistered`.
+        job: The process id of the client.
+        kind: `kernel`, `script` or `server` (the Jupyter server's own connection, which runs no tasks).
+        name: What people call it: the notebook's or script's file.
+        pid: Of the client.
+        namespace: Where its actors' names live; empty for the common one.
+        environment: For its workers; None for a session that runs no tasks.
+    """
+
+    request: int
+    job: bytes
+    kind: str
+    name: str
+    pid: int
+    namespace: str
+    environment: Environment | None
+
+
+class SetDemand(Message, frozen=True):
+    """How many leases of a class the sender wants beyond those that it holds. Replaces what it said before.
+
+    `demand_key` is the sender's own number for the class; leases come back with it. Demands of a worker are
+    charged to the job of its lease.
+    """
+
+    demand_key: int
+    scheduling_class: SchedulingClass
+    count: int
+
+
+class ReturnLease(Message, frozen=True):
+    """The sender is done with a lease: idle for a while, or recalled and drained.
+
+    `discard` asks that the worker is not used again (its state is suspect, or it has reached `max_calls`).
+    """
+
+    lease_id: int
+    discard: bool = False
+
+
+class TaskBlocked(Message, frozen=True):
+    """The worker that holds the lease waits in `get`: its CPU may be lent to others. Sent by the worker."""
+
+    lease_id: int
+
+
+class TaskUnblocked(Message, frozen=True):
+    """The worker goes on."""
+
+    lease_id: int
+
+
+class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """All that is needed to make an actor, and to make it again.
+
+    Attributes:
+        actor_id: Made by the creator.
+        name: Empty for an anonymous one.
+        namespace: Where the name lives.
+        class_name: For people.
+        scheduling_class: Where it may live.
+        payload: Class and constructor arguments, serialized; opaque to daemons. Refs inside are resolved first.
+        detached: Lives on when its job ends. Whatever has a name does too.
+        maximum_restarts: -1 for without end.
+        methods: Names of its public methods with their number of returns, for handles made by name.
+        maximum_concurrency: Calls that may run at once.
+    """
+
+    actor_id: bytes
+    name: str
+    namespace: str
+    class_name: str
+    scheduling_class: SchedulingClass
+    payload: bytes
+    detached: bool = False
+    maximum_restarts: int = 0
+    methods: dict[str, int] = {}
+    maximum_concurrency: int = 1
+
+
+class CreateActor(Message, frozen=True):
+    """Make an actor. Answered by `ActorChanged` (pending) or `Failed`; the sender then watches it.
+
+    With `get_if_exists`, the answer for a taken name is the actor that has it.
+    """
+
+    request: int
+    job: bytes
+    spec: ActorSpec
+    get_if_exists: bool = False
+
+
+class GetActor(Message, frozen=True):
+    """Find an actor by name. Answered by `ActorChanged`, or `Failed` if there is none; the sender then watches it."""
+
+    request: int
+    name: str
+    namespace: str
+
+
+class WatchActor(Message, frozen=True):
+    """Tell the sender the actor's state now, as the answer, and at every change from now on."""
+
+    request: int
+    actor_id: bytes
+
+
+class KillActor(Message, frozen=True):
+    """End an actor at once. Answered by `Done`."""
+
+    request: int
+    actor_id: bytes
+    no_restart: bool = True
+
+
+class ObjectLocation(msgspec.Struct, frozen=True, array_like=True):
+    """Where a value is: in the message itself, or in the store of a node.
+
+    Attributes:
+        object_id: Its id.
+        node_id: The node whose store has it; empty if it is inline.
+        size_bytes: In the store.
+        inline: The serialized value, if it is small (`atoll.protocol.serialization.pack`).
+    """
+
+    object_id: bytes
+    node_id: bytes = b""
+    size_bytes: int = 0
+    inline: bytes = b""
+
+
+class ClaimName(Message, frozen=True):
+    """Ask for the object of a name, and, with `compute`, for the right to make it if there is none.
+
+    Answered by `NameClaimed`. A claim that finds another process computing is answered when that one publishes
+    or abandons it (or dies): then the next claimant is asked to compute.
+    """
+
+    request: int
+    name: str
+    compute: bool = False
+
+
+class PublishName(Message, frozen=True):
+    """Give a name to an object, which belongs to the cluster from now on. Replaces what had the name.
+
+    Answered by `Done`.
+    """
+
+    request: int
+    name: str
+    location: ObjectLocation
+
+
+class AbandonName(Message, frozen=True):
+    """The computation that was claimed has failed or was given up."""
+
+    name: str
+
+
+class DropName(Message, frozen=True):
+    """Take a name away; its object goes when nobody uses it. Answered by `Done`, or `Failed` if there is no such name."""
+
+    request: int
+    name: str
+
+
+class ListNames(Message, frozen=True):
+    """Answered by `NameList`."""
+
+    request: int
+
+
+class GetState(Message, frozen=True):
+    """Answered by `State`."""
+
+    request: int
+
+
+class WatchState(Message, frozen=True):
+    """Send `State` every `interval_s` seconds, with request 0; 0 ends it. At most ten a second."""
+
+    interval_s: float
+
+
+class StopCluster(Message, frozen=True):
+    """End the cluster. Answered by `Done` before everything goes.
+
+    With `only_if_unused`, it goes on if another client is attached or something has a name.
+    """
+
+    request: int
+    only_if_unused: bool = False
+
+
+# ----------------------------------------------------------------------------------- scheduler -> client
+
+
+class JobRegistered(Message, frozen=True):
+    """The answer to `RegisterJob`.
+
+    Attributes:
+        request: Of the `RegisterJob`.
+        environment: The digest by which leases name the job's environment.
+        node_id: The node that the client is on; empty until one has registered.
+        agent_socket: Where the client attaches to the store.
+    """
+
+    request: int
+    environment: str
+    node_id: bytes
+    agent_socket: str
+
+
+class LeaseGranted(Message, frozen=True):
+    """The right to push tasks to a worker.
+
+    Attributes:
+        demand_key: Of the `SetDemand` that this satisfies (by one).
+        lease_id: Unique in the cluster.
+        worker_id: The worker's process id.
+        address: The path of its socket.
+        node_id: Where it is.
+        node_name: For people.
+        devices: The GPUs that it holds.
+    """
+
+    demand_key: int
+    lease_id: int
+    worker_id: bytes
+    address: str
+    node_id: bytes
+    node_name: str
+    devices: list[DeviceShare]
+
+
+class DemandRefused(Message, frozen=True):
+    """The demand can never be met. `text` says what the largest possible is; the tasks fail with it."""
+
+    demand_key: int
+    kind: str
+    text: str
+
+
+class LeaseRecalled(Message, frozen=True):
+    """Another job waits: push nothing more on this lease and return it when it has drained."""
+
+    lease_id: int
+
+
+class LeaseLost(Message, frozen=True):
+    """The worker of a lease is gone. `kind` names a class in `atoll.exceptions`."""
+
+    lease_id: int
+    kind: str
+    text: str
+
+
+class ActorChanged(Message, frozen=True):
+    """The state of an actor.
+
+    Attributes:
+        request: Of what this answers; 0 for news.
+        actor_id: Its id.
+        state: `pending`, `alive`, `restarting` or `dead`.
+        incarnation: 0 for the first process; grows with each restart.
+        address: The socket to call it at, when alive.
+        worker_id: Its process, when alive.
+        class_name: For people.
+        methods: As in `ActorSpec`.
+        cause: Why it is dead, or why it waits: one line.
+        error: The serialized exception of its constructor, if that is why it is dead.
+        name: Its name, or empty.
+    """
+
+    request: int
+    actor_id: bytes
+    state: str
+    incarnation: int
+    address: str
+    worker_id: bytes
+    class_name: str
+    methods: dict[str, int]
+    cause: str = ""
+    error: bytes = b""
+    name: str = ""
+
+
+class NameClaimed(Message, frozen=True):
+    """The answer to `ClaimName`: the object, or the duty to compute it, or neither (no such name)."""
+
+    request: int
+    location: ObjectLocation | None
+    compute: bool
+
+
+class NameInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A name of the cache. `state` is `ready` or `computing`; `created` is wall clock."""
+
+    name: str
+    state: str
+    size_bytes: int
+    created: float
+
+
+class NameList(Message, frozen=True):
+    """The answer to `ListNames`."""
+
+    request: int
+    names: list[NameInfo]
+
+
+class State(Message, frozen=True):
+    """The cluster as people see it: JSON of `atoll.protocol.state.ClusterState`."""
+
+    request: int
+    state: bytes
+
+
+# ------------------------------------------------------------------------------------ agent <-> scheduler
+
+
+class RegisterNode(Message, frozen=True):
+    """An agent offers its node. Also sent after a reconnection, then with what is running there.
+
+    Attributes:
+        request: Answered by `NodeRegistered`.
+        node_id: Stable for the agent's life.
+        name: The host's name.
+        pid: Of the agent.
+        agent_socket: Where processes of this node attach.
+        resources: What it has, in units.
+        devices: Its GPUs.
+        labels: For policies.
+        leases: Those that live on from before the reconnection: (lease id, worker id, address).
+        actors: Those that live on: (actor id, lease id).
+    """
+
+    request: int
+    node_id: bytes
+    name: str
+    pid: int
+    agent_socket: str
+    resources: Amounts
+    devices: list[Device]
+    labels: dict[str, str]
+    leases: list[tuple[int, bytes, str]] = []
+    actors: list[tuple[bytes, int]] = []
+
+
+class NodeRegistered(Message, frozen=True):
+    """The node takes part."""
+
+    request: int
+
+
+class DefineEnvironment(Message, frozen=True):
+    """Leases will name this environment by its digest. With `prepare`, a zygote and workers are made ready now."""
+
+    digest: str
+    environment: Environment
+    prepare: bool
+
+
+class StartLease(Message, frozen=True):
+    """Give a worker to a lease: one that is idle in this environment, or a new one."""
+
+    lease_id: int
+    job: bytes
+    scheduling_class: SchedulingClass
+    devices: list[DeviceShare]
+    dedicated: bool
+
+
+class LeaseStarted(Message, frozen=True):
+    """The worker is ready for its lease."""
+
+    lease_id: int
+    worker_id: bytes
+    address: str
+    pid: int
+
+
+class LeaseFailed(Message, frozen=True):
+    """No worker could be had (`kind`: a class of `atoll.exceptions`), and the lease is over."""
+
+    lease_id: int
+    kind: str
+    text: str
+
+
+class EndLease(Message, frozen=True):
+    """The lease is over: keep the worker for another, or, with `kill`, end it. Answered by `LeaseEnded`."""
+
+    lease_id: int
+    kill: bool
+
+
+class LeaseEnded(Message, frozen=True):
+    """Its resources are free again: devices too are verified to be. Also sent when the worker died by itself.
+
+    `kind` and `text` are empty if it ended as wished.
+    """
+
+    lease_id: int
+    kind: str = ""
+    text: str = ""
+
+
+class StartActor(Message, frozen=True):
+    """Run an actor's constructor in the worker of a lease. Answered by `ActorStarted` or `ActorFailed`."""
+
+    lease_id: int
+    spec: ActorSpec
+    incarnation: int
+
+
+class ActorStarted(Message, frozen=True):
+    """The constructor returned; the actor can be called at the address of its lease."""
+
+    actor_id: bytes
+    lease_id: int
+
+
+class ActorFailed(Message, frozen=True):
+    """The constructor raised; `error` is the serialized exception."""
+
+    actor_id: bytes
+    lease_id: int
+    text: str
+    error: bytes
+
+
+class NodeSampled(Message, frozen=True):
+    """A few times a second while somebody looks, rarely otherwise."""
+
+    sample: NodeSample
+
+
+class SpansRecorded(Message, frozen=True):
+    """What workers of the node have run since the last report."""
+
+    spans: list[Span]
+
+
+class AdoptObject(Message, frozen=True):
+    """The object belongs to the cluster from now on, under this name: it does not go with its owner."""
+
+    object_id: bytes
+    name: str
+
+
+class DropObject(Message, frozen=True):
+    """The cluster gives up an adopted object; it goes when nobody has it pinned."""
+
+    object_id: bytes
+
+
+class ObjectGone(Message, frozen=True):
+    """An adopted object is lost (its seal never came, or the store was restarted)."""
+
+    object_id: bytes
+
+
+class JobEnded(Message, frozen=True):
+    """A client is gone: its objects go too, except adopted ones."""
+
+    job: bytes
+
+
+class StopNode(Message, frozen=True):
+    """End all workers, give back all memory, exit."""
+
+
+# --------------------------------------------------------------------------------------- process <-> agent
+
+
+class AttachProcess(Message, frozen=True):
+    """A client or worker will use the store. Answered by `ProcessAttached`."""
+
+    request: int
+    process_id: bytes
+    pid: int
+
+
+class ProcessAttached(Message, frozen=True):
+    """The answer: the node, and how many bytes its store holds at most."""
+
+    request: int
+    node_id: bytes
+    store_capacity_bytes: int
+
+
+class CreateObject(Message, frozen=True):
+    """Ask for memory to write an object into. Answered by `ObjectCreated`, or `Failed` if there is no room."""
+
+    request: int
+    object_id: bytes
+    size_bytes: int
+
+
+class ObjectCreated(Message, frozen=True):
+    """Write at `offset` of the segment. The segment's descriptor comes along if the peer has none to write with.
+
+    Attributes:
+        request: Of the `CreateObject`.
+        segment_id: Known to the peer by this number from now on.
+        segment_bytes: The size to map.
+        offset: Where the object begins, aligned to 64.
+        has_descriptor: Whether a writable descriptor travels with this message.
+    """
+
+    request: int
+    segment_id: int
+    segment_bytes: int
+    offset: int
+    has_descriptor: bool
+
+
+class SealObject(Message, frozen=True):
+    """The bytes are written; nobody changes them any more. Answered by `ObjectSealed`.
+
+    `layout` says how to read the object (`atoll.protocol.serialization.Layout`); it is opaque to the agent. The
+    sealing process keeps a pin if `pin` is set.
+    """
+
+    request: int
+    object_id: bytes
+    layout: bytes
+    pin: bool
+
+
+class ObjectSealed(Message, frozen=True):
+    """Others can get the object now."""
+
+    request: int
+
+
+class AbortObject(Message, frozen=True):
+    """Give up an object that was created and not sealed."""
+
+    object_id: bytes
+
+
+class GetObject(Message, frozen=True):
+    """Ask for a sealed object and pin it. Answered by `ObjectFound`, or `Failed` with `ObjectLostError`."""
+
+    request: int
+    object_id: bytes
+
+
+class ObjectFound(Message, frozen=True):
+    """Where to read. A read-only descriptor comes along if the peer has none for the segment."""
+
+    request: int
+    segment_id: int
+    segment_bytes: int
+    offset: int
+    size_bytes: int
+    layout: bytes
+    has_descriptor: bool
+
+
+class ReleaseObjects(Message, frozen=True):
+    """The sender's last view of each object is gone. One pin a `GetObject` (and a pinning seal) is taken off."""
+
+    object_ids: list[bytes]
+
+
+class DeleteObjects(Message, frozen=True):
+    """The owner says that no reference is left. Memory is used again when the last pin goes."""
+
+    object_ids: list[bytes]
+
+
+# ---------------------------------------------------------------------------------------- worker <-> agent
+
+
+class WorkerStarted(Message, frozen=True):
+    """A forked worker is connected and listens at `address`. Its process id is the worker id it was forked with."""
+
+    address: str
+    pid: int
+
+
+class BeginLease(Message, frozen=True):
+    """What the worker does from now on is for this lease: its job, its devices, its CPUs."""
+
+    lease_id: int
+    job: bytes
+    resources: Amounts
+    devices: list[DeviceShare]
+    label: str
+
+
+class FinishLease(Message, frozen=True):
+    """The lease is over; forget what belongs to it."""
+
+    lease_id: int
+
+
+class ConstructActor(Message, frozen=True):
+    """Make the actor in this process; it is what the process is for from now on."""
+
+    lease_id: int
+    spec: ActorSpec
+    incarnation: int
+
+
+class ActorConstructed(Message, frozen=True):
+    """The constructor returned, or raised `error` (serialized; `text` in one line)."""
+
+    actor_id: bytes
+    text: str = ""
+    error: bytes = b""
+
+
+class ReportSpans(Message, frozen=True):
+    """What the worker ran since its last report."""
+
+    spans: list[Span]
+
+
+class StopWorker(Message, frozen=True):
+    """Exit as soon as nothing runs."""
+
+
+def _all_messages() -> tuple[type[Message], ...]:
+    return tuple(Message.__subclasses__())
+
+
+MESSAGES: tuple[type[Message], ...] = _all_messages()
+"""Every control message there is."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] | None = None
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """Read a message.
+
+    Raises:
+        msgspec.ValidationError: The bytes are no message of a known type with fields of the right types.
+        msgspec.DecodeError: The bytes are not even msgpack.
+    """
+    global _decoder
+    if _decoder is None:
+        union: Any = MESSAGES[0]
+        for kind in MESSAGES[1:]:
+            union = union | kind
+        _decoder = msgspec.msgpack.Decoder(union)
+    message: Message = _decoder.decode(data)
+    return message

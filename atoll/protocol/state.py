@@ -1,0 +1,172 @@
+"""The cluster as people see it: one value from which the dashboard, the magics and the CLI all read.
+
+The scheduler makes it, as JSON, and whoever shows it needs nothing else. Ids are hex, times are seconds since 1970
+on the wall clock, sizes are bytes, amounts of resources are as people write them (1.5 CPU).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DeviceState(msgspec.Struct, frozen=True):
+    """A GPU. `held` is the share that leases hold, from 0 to 1; `holders` names them for people."""
+
+    uuid: str
+    index: int
+    model: str
+    simulated: bool
+    memory_total_bytes: int
+    memory_used_bytes: int
+    foreign_memory_bytes: int
+    use_percent: float
+    held: float
+    holders: list[str]
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """A node with what it has and what is used of it."""
+
+    node_id: str
+    name: str
+    pid: int
+    resources_total: dict[str, float]
+    resources_free: dict[str, float]
+    cpu_percent: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    store_used_bytes: int
+    store_capacity_bytes: int
+    devices: list[DeviceState]
+
+
+class LeaseState(msgspec.Struct, frozen=True):
+    """A worker in use. `doing` is what it runs now, or empty; `actor` is its actor's id, or empty."""
+
+    lease_id: int
+    node_id: str
+    worker_id: str
+    pid: int
+    job: str
+    label: str
+    resources: dict[str, float]
+    devices: list[int]
+    actor: str
+    doing: str
+    blocked: bool
+    since: float
+    cpu_percent: float
+    memory_bytes: int
+
+
+class ActorState(msgspec.Struct, frozen=True):
+    """An actor, dead ones too for a while. `state` is as in `ActorChanged`."""
+
+    actor_id: str
+    name: str
+    namespace: str
+    class_name: str
+    state: str
+    incarnation: int
+    node_id: str
+    pid: int
+    job: str
+    resources: dict[str, float]
+    devices: list[int]
+    cause: str
+    created: float
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """A notebook session or script. `waiting` counts the leases that it asks for and does not have."""
+
+    job: str
+    name: str
+    kind: str
+    pid: int
+    namespace: str
+    connected: bool
+    since: float
+    leases: int
+    waiting: int
+
+
+class DemandState(msgspec.Struct, frozen=True):
+    """A scheduling class that waits, and why."""
+
+    job: str
+    label: str
+    resources: dict[str, float]
+    count: int
+    since: float
+    reason: str
+
+
+class ObjectState(msgspec.Struct, frozen=True):
+    """An object in shared memory."""
+
+    object_id: str
+    node_id: str
+    name: str
+    owner: str
+    size_bytes: int
+    pins: int
+
+
+class NameState(msgspec.Struct, frozen=True):
+    """A name of the cache: `ready` or `computing`."""
+
+    name: str
+    state: str
+    size_bytes: int
+    created: float
+
+
+class SpanState(msgspec.Struct, frozen=True):
+    """A piece of a worker's time, as `atoll.protocol.messages.Span`, ids in hex."""
+
+    key: str
+    worker_id: str
+    node_id: str
+    job: str
+    name: str
+    start: float
+    duration_s: float
+    count: int
+    state: str
+
+
+class ClusterState(msgspec.Struct, frozen=True):
+    """Everything. `spans` are those that ended in the last five minutes, newest last, and what runs now."""
+
+    cluster_id: str
+    version: str
+    now: float
+    started: float
+    simulated_devices: bool
+    nodes: list[NodeState]
+    leases: list[LeaseState]
+    actors: list[ActorState]
+    jobs: list[JobState]
+    demands: list[DemandState]
+    objects: list[ObjectState]
+    names: list[NameState]
+    spans: list[SpanState]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(ClusterState)
+
+
+def encode_state(state: ClusterState) -> bytes:
+    """Return the state as JSON."""
+    return _encoder.encode(state)
+
+
+def decode_state(data: bytes | memoryview | msgspec.Raw) -> ClusterState:
+    """Read the state from JSON.
+
+    Raises:
+        msgspec.ValidationError: It is of another version.
+    """
+    return _decoder.decode(data)
