@@ -42,9 +42,7 @@ def to_units(name: str, amount: float) -> int:
     if abs(units - rounded) > 1e-4 * max(1.0, rounded * 1e-9):
         raise ValueError(f"{name}={amount} is finer than 0.0001, the smallest share there is")
     if name == GPU and rounded > UNITS_PER_ONE and rounded % UNITS_PER_ONE:
-        raise ValueError(
-            f"{name}={amount}: above one, GPUs are whole; ask for {int(amount)} or {int(amount) + 1}"
-        )
+        raise ValueError(f"{name}={amount}: above one, GPUs are whole; ask for {int(amount)} or {int(amount) + 1}")
     return rounded
 
 

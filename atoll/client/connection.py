@@ -93,9 +93,7 @@ class Connection:
 
     def read_available(self) -> bool:
         """Read once from the socket; False at the end of the stream. Bodies are then in `take_bodies`."""
-        data, ancillary, _flags, _address = self.socket.recvmsg(
-            READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _flags, _address = self.socket.recvmsg(READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
@@ -178,9 +176,7 @@ class Connection:
         while True:
             answer = self._receive_fresh(deadline)
             if answer is None:
-                raise TimeoutError(
-                    f"the {self.peer.role} did not answer {type(message).__name__} in {timeout_s} s"
-                )
+                raise TimeoutError(f"the {self.peer.role} did not answer {type(message).__name__} in {timeout_s} s")
             if getattr(answer, "request", 0) == message.request and not isinstance(message, type(answer)):
                 return answer
             self._unasked.append(answer)

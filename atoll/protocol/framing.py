@@ -26,9 +26,7 @@ def frame(body: bytes | bytearray | memoryview) -> bytes:
     """
     size = len(body)
     if size > MAXIMUM_BODY_BYTES:
-        raise ProtocolError(
-            f"a message of {size} bytes is longer than {MAXIMUM_BODY_BYTES}, the most there is"
-        )
+        raise ProtocolError(f"a message of {size} bytes is longer than {MAXIMUM_BODY_BYTES}, the most there is")
     return size.to_bytes(HEADER_BYTES, "little") + body
 
 
@@ -59,9 +57,7 @@ class FrameDecoder:
             while end - position >= HEADER_BYTES:
                 size = int.from_bytes(buffer[position : position + HEADER_BYTES], "little")
                 if size > self.maximum_bytes:
-                    raise ProtocolError(
-                        f"a peer announced {size} bytes; at most {self.maximum_bytes} are taken"
-                    )
+                    raise ProtocolError(f"a peer announced {size} bytes; at most {self.maximum_bytes} are taken")
                 stop = position + HEADER_BYTES + size
                 if stop > end:
                     break

@@ -153,9 +153,7 @@ class ClientHandshake:
         self._key = key
         self._versions = versions or our_versions()
         self._shares_values = shares_values
-        self._hello = _encode(
-            Hello(self._versions, identity, shares_values, secrets.token_bytes(NONCE_BYTES))
-        )
+        self._hello = _encode(Hello(self._versions, identity, shares_values, secrets.token_bytes(NONCE_BYTES)))
         self.peer: Identity | None = None
         self.finished = False
 
