@@ -1,0 +1,164 @@
+"""Settings: what a user may say about the cluster before it starts, by environment variables.
+
+Variable                          | Default               | What it says
+--------------------------------- | --------------------- | ----------------------------------------------------------
+ATOLL_NUM_CPUS                    | cores we may run on   | CPUs that the node offers; a whole number
+ATOLL_MEMORY_BYTES                | the machine's         | memory that the node offers; `64G`, `512MiB`
+ATOLL_STORE_CAPACITY_BYTES        | 30 % of the memory    | the most that the object store takes
+ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only
+ATOLL_SIMULATED_GPU_MEMORY_BYTES  | 16G                   | memory of each of those
+ATOLL_LOG_BYTES                   | 10M                   | a log file is rotated at this size
+ATOLL_LINGER_S                    | 60                    | how long a cluster without clients stays; `never` ends it
+                                  |                       | only with `atoll down`. The Jupyter server and `atoll up`
+                                  |                       | start theirs with `never`, kernels with this.
+ATOLL_START_TIMEOUT_S             | 20                    | how long the daemons may take until they listen
+ATOLL_RUNTIME_DIR                 | Jupyter's             | where the connection file and the session directory are
+                                  |                       | (see `atoll.protocol.runtime_directory`)
+
+An empty variable counts as not set. Sizes have binary prefixes. A value that cannot be read raises `ValueError` with
+one line that names the variable, the value and an example.
+
+Daemons inherit the environment of who starts them, so the same variables reach them; `Settings.environment` makes
+them for settings that were changed in a program.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from atoll.resources import parse_bytes
+
+_Value = TypeVar("_Value")
+
+STORE_SHARE = 0.3
+"""The share of the memory that the object store takes when nothing is said."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for a cluster from its start. Sizes in bytes, durations in seconds.
+
+    Attributes:
+        num_cpus: CPUs that the node offers.
+        memory_bytes: Memory that it offers.
+        store_capacity_bytes: The most that the object store takes.
+        simulated_gpus: Number of simulated GPUs.
+        simulated_gpu_memory_bytes: Memory of each.
+        log_bytes: A log file is rotated at this size.
+        linger_s: How long the cluster stays without a client; None for ever.
+        start_timeout_s: How long the daemons may take until they listen.
+    """
+
+    num_cpus: int
+    memory_bytes: int
+    store_capacity_bytes: int
+    simulated_gpus: int = 0
+    simulated_gpu_memory_bytes: int = 16 * 2**30
+    log_bytes: int = 10 * 2**20
+    linger_s: float | None = 60.0
+    start_timeout_s: float = 20.0
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables from which `settings` reads these settings again."""
+        return {
+            "ATOLL_NUM_CPUS": str(self.num_cpus),
+            "ATOLL_MEMORY_BYTES": str(self.memory_bytes),
+            "ATOLL_STORE_CAPACITY_BYTES": str(self.store_capacity_bytes),
+            "ATOLL_SIMULATED_GPUS": str(self.simulated_gpus),
+            "ATOLL_SIMULATED_GPU_MEMORY_BYTES": str(self.simulated_gpu_memory_bytes),
+            "ATOLL_LOG_BYTES": str(self.log_bytes),
+            "ATOLL_LINGER_S": "never" if self.linger_s is None else str(self.linger_s),
+            "ATOLL_START_TIMEOUT_S": str(self.start_timeout_s),
+        }
+
+
+def settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        environment: Where from; `os.environ` if not given.
+
+    Raises:
+        ValueError: A value cannot be read; one line says which and how it is written.
+    """
+    variables = os.environ if environment is None else environment
+
+    def read(name: str, parse: Callable[[str], _Value], default: _Value, example: str) -> _Value:
+        text = variables.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{name}={text!r}: {error}; write for example {name}={example}") from None
+
+    memory_bytes = read("ATOLL_MEMORY_BYTES", _size, _machine_memory_bytes(), "64G")
+    store_default = int(memory_bytes * STORE_SHARE)
+    return Settings(
+        num_cpus=read("ATOLL_NUM_CPUS", _whole_from_one, _usable_cpus(), "4"),
+        memory_bytes=memory_bytes,
+        store_capacity_bytes=read("ATOLL_STORE_CAPACITY_BYTES", _size, store_default, "8G"),
+        simulated_gpus=read("ATOLL_SIMULATED_GPUS", _whole, 0, "2"),
+        simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
+        log_bytes=read("ATOLL_LOG_BYTES", _size, 10 * 2**20, "10M"),
+        linger_s=read("ATOLL_LINGER_S", _linger, 60.0, "60"),
+        start_timeout_s=read("ATOLL_START_TIMEOUT_S", _duration, 20.0, "20"),
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("not a whole number of 0 or more")
+    return int(text)
+
+
+def _whole_from_one(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError("not a whole number of 1 or more")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        raise ValueError("not a size in bytes") from None
+    if size < 1:
+        raise ValueError("a size must be more than 0")
+    return size
+
+
+def _duration(text: str) -> float:
+    try:
+        duration_s = float(text)
+    except ValueError:
+        raise ValueError("not a number of seconds") from None
+    if not (math.isfinite(duration_s) and duration_s > 0):
+        raise ValueError("not a number of seconds above 0")
+    return duration_s
+
+
+def _linger(text: str) -> float | None:
+    return None if text.lower() == "never" else _duration(text)
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _machine_memory_bytes() -> int:
+    """Return the memory that this process may use: the machine's, or its control group's limit if that is less."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(file).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            size = min(size, int(text))
+    return size
