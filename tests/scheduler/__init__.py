@@ -1,0 +1,1 @@
+"""The scheduler: core, policies, journal, server."""
