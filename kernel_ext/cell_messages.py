@@ -1,0 +1,152 @@
+"""What travels between a kernel and the worker that runs its cell.
+
+A request goes as the argument of a task, a result comes as its value or, where the cell raised, inside of
+`RemoteCellError`. Output goes beside them while the cell runs, as pieces `(kind, payload)`:
+
+    stdout, stderr     utf-8 text
+    display            JSON {data, metadata, transient, update}
+    result             JSON {data, metadata}: the cell's last expression
+    clear              JSON {wait}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from atoll.kernel_ext.namespace_pickle import PackedNames
+
+STDOUT = "stdout"
+STDERR = "stderr"
+DISPLAY = "display"
+RESULT = "result"
+CLEAR = "clear"
+
+
+@dataclass
+class CellSource:
+    """The text of a cell, for tracebacks.
+
+    Attributes:
+        text: As it was compiled, with the lines numbered as in the notebook.
+        number: The cell's execution count.
+    """
+
+    text: str
+    number: int
+
+
+@dataclass
+class CellRequest:
+    """A cell that is to be run.
+
+    Attributes:
+        code: Python, after IPython's transformations; its lines are numbered as in the notebook.
+        body: The cell as it was written, without the magic's line.
+        filename: What its code is compiled as, the same as in the kernel.
+        number: The cell's execution count.
+        names: What it reads.
+        sources: Other cells whose functions it may call, by file name.
+        bring: The names to bring back; None for all that it sets.
+        keep_last: Whether the value of the last expression comes back.
+        colors: IPython's colour scheme for tracebacks.
+        title: What it is called in the traceback's first line.
+    """
+
+    code: str
+    body: str
+    filename: str
+    number: int
+    names: PackedNames
+    sources: dict[str, CellSource] = field(default_factory=dict)
+    bring: tuple[str, ...] | None = None
+    keep_last: bool = True
+    colors: str = "nocolor"
+    title: str = "%%remote"
+
+
+@dataclass
+class CellFailure:
+    """How a cell failed.
+
+    Attributes:
+        kind: The exception's class name.
+        text: The exception's text.
+        traceback: Lines as IPython prints them, with the notebook's own cells and line numbers.
+        error: The exception itself, packed; None if it does not pickle.
+        packages: Empty, or a hint what to do.
+    """
+
+    kind: str
+    text: str
+    traceback: list[str]
+    error: PackedNames | None = None
+
+
+@dataclass
+class CellResult:
+    """What came of a cell.
+
+    Attributes:
+        names: What it set, as far as it pickles. The last expression's value is under `LAST`.
+        deleted: Names that it deleted.
+        left_out: Names that stay in the worker, with the reason.
+        failure: How it failed, if it did; names that were set before that are there.
+        seconds: How long it ran.
+        pid: Of the process that ran it.
+        node: The host.
+    """
+
+    names: PackedNames
+    deleted: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    failure: CellFailure | None = None
+    seconds: float = 0.0
+    pid: int = 0
+    node: str = ""
+
+
+LAST = "_"
+"""The name under which the last expression's value travels; a cell cannot set it for good anyway."""
+
+
+class RemoteCellError(Exception):
+    """A cell failed. The task raises this, so that the cluster sees it failed; the kernel shows the cell's own error."""
+
+    def __init__(self, result: CellResult) -> None:
+        failure = result.failure
+        super().__init__(f"{failure.kind}: {failure.text}" if failure else "")
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[RemoteCellError], tuple[CellResult]]:
+        return RemoteCellError, (in_band(self.result),)
+
+
+def in_band(result: CellResult) -> CellResult:
+    """Return the result with its buffers as plain bytes, for a pickle that keeps nothing apart."""
+    names = result.names
+    names.buffers = [
+        bytearray(buffer) if writable else bytes(buffer)
+        for buffer, writable in zip(names.buffers, names.writable, strict=True)
+    ]
+    return result
+
+
+def encode_event(content: dict[str, Any]) -> bytes:
+    """Return an output event as bytes. Images and the like are base64 already, other bytes become so."""
+    return json.dumps(content, default=_plain, separators=(",", ":")).encode()
+
+
+def decode_event(payload: bytes) -> dict[str, Any]:
+    """Read an output event."""
+    content: dict[str, Any] = json.loads(payload)
+    return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        import base64
+
+        return base64.b64encode(value).decode()
+    return str(value)
