@@ -89,6 +89,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
         node: Only on this node, as hex; empty for any.
         label: What the request is for, for people: the function or the cell.
         maximum_calls: After so many tasks the worker is replaced; 0 for never.
+        strategy: `SPREAD` or `PACK`; empty for the usual: pack until half used, then spread.
     """
 
     resources: Amounts
@@ -97,6 +98,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     node: str = ""
     label: str = ""
     maximum_calls: int = 0
+    strategy: str = ""
 
 
 class Device(msgspec.Struct, frozen=True, array_like=True):
@@ -369,7 +371,7 @@ class AbandonName(Message, frozen=True):
 
 
 class DropName(Message, frozen=True):
-    """Take a name away; its object goes when nobody uses it. Answered by `Done`, or `Failed` if there is no such name."""
+    """Take a name away; its object goes when nobody uses it. Answered by `Done`, or `Failed` for no such name."""
 
     request: int
     name: str
@@ -544,6 +546,8 @@ class RegisterNode(Message, frozen=True):
         labels: For policies.
         leases: Those that live on from before the reconnection: (lease id, worker id, address).
         actors: Those that live on: (actor id, lease id).
+        started: The `StartLease` of each of `leases`, as it came: a restarted scheduler learns from it what they
+            hold. A lease without one ends.
     """
 
     request: int
@@ -556,6 +560,7 @@ class RegisterNode(Message, frozen=True):
     labels: dict[str, str]
     leases: list[tuple[int, bytes, str]] = []
     actors: list[tuple[bytes, int]] = []
+    started: list[StartLease] = []
 
 
 class NodeRegistered(Message, frozen=True):
@@ -573,13 +578,17 @@ class DefineEnvironment(Message, frozen=True):
 
 
 class StartLease(Message, frozen=True):
-    """Give a worker to a lease: one that is idle in this environment, or a new one."""
+    """Give a worker to a lease: one that is idle in this environment, or a new one.
+
+    `holder` is the process that the lease is for; empty for an actor's.
+    """
 
     lease_id: int
     job: bytes
     scheduling_class: SchedulingClass
     devices: list[DeviceShare]
     dedicated: bool
+    holder: bytes = b""
 
 
 class LeaseStarted(Message, frozen=True):
