@@ -1,0 +1,12 @@
+"""Spread: always the node that would be used least. For work that competes for what is not accounted (bandwidth)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atoll.scheduler.policy.candidate import Candidate
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the node to use among at least one that fits."""
+    return min(candidates, key=lambda node: (node.use_after, node.order))
