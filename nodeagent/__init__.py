@@ -1,1 +1,20 @@
-"""."""
+"""The node agent: one process a node, which owns the node's workers, shared memory and devices.
+
+Owns: the worker processes (through a zygote for each Python environment), the object store (segments of shared
+memory and which object lies where), the devices' return to the free ones, the logs of workers, the samples of what
+the node does.
+
+Never does: place a lease (the scheduler does), unpickle anything, or hold user code in its own process.
+
+Comes in: `StartLease`, `EndLease`, `StartActor`, `DefineEnvironment` and the like from the scheduler; `CreateObject`,
+`GetObject` and the like from clients and workers of this node; forks and exits from the zygotes.
+Goes out: `LeaseStarted`, `LeaseEnded`, `NodeSampled` to the scheduler; `ObjectCreated`, `ObjectFound` with
+descriptors to processes; `BeginLease`, `ConstructActor` to workers.
+
+    core/       decides: events in, actions out, no process, socket or clock
+    agent.py    carries out: a tornado loop between the sockets, the zygotes and the core
+    zygotes.py  the agent's side of a zygote;  zygote.py  the zygote itself;  zygote_messages.py  what they say
+    worker.py   what runs in a worker
+    segments.py processes.py    what only Linux has
+    monitor.py gpus.py logs.py  what is measured, the devices, the workers' output
+"""

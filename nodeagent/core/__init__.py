@@ -1,1 +1,14 @@
-"""."""
+"""The node agent's decisions, as a pure machine.
+
+Owns: which worker serves which lease, which bytes of which segment hold which object, when a device is free again.
+
+Never does: touch a process, a socket, a clock, a file or a device. The shell (`atoll.nodeagent.agent`) does what the
+actions say and tells what happened as events.
+
+Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes out: their actions.
+
+    agent.py     the whole: one dispatch table, the link to the scheduler, the samples
+    workers.py   the pool of workers and the zygotes that fork them
+    leases.py    leases and actors on those workers;  devices.py  when a lease's devices are free again
+    store.py     objects, pins, owners;  segments.py  where in shared memory they lie
+"""

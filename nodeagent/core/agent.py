@@ -1,0 +1,447 @@
+"""The whole of the agent's core: one table from what comes to who handles it, the link to the scheduler, the samples.
+
+Who may say what is decided here: only the scheduler starts and ends leases, only an attached process uses the store,
+only a worker that this agent forked may say that it has started. Whoever says something else is answered with
+`Failed` where the message has a request number, and its connection is closed where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from atoll.exceptions import ProtocolError
+from atoll.nodeagent.core.events import (
+    DestroySegment,
+    DeviceMemoryMeasured,
+    DialScheduler,
+    Exit,
+    ForkFailed,
+    NodeObserved,
+    ObserveNode,
+    ProcessExited,
+    SegmentCreated,
+    SegmentFailed,
+    StopRequested,
+    WorkerForked,
+    ZygoteDied,
+    ZygoteReady,
+)
+from atoll.nodeagent.core.leases import Leases
+from atoll.nodeagent.core.outbox import Outbox
+from atoll.nodeagent.core.segments import SLAB_BYTES, SegmentAllocator
+from atoll.nodeagent.core.store import ObjectStore
+from atoll.nodeagent.core.workers import WorkerPool
+from atoll.protocol.machine import (
+    Action,
+    ClosePeer,
+    DeadlineReached,
+    Event,
+    Instant,
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Story,
+)
+from atoll.protocol.messages import (
+    AbortObject,
+    ActorConstructed,
+    AdoptObject,
+    AttachProcess,
+    CreateObject,
+    DefineEnvironment,
+    DeleteObjects,
+    Device,
+    DropObject,
+    EndLease,
+    Failed,
+    GetObject,
+    JobEnded,
+    NodeRegistered,
+    NodeSample,
+    NodeSampled,
+    ProcessAttached,
+    RegisterNode,
+    ReleaseObjects,
+    ReportSpans,
+    SealObject,
+    SpansRecorded,
+    StartActor,
+    StartLease,
+    StopNode,
+    WorkerStarted,
+)
+from atoll.resources import CPU, UNITS_PER_ONE, Amounts
+
+WITHOUT_SCHEDULER_S = 10.0
+"""An agent whose scheduler is away for longer ends, and its workers with it."""
+
+BUSY_SAMPLE_S = 0.4
+IDLE_SAMPLE_S = 4.0
+SHOWN_OBJECTS = 500
+
+Handler = Callable[[Any, Instant], None]
+MessageHandler = Callable[[Peer, Any, Instant], None]
+
+
+class NodeDescription(msgspec.Struct, frozen=True):
+    """What a node is, as it registers.
+
+    Attributes:
+        node_id: The process id of the agent.
+        name: The host's name.
+        pid: Of the agent.
+        agent_socket: Where processes attach.
+        resources: What it has, in units.
+        devices: Its devices.
+        labels: For policies.
+        store_capacity_bytes: What its object store may hold.
+    """
+
+    node_id: bytes
+    name: str
+    pid: int
+    agent_socket: str
+    resources: Amounts
+    devices: list[Device]
+    labels: dict[str, str]
+    store_capacity_bytes: int
+
+
+class AgentStatistics(msgspec.Struct, frozen=True):
+    """What a node agent is doing, in numbers."""
+
+    workers: dict[str, int]
+    leases: dict[str, int]
+    objects: int
+    used_bytes: int
+    segment_bytes: int
+    warm_bytes: int
+    attached: int
+
+
+class AgentCore:
+    """The node agent as a machine.
+
+    Args:
+        node: What the node is.
+        new_worker_id: Makes ids for workers.
+        now: When it begins.
+        slab_bytes: The size of segments that small objects share.
+    """
+
+    def __init__(
+        self,
+        node: NodeDescription,
+        new_worker_id: Callable[[], bytes],
+        now: Instant,
+        *,
+        slab_bytes: int = SLAB_BYTES,
+    ) -> None:
+        self.node = node
+        self._outbox = Outbox()
+        self._allocator = SegmentAllocator(node.store_capacity_bytes, self._outbox, slab_bytes=slab_bytes)
+        self.store = ObjectStore(self._allocator, self._outbox)
+        cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
+        self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
+        self.leases = Leases(self.pool, self._outbox)
+        self._story = Story()
+        self._roles: dict[Peer, tuple[str, bytes]] = {}
+        self._without_scheduler_since: Instant | None = now
+        self._dialling = False
+        self._sample_at: Instant | None = None
+        self._observing = False
+        self._exiting = False
+        self._events = self._event_table()
+        self._from_scheduler = self._scheduler_table()
+        self._from_process = self._process_table()
+
+    def _event_table(self) -> dict[type, Handler]:
+        return {
+            PeerConnected: self._peer_connected,
+            PeerLost: self._peer_lost,
+            Received: self._received,
+            DeadlineReached: self._deadline_reached,
+            ZygoteReady: self._zygote_ready,
+            ZygoteDied: self._zygote_died,
+            WorkerForked: lambda event, now: self.pool.forked(event),
+            ForkFailed: self._fork_failed,
+            ProcessExited: self._process_exited,
+            SegmentCreated: self.store.segment_created,
+            SegmentFailed: self.store.segment_failed,
+            DeviceMemoryMeasured: self.leases.device_memory_measured,
+            NodeObserved: self._node_observed,
+            StopRequested: lambda event, now: self._exit(event.cause),
+        }
+
+    def _scheduler_table(self) -> dict[type, Handler]:
+        return {
+            NodeRegistered: lambda message, now: None,
+            DefineEnvironment: lambda m, now: self.pool.define(m.digest, m.environment, m.prepare, now),
+            StartLease: self._start_lease,
+            EndLease: self.leases.end,
+            StartActor: lambda message, now: self.leases.start_actor(message),
+            AdoptObject: lambda message, now: self.store.adopt(message),
+            DropObject: self.store.drop,
+            JobEnded: self._job_ended,
+            StopNode: lambda message, now: self._exit("the cluster is stopped"),
+            Failed: self._scheduler_refused,
+        }
+
+    def _process_table(self) -> dict[type, MessageHandler]:
+        return {
+            CreateObject: self.store.create,
+            SealObject: self.store.seal,
+            AbortObject: self.store.abort,
+            GetObject: lambda peer, message, now: self.store.get(peer, message),
+            ReleaseObjects: self.store.release,
+            DeleteObjects: self.store.delete,
+        }
+
+    # -------------------------------------------------------------------------------------------- the machine
+
+    def start(self) -> list[Action]:
+        """Return what is to be done first."""
+        self._dial()
+        return self._outbox.take()
+
+    def handle(self, event: Event, now: Instant) -> list[Action]:
+        """Take one event and return what is to be done about it, in order."""
+        self._story.remember(event, now)
+        if self._exiting:
+            return []
+        handler = self._events.get(type(event))
+        if handler is None:
+            raise self._story.broken(f"a node agent has no use for {type(event).__name__}")
+        handler(event, now)
+        actions = self._outbox.take()
+        for action in actions:
+            if isinstance(action, DestroySegment):
+                self.store.forget_destroyed(action.segment_id)
+        return actions
+
+    def next_deadline(self) -> Instant | None:
+        """Return when `DeadlineReached` is wanted, or None for never."""
+        instants = [
+            self.pool.next_deadline(),
+            self.leases.next_deadline(),
+            self._allocator.next_deadline(),
+            self._sample_at if not self._observing else None,
+        ]
+        if self._without_scheduler_since is not None:
+            instants.append(Instant(self._without_scheduler_since + WITHOUT_SCHEDULER_S))
+        return min((instant for instant in instants if instant is not None), default=None)
+
+    def _deadline_reached(self, event: DeadlineReached, now: Instant) -> None:
+        lost_since = self._without_scheduler_since
+        if lost_since is not None and lost_since + WITHOUT_SCHEDULER_S <= now:
+            self._exit(f"there has been no scheduler for {WITHOUT_SCHEDULER_S:g} s")
+            return
+        self.pool.tick(now)
+        self.leases.tick(now)
+        self._allocator.trim(now)
+        if self._sample_at is not None and self._sample_at <= now and not self._observing:
+            self._observe()
+
+    def _exit(self, cause: str) -> None:
+        self._exiting = True
+        self._allocator.release_all()
+        self._outbox.do(Exit(cause))
+
+    # -------------------------------------------------------------------------------------------- connections
+
+    def _dial(self) -> None:
+        if not self._dialling:
+            self._dialling = True
+            self._outbox.do(DialScheduler())
+
+    def _peer_connected(self, event: PeerConnected, now: Instant) -> None:
+        self._roles[event.peer] = (event.role, event.process_id)
+        if event.role == "scheduler":
+            self._register(event.peer, now)
+
+    def _register(self, peer: Peer, now: Instant) -> None:
+        self._outbox.scheduler = peer
+        self._dialling = False
+        self._without_scheduler_since = None
+        self._sample_at = now
+        living = self.leases.living()
+        node = self.node
+        self._outbox.tell_scheduler(
+            RegisterNode(
+                request=1,
+                node_id=node.node_id,
+                name=node.name,
+                pid=node.pid,
+                agent_socket=node.agent_socket,
+                resources=node.resources,
+                devices=node.devices,
+                labels=node.labels,
+                leases=[(le.lease_id, le.worker.worker_id, le.worker.address) for le in living if le.worker],
+                actors=[(le.actor_id, le.lease_id) for le in living if le.actor_id is not None and le.actor_alive],
+            )
+        )
+
+    def _peer_lost(self, event: PeerLost, now: Instant) -> None:
+        self._roles.pop(event.peer, None)
+        if event.peer == self._outbox.scheduler:
+            self._scheduler_lost(now)
+            return
+        self._forget_process(event.peer, now)
+
+    def _scheduler_lost(self, now: Instant) -> None:
+        self._outbox.scheduler = None
+        self._without_scheduler_since = now
+        self._sample_at = None
+        self.leases.forget_unstarted(now)
+        self._dial()
+
+    def _forget_process(self, peer: Peer, now: Instant) -> None:
+        worker = self.pool.disconnected(peer)
+        if worker is not None:
+            self.leases.worker_disconnected(worker)
+            self.pool.kill(worker, now)
+        self.store.detach(peer, now)
+
+    def _received(self, event: Received, now: Instant) -> None:
+        peer, message = event.peer, event.message
+        role, process_id = self._roles.get(peer, ("", b""))
+        if not role:
+            return
+        if role == "scheduler":
+            handler = self._from_scheduler.get(type(message))
+            if handler is None or peer != self._outbox.scheduler:
+                self._refuse(peer, message, now)
+            else:
+                handler(message, now)
+        elif type(message) is AttachProcess:
+            self._attach(peer, process_id, message, now)
+        elif type(message) is WorkerStarted:
+            self._worker_started(peer, process_id, message, now)
+        elif type(message) in self._from_process and self.store.is_attached(peer):
+            self._from_process[type(message)](peer, message, now)
+        elif type(message) is ActorConstructed:
+            self.leases.actor_constructed(peer, message)
+        elif type(message) is ReportSpans:
+            self._outbox.tell_scheduler(SpansRecorded(message.spans))
+        else:
+            self._refuse(peer, message, now)
+
+    def _refuse(self, peer: Peer, message: Any, now: Instant) -> None:
+        text = f"a node agent does not take {type(message).__name__} from here"
+        request = getattr(message, "request", None)
+        if request is not None:
+            self._outbox.send(peer, Failed(request, ProtocolError.__name__, text))
+            return
+        self._roles.pop(peer, None)
+        self._outbox.do(ClosePeer(peer, text))
+        if peer == self._outbox.scheduler:
+            self._scheduler_lost(now)
+        else:
+            self._forget_process(peer, now)
+
+    def _attach(self, peer: Peer, process_id: bytes, message: AttachProcess, now: Instant) -> None:
+        if message.process_id != process_id:
+            text = "a process attaches under the id that it proved"
+            self._outbox.send(peer, Failed(message.request, ProtocolError.__name__, text))
+            return
+        self.store.attach(peer, process_id)
+        self._outbox.send(peer, ProcessAttached(message.request, self.node.node_id, self.store.capacity_bytes))
+
+    def _scheduler_refused(self, message: Failed, now: Instant) -> None:
+        self._exit(f"the scheduler refused this node: {message.text}")
+
+    # -------------------------------------------------------------------------------------------- leases, workers
+
+    def _start_lease(self, message: StartLease, now: Instant) -> None:
+        self.leases.start(message, now)
+        self._hasten_sample(now)
+
+    def _worker_started(self, peer: Peer, process_id: bytes, message: WorkerStarted, now: Instant) -> None:
+        worker = self.pool.worker(process_id)
+        if worker is None or worker.started:
+            self._refuse(peer, message, now)
+            return
+        self.pool.started(worker, peer, message.address, message.pid, now)
+        self.leases.worker_started(worker)
+
+    def _process_exited(self, event: ProcessExited, now: Instant) -> None:
+        worker = self.pool.worker(event.worker_id)
+        if worker is None:
+            return
+        self.pool.exited(worker, now)
+        self.leases.worker_exited(worker, event, now)
+
+    def _fork_failed(self, event: ForkFailed, now: Instant) -> None:
+        self._process_exited(ProcessExited(event.worker_id, None, None, event.text), now)
+
+    def _zygote_ready(self, event: ZygoteReady, now: Instant) -> None:
+        """Nothing to decide: forks were asked for already. It is in the story."""
+
+    def _zygote_died(self, event: ZygoteDied, now: Instant) -> None:
+        lost = self.pool.zygote_died(event, now)
+        self.leases.zygote_died(event, lost, now)
+
+    def _job_ended(self, message: JobEnded, now: Instant) -> None:
+        self.pool.job_ended(message.job, now)
+        self.store.owner_gone(message.job, now)
+
+    # -------------------------------------------------------------------------------------------- samples
+
+    def _hasten_sample(self, now: Instant) -> None:
+        soon = Instant(now + BUSY_SAMPLE_S)
+        if self._sample_at is not None and self._sample_at > soon:
+            self._sample_at = soon
+
+    def _observe(self) -> None:
+        self._observing = True
+        self._outbox.do(ObserveNode([(w.worker_id, w.pid) for w in self.pool.workers() if w.pid]))
+
+    def _node_observed(self, event: NodeObserved, now: Instant) -> None:
+        self._observing = False
+        if self._outbox.scheduler is None:
+            return
+        self._sample_at = Instant(now + (BUSY_SAMPLE_S if self.leases.leases() else IDLE_SAMPLE_S))
+        sample = NodeSample(
+            cpu_percent=event.cpu_percent,
+            memory_used_bytes=event.memory_used_bytes,
+            memory_total_bytes=event.memory_total_bytes,
+            store_used_bytes=self.store.used_bytes,
+            store_capacity_bytes=self.store.capacity_bytes,
+            devices=event.devices,
+            workers=event.workers,
+            objects=self.store.describe(SHOWN_OBJECTS),
+        )
+        self._outbox.tell_scheduler(NodeSampled(sample))
+
+    # -------------------------------------------------------------------------------------------- people, tests
+
+    def statistics(self) -> AgentStatistics:
+        """Return what the agent does now, in numbers."""
+        workers: dict[str, int] = {}
+        for worker in self.pool.workers():
+            workers[worker.state] = workers.get(worker.state, 0) + 1
+        leases: dict[str, int] = {}
+        for lease in self.leases.leases():
+            leases[lease.state] = leases.get(lease.state, 0) + 1
+        return AgentStatistics(
+            workers=workers,
+            leases=leases,
+            objects=len(self.store.objects()),
+            used_bytes=self._allocator.used_bytes,
+            segment_bytes=self._allocator.total_bytes,
+            warm_bytes=self._allocator.warm_bytes,
+            attached=sum(1 for peer in self._roles if self.store.is_attached(peer)),
+        )
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` if the state contradicts itself."""
+        if self._exiting:
+            return
+        for part in (self._allocator, self.store, self.pool, self.leases):
+            broken = part.broken_invariant()
+            if broken is not None:
+                raise self._story.broken(broken)

@@ -1,0 +1,205 @@
+"""What happens to a node agent, and what it has done about it (beside what every core knows, `protocol.machine`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from atoll.protocol.machine import Action, Event, Peer
+from atoll.protocol.messages import DeviceSample, Environment, Message, WorkerSample
+
+# ------------------------------------------------------------------------------------------------------- events
+
+
+class ZygoteReady(Event, frozen=True):
+    """The zygote of an environment has imported what workers share and forks on request."""
+
+    environment: str
+
+
+class ZygoteDied(Event, frozen=True):
+    """A zygote ended or could not start. All its workers end with it.
+
+    Attributes:
+        environment: The digest.
+        kind: A class of `atoll.exceptions`, for leases that wait for a worker of it.
+        text: One line: why, and what to do.
+        was_ready: Whether it had been able to fork.
+    """
+
+    environment: str
+    kind: str
+    text: str
+    was_ready: bool = False
+
+
+class WorkerForked(Event, frozen=True):
+    """A worker's process exists. It says `WorkerStarted` itself when it listens."""
+
+    worker_id: bytes
+    pid: int
+
+
+class ForkFailed(Event, frozen=True):
+    """No process could be made."""
+
+    worker_id: bytes
+    text: str
+
+
+class ProcessExited(Event, frozen=True):
+    """A worker's process is gone, and whatever it had started.
+
+    Attributes:
+        worker_id: Which.
+        exit_code: Its exit code, or None if a signal ended it.
+        signal: The signal's number, or None.
+        detail: The last line of its error output, if it had not started yet.
+    """
+
+    worker_id: bytes
+    exit_code: int | None
+    signal: int | None
+    detail: str = ""
+
+
+class SegmentCreated(Event, frozen=True):
+    """The memory of a segment is reserved."""
+
+    segment_id: int
+
+
+class SegmentFailed(Event, frozen=True):
+    """The host could not give the memory; nothing of the segment is left."""
+
+    segment_id: int
+    text: str
+
+
+class DeviceMemory(msgspec.Struct, frozen=True):
+    """The memory of a device at one moment.
+
+    Attributes:
+        uuid: The device.
+        used_bytes: All that is in use on it.
+        worker_bytes: Of that, what processes of the worker in question hold.
+        other_bytes: Of that, what other living processes hold.
+    """
+
+    uuid: str
+    used_bytes: int
+    worker_bytes: int
+    other_bytes: int
+
+
+class DeviceMemoryMeasured(Event, frozen=True):
+    """The answer to `MeasureDeviceMemory`. A device that cannot be measured is left out."""
+
+    lease_id: int
+    devices: list[DeviceMemory]
+
+
+class NodeObserved(Event, frozen=True):
+    """The answer to `ObserveNode`."""
+
+    cpu_percent: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    devices: list[DeviceSample]
+    workers: list[WorkerSample]
+
+
+class StopRequested(Event, frozen=True):
+    """The process was asked to end, by a signal."""
+
+    cause: str
+
+
+# ------------------------------------------------------------------------------------------------------ actions
+
+
+class StartZygote(Action, frozen=True):
+    """Start the zygote of an environment. Forks may be asked for at once; they wait until it can."""
+
+    digest: str
+    environment: Environment
+
+
+class StopZygote(Action, frozen=True):
+    """End a zygote that has no workers left."""
+
+    digest: str
+
+
+class ForkWorker(Action, frozen=True):
+    """Fork a worker.
+
+    Attributes:
+        worker_id: Its id, made by the core.
+        environment: The digest of its environment.
+        devices: The UUIDs of the devices that it may see.
+        threads: How many threads numerical libraries may use in it.
+        urgent: Somebody waits for it: it does not wait until the zygote has imported everything.
+    """
+
+    worker_id: bytes
+    environment: str
+    devices: list[str]
+    threads: int
+    urgent: bool
+
+
+class KillWorker(Action, frozen=True):
+    """End a worker and whatever it started, at once. `ProcessExited` follows."""
+
+    worker_id: bytes
+
+
+class CreateSegment(Action, frozen=True):
+    """Reserve memory. `SegmentCreated` or `SegmentFailed` follows."""
+
+    segment_id: int
+    size_bytes: int
+
+
+class DestroySegment(Action, frozen=True):
+    """Give the memory of a segment back to the host, also where processes still have it mapped."""
+
+    segment_id: int
+
+
+class SendWithSegments(Action, frozen=True):
+    """Send a message together with descriptors of segments.
+
+    Attributes:
+        peer: To whom.
+        message: What.
+        segments: (segment id, whether the descriptor may be written through), in the order of the descriptors.
+    """
+
+    peer: Peer
+    message: Message
+    segments: list[tuple[int, bool]]
+
+
+class MeasureDeviceMemory(Action, frozen=True):
+    """Look what is in use on devices. `worker_pid` is the process whose share is wanted, or 0."""
+
+    lease_id: int
+    uuids: list[str]
+    worker_pid: int
+
+
+class ObserveNode(Action, frozen=True):
+    """Sample the node, its devices and these workers (id, pid)."""
+
+    workers: list[tuple[bytes, int]]
+
+
+class DialScheduler(Action, frozen=True):
+    """Connect to the scheduler, again and again until it works."""
+
+
+class Exit(Action, frozen=True):
+    """End everything that this agent started, then the agent. Nothing else follows."""
+
+    cause: str

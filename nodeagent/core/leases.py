@@ -1,0 +1,319 @@
+"""Leases and the actors on them: which worker serves which, and how each ends.
+
+    StartLease ─▶ starting ──worker is there──▶ running ──EndLease──▶ ending ──exit, memory free──▶ LeaseEnded
+                     └── no worker can be had ─▶ LeaseFailed             └── the worker goes on ──▶ LeaseEnded
+
+A lease whose worker died by itself takes the same way, with the reason. What a worker says about an actor is passed
+on unread.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from atoll.exceptions import RuntimeEnvSetupError, WorkerCrashedError
+from atoll.ids import ActorId
+from atoll.nodeagent.core.devices import DeviceWatches
+from atoll.nodeagent.core.events import DeviceMemoryMeasured, ProcessExited, ZygoteDied
+from atoll.nodeagent.core.outbox import Outbox
+from atoll.nodeagent.core.workers import Worker, WorkerKey, WorkerPool
+from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.messages import (
+    ActorConstructed,
+    ActorFailed,
+    ActorStarted,
+    BeginLease,
+    ConstructActor,
+    DeviceShare,
+    EndLease,
+    FinishLease,
+    LeaseEnded,
+    LeaseFailed,
+    LeaseStarted,
+    SchedulingClass,
+    StartActor,
+    StartLease,
+)
+from atoll.resources import CPU, UNITS_PER_ONE
+
+STARTS_PER_LEASE = 2
+"""A lease whose worker died while starting gets another so often."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A lease.
+
+    Attributes:
+        lease_id: The scheduler's number.
+        job: For whom.
+        scheduling_class: What it holds.
+        devices: Likewise.
+        dedicated: The worker serves no other lease afterwards.
+        worker: Its worker; None once that is gone.
+        state: `starting`, `running` or `ending`.
+        starts: How many workers it was given.
+        actor_id: The actor that lives in it, if one does.
+        actor_alive: Whether the actor's constructor has returned.
+        crashed: Whether it ends because its worker's connection broke, not because the scheduler wished it.
+        kind: The class of the error that ended it; empty if it ended as wished.
+        text: Likewise, in a line.
+    """
+
+    lease_id: int
+    job: bytes
+    scheduling_class: SchedulingClass
+    devices: list[DeviceShare]
+    dedicated: bool
+    worker: Worker | None = None
+    state: str = "starting"
+    starts: int = 0
+    actor_id: ActorId | None = None
+    actor_alive: bool = False
+    crashed: bool = False
+    kind: str = ""
+    text: str = ""
+
+    @property
+    def key(self) -> WorkerKey:
+        """What its worker must be bound to."""
+        units = self.scheduling_class.resources.get(CPU, 0)
+        threads = max(1, units // UNITS_PER_ONE)
+        return WorkerKey(self.scheduling_class.environment, tuple(d.uuid for d in self.devices), threads)
+
+
+class Leases:
+    """All leases of the node.
+
+    Args:
+        pool: Gives the workers.
+        outbox: Where messages go.
+    """
+
+    def __init__(self, pool: WorkerPool, outbox: Outbox) -> None:
+        self._pool = pool
+        self._outbox = outbox
+        self._leases: dict[int, Lease] = {}
+        self._watches = DeviceWatches(outbox)
+
+    def lease(self, lease_id: int) -> Lease | None:
+        """Return a lease by its number."""
+        return self._leases.get(lease_id)
+
+    def leases(self) -> list[Lease]:
+        """Return all leases, oldest first."""
+        return list(self._leases.values())
+
+    # -------------------------------------------------------------------------------------------- beginning
+
+    def start(self, message: StartLease, now: Instant) -> None:
+        """Give a worker to a new lease."""
+        if message.lease_id in self._leases:
+            return
+        wanted = message.scheduling_class
+        if not self._pool.knows(wanted.environment):
+            text = f"no environment {wanted.environment} has been defined on this node"
+            self._outbox.tell_scheduler(LeaseFailed(message.lease_id, RuntimeEnvSetupError.__name__, text))
+            return
+        lease = Lease(message.lease_id, message.job, wanted, message.devices, message.dedicated)
+        self._leases[lease.lease_id] = lease
+        if lease.devices:
+            self._watches.begin(lease.lease_id, lease.devices)
+        self._give_worker(lease, now)
+
+    def _give_worker(self, lease: Lease, now: Instant) -> None:
+        lease.starts += 1
+        lease.worker = self._pool.obtain(lease.key, lease.lease_id, lease.job, now)
+        if lease.worker.state == "leased":
+            self._begin(lease, lease.worker)
+
+    def _begin(self, lease: Lease, worker: Worker) -> None:
+        assert worker.peer is not None, "a worker that can begin has a connection"
+        lease.state = "running"
+        wanted = lease.scheduling_class
+        begin = BeginLease(lease.lease_id, lease.job, wanted.resources, lease.devices, wanted.label)
+        self._outbox.send(worker.peer, begin)
+        self._outbox.tell_scheduler(LeaseStarted(lease.lease_id, worker.worker_id, worker.address, worker.pid))
+
+    def worker_started(self, worker: Worker) -> None:
+        """A worker listens: begin the lease that waited for it."""
+        if worker.lease_id is not None and worker.state == "leased":
+            self._begin(self._leases[worker.lease_id], worker)
+
+    # ----------------------------------------------------------------------------------------------- ending
+
+    def end(self, message: EndLease, now: Instant) -> None:
+        """End a lease as the scheduler wishes. One that is over already is said to be over again."""
+        lease = self._leases.get(message.lease_id)
+        if lease is None:
+            self._outbox.tell_scheduler(LeaseEnded(message.lease_id))
+            return
+        worker = lease.worker
+        if lease.state == "ending" or worker is None:
+            return
+        if not (message.kill or lease.dedicated or lease.devices):
+            self._finish(lease, worker, now)
+            return
+        lease.state = "ending"
+        self._pool.kill(worker, now)
+
+    def _finish(self, lease: Lease, worker: Worker, now: Instant) -> None:
+        """End a lease whose worker goes on."""
+        if lease.state == "running" and worker.peer is not None:
+            self._outbox.send(worker.peer, FinishLease(lease.lease_id))
+        del self._leases[lease.lease_id]
+        self._pool.release(worker, now)
+        self._outbox.tell_scheduler(LeaseEnded(lease.lease_id))
+
+    def worker_disconnected(self, worker: Worker) -> None:
+        """A worker's connection broke: it is being killed, and its exit will say why."""
+        lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+        if lease is not None and lease.state == "running":
+            lease.state = "ending"
+            lease.crashed = True
+
+    def worker_exited(self, worker: Worker, event: ProcessExited, now: Instant) -> None:
+        """A worker is gone: end its lease, or give the lease another worker if it never began."""
+        lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+        if lease is None:
+            return
+        lease.worker = None
+        if lease.state == "starting":
+            if lease.starts < STARTS_PER_LEASE:
+                self._give_worker(lease, now)
+            else:
+                kind, text = self._pool.died_while_starting(worker, event.detail or describe_exit(event))
+                self._fail(lease, kind, text)
+            return
+        if lease.state == "running" or lease.crashed:
+            lease.kind = WorkerCrashedError.__name__
+            lease.text = f"the worker (pid {worker.pid}) {describe_exit(event)}"
+        self._after_exit(lease, worker.pid, now)
+
+    def zygote_died(self, event: ZygoteDied, lost: list[Worker], now: Instant) -> None:
+        """A zygote is gone, and its workers with it."""
+        for worker in lost:
+            lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+            if lease is None:
+                continue
+            lease.worker = None
+            if lease.state == "starting":
+                if event.was_ready and lease.starts < STARTS_PER_LEASE:
+                    self._give_worker(lease, now)
+                else:
+                    self._fail(lease, event.kind, event.text)
+                continue
+            if lease.state == "running" or lease.crashed:
+                lease.kind = WorkerCrashedError.__name__
+                lease.text = f"the worker (pid {worker.pid}) ended with the process it was forked from: {event.text}"
+            self._after_exit(lease, worker.pid, now)
+
+    def _fail(self, lease: Lease, kind: str, text: str) -> None:
+        del self._leases[lease.lease_id]
+        self._watches.forget(lease.lease_id)
+        self._outbox.tell_scheduler(LeaseFailed(lease.lease_id, kind, text))
+
+    def _after_exit(self, lease: Lease, pid: int, now: Instant) -> None:
+        lease.state = "ending"
+        if lease.devices:
+            self._watches.release(lease.lease_id, pid, now)
+        else:
+            self._over(lease)
+
+    def _over(self, lease: Lease) -> None:
+        del self._leases[lease.lease_id]
+        self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text))
+
+    def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
+        """End the lease if its devices are free."""
+        if self._watches.measured(event, now):
+            self._over(self._leases[event.lease_id])
+
+    def next_deadline(self) -> Instant | None:
+        """Return when devices are to be looked at again."""
+        return self._watches.next_deadline()
+
+    def tick(self, now: Instant) -> None:
+        """Do what is due."""
+        self._watches.tick(now)
+
+    # ----------------------------------------------------------------------------------------------- actors
+
+    def start_actor(self, message: StartActor) -> None:
+        """Have the worker of a lease make an actor."""
+        lease = self._leases.get(message.lease_id)
+        worker = lease.worker if lease is not None else None
+        if lease is None or lease.state != "running" or worker is None or worker.peer is None:
+            text = "its worker is gone"
+            self._outbox.tell_scheduler(ActorFailed(message.spec.actor_id, message.lease_id, text, b""))
+            return
+        lease.actor_id = ActorId(message.spec.actor_id)
+        lease.dedicated = True
+        self._outbox.send(worker.peer, ConstructActor(message.lease_id, message.spec, message.incarnation))
+
+    def actor_constructed(self, peer: Peer, message: ActorConstructed) -> None:
+        """Pass on how the constructor ended."""
+        worker = self._pool.by_peer(peer)
+        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
+        if lease is None or lease.actor_id != message.actor_id:
+            return
+        if message.error or message.text:
+            failed = ActorFailed(message.actor_id, lease.lease_id, message.text, message.error)
+            self._outbox.tell_scheduler(failed)
+            return
+        lease.actor_alive = True
+        self._outbox.tell_scheduler(ActorStarted(message.actor_id, lease.lease_id))
+
+    # ------------------------------------------------------------------------------------- the scheduler's loss
+
+    def forget_unstarted(self, now: Instant) -> None:
+        """The scheduler is gone: leases without a worker yet are not taken up again."""
+        for lease in self.leases():
+            if lease.state == "starting" and lease.worker is not None:
+                del self._leases[lease.lease_id]
+                self._watches.forget(lease.lease_id)
+                self._pool.release(lease.worker, now)
+
+    def living(self) -> list[Lease]:
+        """Return the leases that go on after a reconnection."""
+        return [lease for lease in self._leases.values() if lease.state == "running" and lease.worker is not None]
+
+    def broken_invariant(self) -> str | None:
+        """Return what does not hold, or None."""
+        for lease in self._leases.values():
+            worker = lease.worker
+            if lease.state in {"starting", "running"}:
+                if worker is None or worker.lease_id != lease.lease_id:
+                    return f"lease {lease.lease_id} is {lease.state} without a worker of its own"
+                if (lease.state == "running") != (worker.state == "leased"):
+                    return f"lease {lease.lease_id} is {lease.state}, its worker {worker.state}"
+                if worker.key != lease.key:
+                    return f"lease {lease.lease_id} has a worker that is bound to something else"
+        held: dict[str, int] = {}
+        for lease in self._leases.values():
+            for share in lease.devices:
+                held[share.uuid] = held.get(share.uuid, 0) + share.units
+        if any(units > UNITS_PER_ONE for units in held.values()):
+            return "a device is held more than once"
+        for worker in self._pool.workers():
+            if worker.lease_id is not None and worker.lease_id not in self._leases and worker.state != "stopping":
+                return f"worker {worker.worker_id.hex()} serves a lease that is over"
+        return None
+
+
+def describe_exit(event: ProcessExited) -> str:
+    """Return how a process ended, as people read it."""
+    if event.signal is None:
+        return "exited" if event.exit_code is None else f"exited with code {event.exit_code}"
+    try:
+        name = signal.Signals(event.signal).name
+    except ValueError:
+        name = f"signal {event.signal}"
+    hints = {
+        "SIGKILL": "; the host may have run out of memory, or somebody ended it",
+        "SIGSEGV": "; code that it called crashed outside Python",
+        "SIGABRT": "; code that it called gave up outside Python",
+        "SIGBUS": "; it touched memory that is not there",
+    }
+    return f"was ended by {name} (signal {event.signal}){hints.get(name, '')}"
