@@ -97,6 +97,7 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         except ValueError as error:
             raise ValueError(f"{name}={text!r}: {error}; write for example {name}={example}") from None
 
+    linger_default: float | None = 60.0
     memory_bytes = read("ATOLL_MEMORY_BYTES", _size, _machine_memory_bytes(), "64G")
     store_default = int(memory_bytes * STORE_SHARE)
     return Settings(
@@ -106,7 +107,7 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         simulated_gpus=read("ATOLL_SIMULATED_GPUS", _whole, 0, "2"),
         simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
         log_bytes=read("ATOLL_LOG_BYTES", _size, 10 * 2**20, "10M"),
-        linger_s=read("ATOLL_LINGER_S", _linger, 60.0, "60"),
+        linger_s=read("ATOLL_LINGER_S", _linger, linger_default, "60"),
         start_timeout_s=read("ATOLL_START_TIMEOUT_S", _duration, 20.0, "20"),
     )
 

@@ -39,6 +39,7 @@ def main(kind: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cluster = read_cluster_file(arguments.cluster_file)
     path = cluster.scheduler_socket if kind == "scheduler" else cluster.agent_socket
+    os.umask(0o077)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()

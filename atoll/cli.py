@@ -1,0 +1,204 @@
+"""The command `atoll`, for who works without a Jupyter server, and for who wants to see what is going on.
+
+    atoll up        start this user's cluster on this host, or say that it runs
+    atoll down      stop it
+    atoll status    what runs where, who waits for what, what is in memory
+    atoll logs      what scheduler, agent and workers wrote
+    atoll doctor    what is wrong on this machine, and what to do about it
+
+What a program is to read goes to stdout, errors go to stderr in one line. Exit codes: 0 done, 1 failed or something
+is wrong, 2 the command line was wrong, 3 no cluster runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atoll.exceptions import AtollError
+from atoll.plain_text import Painter, duration
+from atoll.protocol.cluster_file import ClusterFile, default_path, read_cluster_file
+
+if TYPE_CHECKING:
+    from atoll.client.supervisor import Supervisor
+
+FAILED = 1
+NOT_RUNNING = 3
+_CHECK_EVERY_S = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except (AtollError, ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Who read us has had enough (`atoll logs | head`); nothing more can be written, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"atoll: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="atoll",
+        description="The cluster of this user on this host, which Jupyter kernels share.",
+        epilog="Exit codes: 0 done, 1 failed or something is wrong, 2 wrong usage, 3 no cluster runs. "
+        "ATOLL_RUNTIME_DIR says where the connection file is; other settings are in `atoll.config`.",
+    )
+    parser.add_argument("--version", action="version", version=f"atoll {metadata.version('atoll')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        one.set_defaults(command=command)
+        return one
+
+    up = add("up", _up, "start the cluster, or say that it runs")
+    up.add_argument("--foreground", action="store_true", help="stay, restart what dies, stop with Ctrl-C")
+    up.add_argument("--linger", type=float, metavar="S", help="end after so many seconds without a client")
+    down = add("down", _down, "stop the cluster")
+    down.add_argument("--timeout", type=float, default=10.0, metavar="S", help="then it is killed (default 10)")
+    status = add("status", _status, "show what runs where and who waits for what")
+    status.add_argument("--json", action="store_true", help="the whole state, as JSON")
+    logs = add("logs", _logs, "show what the daemons and workers wrote")
+    logs.add_argument("of", nargs="?", choices=["scheduler", "agent", "worker"], help="only these")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
+    logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="lines of each file (default 50)")
+    doctor = add("doctor", _doctor, "find what is wrong on this machine and say what to do")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _running() -> ClusterFile | None:
+    from atoll.client.launch import find_cluster
+
+    cluster = find_cluster()
+    if cluster is None:
+        print(f"atoll: no cluster runs ({default_path()}); `atoll up` starts one", file=sys.stderr)
+    return cluster
+
+
+def _up(options: argparse.Namespace) -> int:
+    from atoll.client.supervisor import Supervisor
+
+    if options.linger is not None and not options.linger > 0:
+        raise ValueError(f"--linger {options.linger:g}: write a number of seconds above 0")
+    began = time.monotonic()
+    supervisor = Supervisor(started_by="atoll up", linger_s=options.linger)
+    cluster = supervisor.start()
+    took = duration(time.monotonic() - began)
+    if supervisor.started_here:
+        print(f"started in {took}: cluster {cluster.cluster_id}, connection file {default_path()}", flush=True)
+    else:
+        print(f"runs already: cluster {cluster.cluster_id}, started by {cluster.started_by}", flush=True)
+    if options.foreground:
+        return _stay(supervisor)
+    return 0
+
+
+def _stay(supervisor: Supervisor) -> int:
+    """Watch the cluster until a signal comes, then stop it."""
+    if not supervisor.started_here:
+        raise AtollError("it is not ours to watch: stop it with `atoll down`, then start it with --foreground")
+
+    def leave(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        while True:
+            time.sleep(_CHECK_EVERY_S)
+            for daemon in supervisor.check():
+                print(f"the {daemon} had died and was started again", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        supervisor.stop()
+
+
+def _down(options: argparse.Namespace) -> int:
+    from atoll.client.launch import stop_cluster
+
+    try:
+        cluster = read_cluster_file(default_path())
+    except FileNotFoundError:
+        print("no cluster runs")
+        return 0
+    began = time.monotonic()
+    stop_cluster(cluster, options.timeout)
+    print(f"stopped cluster {cluster.cluster_id} in {duration(time.monotonic() - began)}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from atoll.client.connection import Connection, failure
+    from atoll.ids import new_process_id
+    from atoll.protocol.handshake import Identity
+    from atoll.protocol.messages import GetState, State
+    from atoll.protocol.state import decode_state
+    from atoll.status import status_lines
+
+    cluster = _running()
+    if cluster is None:
+        return NOT_RUNNING
+    identity = Identity("client", new_process_id())
+    with Connection(cluster.scheduler_socket, cluster.key_bytes(), identity) as connection:
+        answer = connection.request(GetState(connection.next_request()), timeout_s=10.0)
+    if not isinstance(answer, State):
+        raise failure(answer) or AtollError(f"the scheduler answered {type(answer).__name__} to GetState")
+    if options.json:
+        sys.stdout.write(answer.state.decode() + "\n")
+        return 0
+    for line in status_lines(cluster, decode_state(answer.state), Painter(sys.stdout)):
+        print(line)
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from atoll.log_files import LogFollower, log_files
+
+    cluster = _running()
+    if cluster is None:
+        return NOT_RUNNING
+    directory = Path(cluster.directory) / "logs"
+    follower = LogFollower(lambda: log_files(directory, options.of), max(0, options.lines))
+    try:
+        while True:
+            for line in follower.read():
+                print(line)
+            if not options.follow or not directory.exists():
+                return 0
+            sys.stdout.flush()
+            time.sleep(0.2)
+    finally:
+        follower.close()
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from atoll.doctor import examine, finding_lines, findings_json
+
+    findings = examine(default_path())
+    if options.json:
+        sys.stdout.write(findings_json(findings) + "\n")
+    else:
+        for line in finding_lines(findings, Painter(sys.stdout)):
+            print(line)
+    return FAILED if any(finding.level == "problem" for finding in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

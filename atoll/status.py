@@ -1,0 +1,177 @@
+"""`atoll status`: the cluster's state as lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from atoll.plain_text import Painter, counted, duration, printable, table
+from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState, NodeState
+from atoll.resources import CPU, MEMORY, format_bytes
+
+_OBJECTS_SHOWN = 10
+
+
+def status_lines(cluster: ClusterFile, state: ClusterState, paint: Painter) -> Iterator[str]:
+    """Yield the lines that describe a cluster."""
+    up = duration(state.now - state.started)
+    yield paint(f"Atoll {state.version} on {cluster.host}", "bold") + (
+        f"  up {up}, started by {printable(cluster.started_by)}, cluster {state.cluster_id}"
+    )
+    if state.simulated_devices:
+        yield paint("Its GPUs are simulated (ATOLL_SIMULATED_GPUS): they can be held, and compute nothing.", "yellow")
+    yield from _section(paint, counted(len(state.nodes), "node"), _nodes(state.nodes))
+    devices = [(node, device) for node in state.nodes for device in node.devices]
+    yield from _section(paint, counted(len(devices), "GPU"), _devices(devices))
+    yield from _section(paint, counted(len(state.jobs), "job"), _jobs(state))
+    yield from _section(paint, counted(len(state.leases), "worker in use", "workers in use"), _leases(state))
+    yield from _section(paint, counted(len(state.actors), "actor"), _actors(state.actors, state))
+    yield from _section(paint, f"{counted(sum(d.count for d in state.demands), 'request')} waiting", _demands(state))
+    yield from _section(paint, counted(len(state.names), "name") + " in the cache", _names(state))
+    size = format_bytes(sum(item.size_bytes for item in state.objects))
+    yield from _section(paint, f"{counted(len(state.objects), 'object')} in shared memory, {size}", _objects(state))
+
+
+def _section(paint: Painter, title: str, lines: list[str]) -> Iterator[str]:
+    """Yield a section, or nothing where there is nothing to list."""
+    if len(lines) > 1:
+        yield ""
+        yield paint(title, "bold")
+        yield paint(lines[0], "dim")
+        yield from lines[1:]
+
+
+def resources_text(amounts: Mapping[str, float]) -> str:
+    """Return amounts as people read them: `2 CPU, 1 GPU, 4 GiB`."""
+    parts = [
+        format_bytes(amount) if name == MEMORY else f"{amount:g} {name}" for name, amount in sorted(amounts.items())
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def _of(part: float, whole: float) -> str:
+    return f"{format_bytes(part)} / {format_bytes(whole)}"
+
+
+def _nodes(nodes: list[NodeState]) -> list[str]:
+    rows = [
+        [
+            node.name,
+            f"{node.resources_free.get(CPU, 0):g} of {node.resources_total.get(CPU, 0):g}",
+            f"{node.cpu_percent:.0f} %",
+            _of(node.memory_used_bytes, node.memory_total_bytes),
+            _of(node.store_used_bytes, node.store_capacity_bytes),
+            str(node.pid),
+        ]
+        for node in nodes
+    ]
+    return table(["NODE", ">FREE CPUS", ">BUSY", ">MEMORY", ">STORE", ">PID"], rows)
+
+
+def _devices(devices: list[tuple[NodeState, DeviceState]]) -> list[str]:
+    rows = [
+        [
+            f"{node.name}:{device.index}",
+            device.model,
+            f"{device.held * 100:.0f} %",
+            f"{device.use_percent:.0f} %",
+            _of(device.memory_used_bytes, device.memory_total_bytes),
+            ", ".join(device.holders) or "-",
+        ]
+        for node, device in devices
+    ]
+    return table(["GPU", "MODEL", ">HELD", ">BUSY", ">MEMORY", "HELD BY"], rows)
+
+
+def _jobs(state: ClusterState) -> list[str]:
+    rows = [
+        [
+            job.name or "-",
+            job.kind,
+            "connected" if job.connected else "gone",
+            duration(state.now - job.since),
+            str(job.leases),
+            str(job.waiting),
+            str(job.pid),
+        ]
+        for job in state.jobs
+    ]
+    return table(["JOB", "KIND", "STATE", ">SINCE", ">WORKERS", ">WAITING", ">PID"], rows)
+
+
+def _leases(state: ClusterState) -> list[str]:
+    jobs = {job.job: job.name for job in state.jobs}
+    actors = {actor.actor_id: actor.name or actor.class_name for actor in state.actors}
+    rows = [
+        [
+            lease.doing or lease.label or "-",
+            _lease_state(lease),
+            jobs.get(lease.job) or "-",
+            actors.get(lease.actor, "-") if lease.actor else "-",
+            resources_text(lease.resources),
+            ",".join(map(str, lease.devices)) or "-",
+            f"{lease.cpu_percent:.0f} %",
+            format_bytes(lease.memory_bytes),
+            str(lease.pid),
+        ]
+        for lease in state.leases
+    ]
+    return table(["RUNS", "STATE", "JOB", "ACTOR", "HOLDS", "GPUS", ">CPU", ">MEMORY", ">PID"], rows)
+
+
+def _lease_state(lease: LeaseState) -> str:
+    if lease.blocked:
+        return "waits in get"
+    return "running" if lease.doing else "idle"
+
+
+def _actors(actors: list[ActorState], state: ClusterState) -> list[str]:
+    rows = [
+        [
+            actor.name or "(anonymous)",
+            actor.class_name,
+            actor.state + (f" ({actor.incarnation} restarts)" if actor.incarnation else ""),
+            resources_text(actor.resources),
+            duration(state.now - actor.created),
+            str(actor.pid) if actor.pid else "-",
+            actor.cause or "-",
+        ]
+        for actor in actors
+    ]
+    return table(["ACTOR", "CLASS", "STATE", "HOLDS", ">AGE", ">PID", "CAUSE"], rows)
+
+
+def _demands(state: ClusterState) -> list[str]:
+    jobs = {job.job: job.name for job in state.jobs}
+    rows = [
+        [
+            demand.label or "-",
+            str(demand.count),
+            jobs.get(demand.job) or "-",
+            resources_text(demand.resources),
+            duration(state.now - demand.since),
+            demand.reason or "-",
+        ]
+        for demand in state.demands
+    ]
+    return table(["WAITS", ">COUNT", "JOB", "FOR", ">SINCE", "BECAUSE"], rows)
+
+
+def _names(state: ClusterState) -> list[str]:
+    rows = [
+        [name.name, name.state, format_bytes(name.size_bytes), duration(state.now - name.created)]
+        for name in state.names
+    ]
+    return table(["NAME", "STATE", ">SIZE", ">AGE"], rows)
+
+
+def _objects(state: ClusterState) -> list[str]:
+    largest = sorted(state.objects, key=lambda item: (-item.size_bytes, item.object_id))
+    rows = [
+        [item.object_id[:16], item.name or "-", format_bytes(item.size_bytes), str(item.pins)]
+        for item in largest[:_OBJECTS_SHOWN]
+    ]
+    lines = table(["OBJECT", "NAME", ">SIZE", ">PINS"], rows)
+    if len(largest) > _OBJECTS_SHOWN:
+        lines.append(f"  and {len(largest) - _OBJECTS_SHOWN} smaller ones")
+    return lines
