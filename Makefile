@@ -1,0 +1,60 @@
+# What one does with a clone. Nothing needs to be prepared: each target makes what it needs.
+#
+#   make demo         run the quickstart on a real cluster, headless, and show what happens
+#   make lab          open it in JupyterLab
+#   make test         every check (what .ci/run calls); under ten minutes on two cores
+#   make bench        the budget table beside Ray and ProcessPoolExecutor (bench-quick: fewer rounds)
+#   make simulate     the whole cluster on a virtual clock: SEEDS=200, or SEED=17 for one
+#
+# Single checks: lint types contracts unit browser nbval test-gpu.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 200
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
+
+.PHONY: help venv demo lab test test-gpu bench bench-quick simulate lint types contracts unit browser nbval clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# An editable installation leaves out data files, and the server extension is enabled by one.
+$(VENV)/.installed-%: pyproject.toml kernel_ext/jupyter-config/atoll.json | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	install -D -m 644 kernel_ext/jupyter-config/atoll.json $(VENV)/etc/jupyter/jupyter_server_config.d/atoll.json
+	touch $@
+
+venv: $(VENV)/.installed-test
+
+demo: $(VENV)/.installed-demo
+	$(SIMULATED) $(BIN)/python notebooks/demo.py
+
+lab: $(VENV)/.installed-demo
+	$(SIMULATED) $(BIN)/jupyter lab $(ROOT_FLAG) notebooks/01_quickstart.ipynb
+
+test: venv
+	$(BIN)/python tests/stages.py
+
+lint types contracts unit browser nbval: venv
+	$(BIN)/python tests/stages.py $@
+
+test-gpu: venv
+	$(BIN)/python -m pytest -m gpu
+
+simulate: venv
+	$(BIN)/python -m atoll.testing.simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.run
+
+bench-quick: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.run --quick
+
+clean:
+	rm -rf $(VENV) .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
