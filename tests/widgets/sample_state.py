@@ -84,7 +84,14 @@ def _work(
 ) -> tuple[list[LeaseState], list[SpanState]]:
     """Return the leases and what their workers ran in the last five minutes."""
     plans: list[tuple[str, str, list[tuple[str, float, int]], dict[str, float], list[int], str]] = [
-        (QUICKSTART, "flights_model", [("predict", 0.8, 1), ("predict", 1.6, 40)], {"CPU": 1, "GPU": 1}, [0], "e1" * 16),
+        (
+            QUICKSTART,
+            "flights_model",
+            [("predict", 0.8, 1), ("predict", 1.6, 40)],
+            {"CPU": 1, "GPU": 1},
+            [0],
+            "e1" * 16,
+        ),
         (RISK, "tokenizer", [("encode", 0.5, 12)], {"CPU": 1}, [], "e2" * 16),
         (RISK, "train_fold", [("train_fold", 38, 1)], {"CPU": 2, "GPU": 1}, [1], ""),
         (RISK, "train_fold", [("train_fold", 44, 1)], {"CPU": 2, "GPU": 1}, [2], ""),
@@ -227,8 +234,19 @@ def _actors(now: float, node_id: str, leases: list[LeaseState], name: str) -> li
 
 
 def _objects(node_id: str, name: str) -> list[ObjectState]:
-    named = [("flights", 118 * MIB, 5), ("weather", 9 * MIB, 2), ("features/2012", 402 * MIB, 3), ("embeddings", 1536 * MIB, 4)]
-    loose = [(806 * MIB, 2, RISK), (403 * MIB, 1, RISK), (240 * MIB, 1, QUICKSTART), (96 * MIB, 0, QUICKSTART), (640 * 1024, 1, SCRIPT)]
+    named = [
+        ("flights", 118 * MIB, 5),
+        ("weather", 9 * MIB, 2),
+        ("features/2012", 402 * MIB, 3),
+        ("embeddings", 1536 * MIB, 4),
+    ]
+    loose = [
+        (806 * MIB, 2, RISK),
+        (403 * MIB, 1, RISK),
+        (240 * MIB, 1, QUICKSTART),
+        (96 * MIB, 0, QUICKSTART),
+        (640 * 1024, 1, SCRIPT),
+    ]
     return [
         ObjectState(f"{number:02x}" * 20, node_id, name or title, "", size, pins)
         for number, (title, size, pins) in enumerate(named)

@@ -46,6 +46,7 @@ export class Transport {
     this.lastMs = 0;
     /** @type {WebSocket | null} */
     this.socket = null;
+    this.view = Math.random().toString(36).slice(2);
     this.clusterId = String(model.get("_cluster_id") ?? "");
   }
 
@@ -68,10 +69,10 @@ export class Transport {
     this.#send({ watch: this.source === "server" ? "server" : "kernel" });
   }
 
-  /** @param {unknown} content */
+  /** @param {Record<string, string>} content */
   #send(content) {
     try {
-      this.model.send(content);
+      this.model.send({ view: this.view, ...content });
     } catch {
       // The kernel or its comm is gone. Whoever still serves us goes on serving.
     }
@@ -127,7 +128,7 @@ export class Transport {
       return;
     }
     this.source = "kernel";
-    this.#deliver(message.kind === "state" ? JSON.parse(new TextDecoder().decode(buffers[0])) : message);
+    this.#deliver(JSON.parse(new TextDecoder().decode(buffers[0])));
   }
 
   /** @param {any} message */
