@@ -13,12 +13,14 @@ but a name that the cell certainly sets before is not: `df = load(); df.head()` 
 from __future__ import annotations
 
 import ast
+import re
 import symtable
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _DYNAMIC_CALLS = frozenset({"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"})
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_TAKE_TEXT = frozenset({"run_line_magic", "run_cell_magic", "system", "getoutput", "exec", "eval"})
+_WORD = re.compile(r"[^\W\d]\w*")
 _COMPREHENSIONS = {
     ast.ListComp: "listcomp",
     ast.SetComp: "setcomp",
@@ -195,6 +197,18 @@ class _Flow(ast.NodeVisitor):
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node)
         self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """What is handed to a magic, `!`, `exec` or `eval` as text may read any name in that text."""
+        self.generic_visit(node)
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in _TAKE_TEXT:
+            self._doubt += 1
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    for name in dict.fromkeys(_WORD.findall(argument.value)):
+                        self._read(name, 0)
+            self._doubt -= 1
 
     # ---------------------------------------------------------------------------------- simple statements
 

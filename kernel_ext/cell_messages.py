@@ -47,11 +47,13 @@ class CellRequest:
         filename: What its code is compiled as, the same as in the kernel.
         number: The cell's execution count.
         names: What it reads.
+        modules: The modules among them: name to module.
+        mutates: Names that its text changes in place.
         sources: Other cells whose functions it may call, by file name.
         bring: The names to bring back; None for all that it sets.
         keep_last: Whether the value of the last expression comes back.
+        keep_state: Run only what leaves an actor's state as it is: definitions, imports, names that are new.
         colors: IPython's colour scheme for tracebacks.
-        title: What it is called in the traceback's first line.
     """
 
     code: str
@@ -59,11 +61,13 @@ class CellRequest:
     filename: str
     number: int
     names: PackedNames
+    modules: dict[str, str] = field(default_factory=dict)
+    mutates: tuple[str, ...] = ()
     sources: dict[str, CellSource] = field(default_factory=dict)
     bring: tuple[str, ...] | None = None
     keep_last: bool = True
+    keep_state: bool = False
     colors: str = "nocolor"
-    title: str = "%%remote"
 
 
 @dataclass
@@ -74,8 +78,7 @@ class CellFailure:
         kind: The exception's class name.
         text: The exception's text.
         traceback: Lines as IPython prints them, with the notebook's own cells and line numbers.
-        error: The exception itself, packed; None if it does not pickle.
-        packages: Empty, or a hint what to do.
+        error: The exception itself, packed under `ERROR`; None if it does not pickle.
     """
 
     kind: str
@@ -90,6 +93,8 @@ class CellResult:
 
     Attributes:
         names: What it set, as far as it pickles. The last expression's value is under `LAST`.
+        modules: The modules among what it set: name to module.
+        changed: Names among `names` whose value it was given and changed in place.
         deleted: Names that it deleted.
         left_out: Names that stay in the worker, with the reason.
         failure: How it failed, if it did; names that were set before that are there.
@@ -99,6 +104,8 @@ class CellResult:
     """
 
     names: PackedNames
+    modules: dict[str, str] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     failure: CellFailure | None = None
@@ -111,8 +118,12 @@ LAST = "_"
 """The name under which the last expression's value travels; a cell cannot set it for good anyway."""
 
 
+ERROR = "error"
+"""The name under which a cell's exception travels."""
+
+
 class RemoteCellError(Exception):
-    """A cell failed. The task raises this, so that the cluster sees it failed; the kernel shows the cell's own error."""
+    """A cell failed. The task raises it, so that the cluster knows; the kernel shows the cell's own error."""
 
     def __init__(self, result: CellResult) -> None:
         failure = result.failure

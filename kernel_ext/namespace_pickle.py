@@ -7,8 +7,8 @@ All names of a cell go into one pickle, so that what was one object stays one. T
   What it reads travels with it where the sender asks for that (`carry`): on the way to a worker everything, on the way
   back only what the cell has set.
 * `ObjectRef`s are taken out and travel beside the pickle, where the cluster can see who holds them.
-* Large buffers (arrays, tables) are not copied into the pickle but lie beside it (pickle protocol 5). A buffer that could be
-  written to can be written to when it arrives.
+* Large buffers (arrays, tables) are not copied into the pickle but lie beside it (pickle protocol 5). A buffer that
+  could be written to can be written to when it arrives.
 """
 
 from __future__ import annotations
@@ -58,6 +58,20 @@ class _Everything:
 
 
 EVERYTHING: Container[str] = _Everything()
+
+
+class AllBut:
+    """Contains any name that is not among some.
+
+    Args:
+        names: Those.
+    """
+
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self._names
 
 
 class _Arriving(threading.local):
@@ -114,6 +128,10 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._ref_class is not None and isinstance(obj, self._ref_class):
             self.refs.append(obj)
             return _arrived_ref, (len(self.refs) - 1,)
+        if isinstance(obj, io.IOBase) and not isinstance(obj, (io.StringIO, io.BytesIO)):
+            raise pickle.PicklingError(
+                f"an open file ({getattr(obj, 'name', 'without a name')}) belongs to its process"
+            )
         reduced = super().reducer_override(obj)
         if type(obj) is types.FunctionType and reduced is not NotImplemented and obj.__globals__ is self._home:
             self.code_files.setdefault(obj.__code__.co_filename)

@@ -1,8 +1,8 @@
 """What a cell prints and shows in a worker, sent to its kernel in order and while it runs.
 
-Text is collected for a moment, so that `print` in a loop does not send a message a word; a display sends the text before
-it first. The process has one pair of streams for good: what keeps `sys.stderr` from an earlier cell, as a logging
-handler does, writes to the cell that runs now. Outside of a cell, text goes where it went before.
+Text is collected for a moment, so that `print` in a loop does not send a message a word; a display sends the text
+before it first. The process has one pair of streams for good: what keeps `sys.stderr` from an earlier cell, as a
+logging handler does, writes to the cell that runs now. Outside of a cell, text goes where it went before.
 """
 
 from __future__ import annotations
@@ -50,11 +50,10 @@ class OutputPort:
                 self._kind = kind
             self._pieces.append(text)
             self._characters += len(text)
-            if self._characters >= COLLECT_CHARACTERS or time.monotonic() - self._sent_at > COLLECT_S:
-                if text.endswith("\n") or self._characters >= COLLECT_CHARACTERS:
-                    self.flush()
-                    return
-            if self._timer is None:
+            waited = time.monotonic() - self._sent_at > COLLECT_S
+            if self._characters >= COLLECT_CHARACTERS or (waited and text.endswith("\n")):
+                self.flush()
+            elif self._timer is None:
                 self._timer = threading.Timer(COLLECT_S, self._flush_late)
                 self._timer.daemon = True
                 self._timer.start()

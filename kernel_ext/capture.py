@@ -1,0 +1,235 @@
+"""From a cell in the kernel to the request that a worker can run: its place, its code, the names that it reads.
+
+Whatever can be known to be wrong is told here, before anything is sent: a syntax error, a name that is certainly
+missing, a value that does not pickle.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import sys
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.kernel_ext.analysis import CellNames, analyse
+from atoll.kernel_ext.cell_messages import CellRequest, CellSource
+from atoll.kernel_ext.errors import CellSyntaxError, MissingNameError, UnsendableError
+from atoll.kernel_ext.namespace_pickle import AllBut, Namespace, PackedNames, pack_names, split_names
+
+WORKERS_OWN = frozenset({"get_ipython", "exit", "quit", "open", "display", "_dh"})
+"""Names that IPython gives every namespace; a cell finds the worker's."""
+
+
+@dataclass(frozen=True)
+class CellPlace:
+    """Where a cell stands in the notebook.
+
+    Attributes:
+        filename: What the kernel compiles it as.
+        number: Its execution count.
+        lines_before: How many lines the cell has before its body: the magic's own, and what stands above it.
+        head: These lines.
+    """
+
+    filename: str
+    number: int
+    lines_before: int
+    head: tuple[str, ...]
+
+
+def locate_cell(shell: Any, body: str) -> CellPlace:
+    """Find the cell that runs now.
+
+    Args:
+        shell: IPython's.
+        body: What the magic was given.
+    """
+    filename = _running_filename(shell)
+    number = int(shell.compile._filename_map.get(filename, shell.execution_count))
+    raw = _raw_cell(shell)
+    whole = raw.endswith(body) and bool(body.strip())
+    head = raw[: len(raw) - len(body)].splitlines() if whole else ["%%remote"]
+    return CellPlace(filename, number, len(head), tuple(head))
+
+
+def _running_filename(shell: Any) -> str:
+    """Return the file name of the cell's own code: the outermost frame that runs in the user's namespace."""
+    found = "<cell>"
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals is shell.user_ns and frame.f_code.co_filename in shell.compile._filename_map:
+            found = frame.f_code.co_filename
+        frame = frame.f_back
+    return found
+
+
+def _raw_cell(shell: Any) -> str:
+    """Return the whole text of the cell, where the front end has told it."""
+    get_parent = getattr(shell, "get_parent", None)
+    parent = get_parent() if get_parent is not None else None
+    if isinstance(parent, dict):
+        content = parent.get("content") or {}
+        return str(content.get("code", ""))
+    return ""
+
+
+@dataclass
+class PreparedCell:
+    """A cell that can be sent.
+
+    Attributes:
+        request: What is sent.
+        analysis: What it reads and sets.
+    """
+
+    request: CellRequest
+    analysis: CellNames
+
+
+def prepare_cell(
+    shell: Any,
+    body: str,
+    *,
+    take: tuple[str, ...] | None = None,
+    bring: tuple[str, ...] | None = None,
+    there: Iterable[str] = (),
+) -> PreparedCell:
+    """Make a request of a cell.
+
+    Args:
+        shell: IPython's.
+        body: The cell, without the magic's line.
+        take: The names to take along; None for all that it reads.
+        bring: The names to bring back; None for all that it sets.
+        there: Names that the worker has already: an actor's state.
+
+    Raises:
+        CellSyntaxError: It is no Python.
+        MissingNameError: It reads a name that nobody has.
+        UnsendableError: It reads a value that does not pickle.
+    """
+    place = locate_cell(shell, body)
+    code = _code_of(shell, body, place)
+    try:
+        names = analyse(code, place.filename)
+    except SyntaxError as error:
+        remember_source(place, code, body)
+        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
+    source = remember_source(place, code, body)
+    present = frozenset(there)
+    _check_missing(names, shell.user_ns, present, place, body)
+    values = wanted_values(names, shell.user_ns, take, present)
+    modules, values = split_modules(values)
+    packed = pack_or_tell(values, shell.user_ns, present)
+    sources = known_sources(shell, packed.code_files)
+    sources[place.filename] = source
+    request = CellRequest(
+        code=code,
+        body=body,
+        filename=place.filename,
+        number=place.number,
+        names=packed,
+        modules=modules,
+        mutates=names.mutates,
+        sources=sources,
+        bring=bring,
+        colors=str(shell.colors),
+    )
+    return PreparedCell(request, names)
+
+
+def _code_of(shell: Any, body: str, place: CellPlace) -> str:
+    """Return the cell as Python, its lines numbered as in the notebook."""
+    try:
+        transformed: str = shell.transform_cell(body)
+    except SyntaxError as error:
+        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
+    # IPython drops empty lines at the beginning; they count all the same.
+    lines = body.splitlines()
+    empty = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    return "\n" * (place.lines_before + empty) + transformed
+
+
+def remember_source(place: CellPlace, code: str, body: str) -> CellSource:
+    """Make the cell's own lines known to tracebacks here, instead of the call that IPython made of it."""
+    lines = code.split("\n")
+    for index, line in enumerate(place.head):
+        lines[index] = f"# {line}" if line.strip() else ""
+    text = "\n".join(lines)
+    if place.filename != "<cell>":
+        linecache.cache[place.filename] = (len(text), None, text.splitlines(keepends=True), place.filename)
+    return CellSource(text, place.number)
+
+
+def _syntax_lines(shell: Any, error: SyntaxError) -> list[str]:
+    lines: list[str] = shell.SyntaxTB.structured_traceback(type(error), error, [])
+    return lines
+
+
+def _check_missing(names: CellNames, namespace: Namespace, there: frozenset[str], place: CellPlace, body: str) -> None:
+    for name, line in names.certain:
+        known = name in namespace or name in there or name in WORKERS_OWN or hasattr(builtins, name)
+        if not known and not (name.startswith("__") and name.endswith("__")):
+            raise MissingNameError(name, line, linecache.getline(place.filename, line).rstrip(), place.number)
+
+
+def wanted_values(
+    names: CellNames, namespace: Namespace, take: tuple[str, ...] | None, there: frozenset[str] = frozenset()
+) -> Namespace:
+    """Return the names that go along, with their values.
+
+    Raises:
+        MissingNameError: A name that was asked for is not there.
+    """
+    if take is not None:
+        for name in take:
+            if name not in namespace:
+                raise MissingNameError(name)
+        return {name: namespace[name] for name in take}
+    return {
+        name: namespace[name]
+        for name in names.reads
+        if name in namespace and name not in WORKERS_OWN and name not in there and not name.startswith("__")
+    }
+
+
+def split_modules(values: Namespace) -> tuple[dict[str, str], Namespace]:
+    """Part modules, which travel by name, from other values."""
+    modules: dict[str, str] = {}
+    others: Namespace = {}
+    for name, value in values.items():
+        if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
+            modules[name] = value.__name__
+        else:
+            others[name] = value
+    return modules, others
+
+
+def pack_or_tell(values: Namespace, namespace: Namespace, there: frozenset[str] = frozenset()) -> PackedNames:
+    """Pack names, or tell which variable does not pickle and why.
+
+    Raises:
+        UnsendableError: One does not.
+    """
+    carry = AllBut(there)
+    try:
+        return pack_names(values, namespace, carry)
+    except Exception as error:
+        _packed, reasons = split_names(values, namespace, carry)
+        if not reasons:  # each pickles alone: what failed is their combination
+            raise UnsendableError({", ".join(values): str(error)}) from error
+        raise UnsendableError(reasons) from error
+
+
+def known_sources(shell: Any, filenames: Iterable[str]) -> dict[str, CellSource]:
+    """Return the text of cells whose functions go along."""
+    found = {}
+    for filename in filenames:
+        entry = linecache.cache.get(filename)
+        number = shell.compile._filename_map.get(filename)
+        if number is not None and entry is not None and len(entry) == 4:
+            found[filename] = CellSource("".join(entry[2]), int(number))
+    return found

@@ -1,0 +1,237 @@
+"""What runs a cell in a worker: a namespace is made of what came, the cell runs, what it set goes back.
+
+`run_cell` is the task of a `%%remote` cell. `CellHost` keeps its namespace between cells; an actor has one.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib
+import io
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from atoll.kernel_ext.cell_messages import (
+    ERROR,
+    LAST,
+    CellFailure,
+    CellRequest,
+    CellResult,
+    RemoteCellError,
+)
+from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, split_names, unpack_names
+from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
+
+COMPARE_BYTES = 1 << 20
+"""Values up to this size, together, are compared before and after, to find what changed in place."""
+
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), types.FunctionType, types.ModuleType, type, range)
+
+_streams: WorkerStreams | None = None
+
+
+def run_cell(request: CellRequest) -> CellResult:
+    """Run a cell in a namespace of its own: the task behind `%%remote`.
+
+    Raises:
+        RemoteCellError: The cell raised.
+    """
+    from atoll.client.context import emit_output
+
+    return finish(CellHost().run(request, emit_output))
+
+
+def finish(result: CellResult) -> CellResult:
+    """Return the result, or raise it if the cell failed, so that the cluster counts the task as failed."""
+    if result.failure is not None:
+        raise RemoteCellError(result)
+    return result
+
+
+class CellHost:
+    """A namespace in which cells run.
+
+    Attributes:
+        module: Stands for `__main__` while a cell runs; its `__dict__` is the namespace.
+    """
+
+    def __init__(self) -> None:
+        self.module = types.ModuleType("__main__")
+        self.module.__dict__["__builtins__"] = builtins
+
+    @property
+    def namespace(self) -> Namespace:
+        """What the cells' code has as its globals."""
+        return self.module.__dict__
+
+    def run(self, request: CellRequest, emit: Emit, keep: Iterable[str] = ()) -> CellResult:
+        """Run a cell and collect what came of it.
+
+        Args:
+            request: The cell.
+            emit: Sends its output while it runs.
+            keep: Names that stay here unless the cell's first line asks for them: an actor's state.
+        """
+        from atoll.kernel_ext.worker_shell import worker_shell
+
+        shell = worker_shell()
+        given = self._take(request)
+        # Fingerprints and the snapshot are taken when everything is in place, so that only the cell makes a difference.
+        self.namespace.update(shell.furniture)
+        before = dict(self.namespace)
+        prints = _fingerprints(given, self.namespace, request.names)
+        port = OutputPort(emit)
+        started = time.perf_counter()
+        with InPlace(self.module, port):
+            error = shell.run_request(request, self.module, port)
+            port.close()
+        seconds = time.perf_counter() - started
+        changed = _changed(prints, self.namespace, before, request)
+        after = {**self.namespace}
+        if shell.displayhook.last is not None and request.keep_last:
+            after[LAST] = shell.displayhook.last
+        result = self._collect(request, before, after, changed, frozenset(keep), set(shell.furniture))
+        shell.displayhook.last = None
+        result.seconds, result.pid, result.node = seconds, os.getpid(), os.uname().nodename
+        if error is not None:
+            result.failure = failure_of(error, shell.cell_traceback, self.namespace)
+        return result
+
+    def _take(self, request: CellRequest) -> Namespace:
+        """Put what came into the namespace and return it."""
+        given = unpack_names(request.names, self.namespace)
+        for name, module in request.modules.items():
+            given[name] = importlib.import_module(module)
+        self.namespace.update(given)
+        return given
+
+    def _collect(
+        self,
+        request: CellRequest,
+        before: Namespace,
+        after: Namespace,
+        changed: tuple[str, ...],
+        keep: frozenset[str],
+        furniture: set[str],
+    ) -> CellResult:
+        """Pack what goes back."""
+        wanted: Callable[[str], bool]
+        if request.bring is None:
+            wanted = lambda name: name not in keep  # noqa: E731
+        else:
+            bring = {*request.bring, LAST}
+            wanted = lambda name: name in bring  # noqa: E731
+        fresh = {
+            name: value
+            for name, value in after.items()
+            if (name == LAST or name not in furniture)
+            and not name.startswith("__")
+            and (name not in before or before[name] is not value or name in changed)
+        }
+        values: Namespace = {}
+        modules: dict[str, str] = {}
+        for name, value in fresh.items():
+            if not wanted(name):
+                continue
+            if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
+                modules[name] = value.__name__
+            elif not _is_spent(value):
+                values[name] = value
+        packed, left_out = split_names(values, self.namespace, carry=set(fresh) - keep)
+        left_out.pop(LAST, None)
+        missing = {name: "the cell does not set it" for name in request.bring or () if name not in after}
+        deleted = tuple(name for name in before if name not in after and name not in keep)
+        changed = tuple(name for name in changed if name in values)
+        return CellResult(packed, modules, changed, deleted, {**left_out, **missing})
+
+
+class InPlace:
+    """While a cell runs, the process's streams, `__main__` and `input` are the cell's."""
+
+    def __init__(self, module: types.ModuleType, port: OutputPort) -> None:
+        global _streams
+        if _streams is None:
+            _streams = WorkerStreams()
+        self._streams = _streams
+        self._module = module
+        self._port = port
+
+    def __enter__(self) -> None:
+        self._main = sys.modules.get("__main__")
+        self._input = builtins.input
+        sys.modules["__main__"] = self._module
+        builtins.input = _no_input
+        self._streams.begin(self._port)
+
+    def __exit__(self, *_exception: object) -> None:
+        self._streams.end()
+        builtins.input = self._input
+        if self._main is not None:
+            sys.modules["__main__"] = self._main
+
+
+def _no_input(prompt: object = "") -> NoReturn:
+    raise RuntimeError("a remote cell cannot ask for input; ask in a cell of the notebook and use the answer here")
+
+
+def _is_spent(value: Any) -> bool:
+    """Whether a value is of no use to anybody: what `with open(...) as f` leaves behind."""
+    return isinstance(value, io.IOBase) and value.closed
+
+
+def _fingerprints(given: Namespace, home: Namespace, names: PackedNames) -> dict[str, bytes]:
+    """Return a digest of each value that could change in place, if they are small enough to look at."""
+    if names.size_bytes > COMPARE_BYTES:
+        return {}
+    prints = {}
+    for name, value in given.items():
+        if not isinstance(value, _PLAIN):
+            digest = _digest(name, value, home)
+            if digest is not None:
+                prints[name] = digest
+    return prints
+
+
+def _digest(name: str, value: Any, home: Namespace) -> bytes | None:
+    try:
+        packed = pack_names({name: value}, home, ())
+    except Exception:  # it came as a pickle but does not go as one; whether it changed cannot be told
+        return None
+    hasher = hashlib.blake2b(packed.data, digest_size=16)
+    for buffer in packed.buffers:
+        hasher.update(buffer.raw())
+    return hasher.digest()
+
+
+def _changed(
+    prints: dict[str, bytes], namespace: Namespace, before: Namespace, request: CellRequest
+) -> tuple[str, ...]:
+    """Return the names whose values the cell was given, and still has, and changed in place."""
+    same = [name for name in before if name in namespace and namespace[name] is before[name]]
+    told = set(request.mutates)
+    return tuple(
+        name
+        for name in same
+        if (name in prints and _digest(name, namespace[name], namespace) != prints[name])
+        or (name in told and name not in prints and not isinstance(namespace[name], _PLAIN))
+    )
+
+
+def failure_of(error: BaseException, lines: list[str] | None, namespace: Namespace) -> CellFailure:
+    """Return what a kernel needs to raise and show an error of a cell or of an actor's function."""
+    packed: PackedNames | None
+    try:
+        packed = pack_names({ERROR: error}, namespace, ())
+    except Exception:  # its text and traceback travel anyway
+        packed = None
+    try:
+        text = str(error)
+    except Exception as inner:
+        text = f"<its text cannot be made: {type(inner).__name__}>"
+    kind = type(error).__name__
+    return CellFailure(kind, text, lines if lines is not None else [f"{kind}: {text}"], packed)

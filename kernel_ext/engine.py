@@ -1,0 +1,212 @@
+"""What this room asks of a cluster: the one place where it touches the client's API.
+
+`Engine` is the contract, `AtollEngine` the cluster behind `import atoll`. Everything above works with the contract.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from atoll.kernel_ext.cell_messages import CellRequest
+from atoll.protocol.state import ClusterState
+
+OnOutput = Callable[[str, bytes], None]
+"""Takes a piece of output, in order, in some thread of the client."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cell or an actor is to hold. None for what is usual."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+    memory_bytes: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return them as options of the API."""
+        named = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_bytes}
+        return {name: amount for name, amount in named.items() if amount is not None}
+
+
+class Running(Protocol):
+    """Something that runs on the cluster."""
+
+    @property
+    def future(self) -> Future[Any]:
+        """Resolves to its value or error, after all of its output was delivered."""
+        ...
+
+    @property
+    def ref(self) -> Any:
+        """The `ObjectRef` of its value."""
+        ...
+
+    def cancel(self, *, force: bool = False) -> None:
+        """Interrupt it; with `force`, end its process."""
+        ...
+
+
+class Actor(Protocol):
+    """A named actor, alive when it was found."""
+
+    @property
+    def class_name(self) -> str:
+        """For people."""
+        ...
+
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> Running:
+        """Call a method."""
+        ...
+
+    def kill(self) -> None:
+        """End it; its name is free when this returns."""
+        ...
+
+
+class Engine(Protocol):
+    """A cluster."""
+
+    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> Running:
+        """Run a cell in a worker."""
+        ...
+
+    def find_actor(self, name: str) -> Actor | None:
+        """Return the actor that has the name."""
+        ...
+
+    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> Actor:
+        """Make a named actor that outlives this kernel.
+
+        Raises:
+            Exception: The name is taken, or no node can give the resources.
+        """
+        ...
+
+    def wait(self, running: Running) -> Any:
+        """Return the value of something that runs.
+
+        Raises:
+            Exception: What it raised.
+        """
+        ...
+
+    def state(self) -> ClusterState:
+        """Return the cluster's state."""
+        ...
+
+    def job(self) -> str:
+        """Return this session's id, in hex."""
+        ...
+
+
+class _Task:
+    """A task or an actor's method that was called."""
+
+    def __init__(self, api: Any, ref: Any) -> None:
+        self._api = api
+        self.ref = ref
+        self.future: Future[Any] = ref.future()
+
+    def cancel(self, *, force: bool = False) -> None:
+        """See `Running`."""
+        self._api.cancel(self.ref, force=force)
+
+
+class _Handle:
+    """An actor behind the API's handle."""
+
+    def __init__(self, api: Any, handle: Any, class_name: str) -> None:
+        self._api = api
+        self._handle = handle
+        self.class_name = class_name
+
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> _Task:
+        """See `Actor`."""
+        function = getattr(self._handle, method)
+        if on_output is not None:
+            function = function.options(_on_output=on_output)
+        return _Task(self._api, function.remote(*arguments))
+
+    def kill(self) -> None:
+        """See `Actor`."""
+        self._api.kill(self._handle)
+
+
+class AtollEngine:
+    """The cluster of this user, joined at the first use and started if there is none."""
+
+    def __init__(self) -> None:
+        self._run_cell: Any = None
+
+    def _api(self) -> Any:
+        api = importlib.import_module("atoll")
+        if not api.is_initialized():
+            api.init()
+        return api
+
+    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> _Task:
+        """See `Engine`. A cell has effects and prints, so it is not run again when its worker dies."""
+        api = self._api()
+        if self._run_cell is None:
+            from atoll.kernel_ext.cell_runner import run_cell
+
+            self._run_cell = api.remote(run_cell)
+        options = {"name": label, "max_retries": 0, **resources.options()}
+        task = self._run_cell.options(_on_output=on_output, **options)
+        return _Task(api, task.remote(request))
+
+    def find_actor(self, name: str) -> _Handle | None:
+        """See `Engine`."""
+        api = self._api()
+        try:
+            handle = api.get_actor(name)
+        except ValueError:
+            return None
+        alive = [actor for actor in self.state().actors if actor.name == name and actor.state != "dead"]
+        return _Handle(api, handle, alive[0].class_name if alive else "")
+
+    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> _Handle:
+        """See `Engine`."""
+        api = self._api()
+        made = api.remote(kind).options(name=name, lifetime="detached", **resources.options())
+        return _Handle(api, made.remote(*arguments), kind.__name__)
+
+    def wait(self, running: Running) -> Any:
+        """See `Engine`."""
+        return self._api().get(running.ref)
+
+    def state(self) -> ClusterState:
+        """See `Engine`."""
+        self._api()
+        from atoll.client.session import current_session
+
+        state: ClusterState = current_session().state()
+        return state
+
+    def job(self) -> str:
+        """See `Engine`."""
+        self._api()
+        from atoll.client.session import current_session
+
+        return bytes(current_session().job).hex()
+
+
+_engine: Engine | None = None
+
+
+def current_engine() -> Engine:
+    """Return the engine of this process: the same in a kernel and in a worker that asks an actor something."""
+    global _engine
+    if _engine is None:
+        _engine = AtollEngine()
+    return _engine
+
+
+def use_engine(engine: Engine | None) -> None:
+    """Set the engine of this process; None for the usual one."""
+    global _engine
+    _engine = engine

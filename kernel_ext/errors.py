@@ -1,0 +1,191 @@
+"""Errors of remote cells as a notebook shows them.
+
+IPython asks an exception for `_render_traceback_()` before it makes a traceback of its own. So the user's own
+exception is raised in the kernel, with the worker's traceback attached: the right type, the cell's own lines, no frame
+of ours.
+
+    SyntaxError and exception groups are not asked by IPython. They are shown by a stand-in of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.exceptions import AtollError, SerializationError
+from atoll.kernel_ext.cell_messages import ERROR, CellFailure, CellResult
+from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
+
+
+class CellError(Exception):
+    """What a cell raised, where the exception itself cannot be shown or did not travel.
+
+    `kind` is what it is called; `original` is the exception, if there is one.
+    """
+
+    def __init__(self, kind: str, text: str, lines: list[str], original: BaseException | None = None) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.original = original
+        self._lines = lines
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines
+
+
+def named_error(kind: str, text: str, lines: list[str], original: BaseException | None = None) -> CellError:
+    """Return a `CellError` whose class has the name of the exception, which is what a notebook shows and stores."""
+    named = type(kind, (CellError,), {"__module__": __name__, "__doc__": f"Stands for a {kind} of a remote cell."})
+    error: CellError = named(kind, text, lines, original)
+    return error
+
+
+class _OneLine:
+    """Shown as one line, without a traceback: the message says it all."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__.lstrip('_')}: {self}"]
+
+
+class CellSyntaxError(_OneLine, Exception):
+    """The cell is no Python; nothing was sent. Shown as IPython shows it."""
+
+    def __init__(self, error: SyntaxError, lines: list[str]) -> None:
+        super().__init__(str(error))
+        self.original = error
+        self._lines = lines
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines
+
+
+CellSyntaxError.__name__ = "SyntaxError"
+
+
+class MissingNameError(_OneLine, NameError):
+    """The cell reads a name that nobody has; nothing was sent."""
+
+    def __init__(self, missing: str, line: int = 0, text: str = "", number: int = 0) -> None:
+        super().__init__(f"name '{missing}' is not defined", name=missing)
+        self._place = (line, text, number)
+
+    def _render_traceback_(self) -> list[str]:
+        line, text, number = self._place
+        shown = [f"Cell In[{number}], line {line}", f"----> {line} {text}", ""] if text else []
+        return [*shown, f"NameError: {self} (nothing was sent)"]
+
+
+MissingNameError.__name__ = "NameError"
+
+
+class UnsendableError(_OneLine, SerializationError):
+    """The cell reads values that do not pickle; nothing was sent."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        told = "; ".join(f"{name!r}: {reason}" for name, reason in reasons.items())
+        which = "it" if len(reasons) == 1 else "them"
+        super().__init__(f"cannot take along {told}. Make {which} inside of the cell, or leave {which} out with in=…")
+        self.reasons = reasons
+
+
+UnsendableError.__name__ = "SerializationError"
+
+
+class ActorNameTakenError(_OneLine, AtollError, ValueError):
+    """Another actor holds the name."""
+
+
+class CellInterrupted(KeyboardInterrupt):
+    """The user interrupted a remote cell, and it was cancelled."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"KeyboardInterrupt: {self}"]
+
+
+CellInterrupted.__name__ = "KeyboardInterrupt"
+
+
+def one_line(error: BaseException) -> BaseException:
+    """Return an error of the cluster so that a notebook shows its message and not our frames."""
+    text = f"{type(error).__name__}: {error}"
+    return _with_lines(error, [text]) or named_error(type(error).__name__, str(error), [text], error)
+
+
+class _Lines:
+    """Returns lines when it is called; pickles, so that an exception that has it still does."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def __call__(self) -> list[str]:
+        return self._lines
+
+
+def _with_lines(error: BaseException, lines: list[str]) -> BaseException | None:
+    """Attach the lines that IPython is to show, where the exception takes them."""
+    if isinstance(error, (SyntaxError, BaseExceptionGroup)):
+        return None
+    try:
+        error._render_traceback_ = _Lines(lines)  # type: ignore[attr-defined]
+    except AttributeError:
+        return None
+    return error
+
+
+def failure_to_raise(result: CellResult, namespace: Namespace, title: str) -> BaseException:
+    """Return the exception that a failed cell raises in the kernel.
+
+    Args:
+        result: Of the cell; it has a failure.
+        namespace: The user's, to which functions in the exception are bound.
+        title: What ran, for the line that says where: `%%remote`.
+    """
+    failure = result.failure
+    assert failure is not None, "only failed cells raise"
+    lines = with_header(failure, f"{title} on {result.node} (pid {result.pid})")
+    error = _original(failure, namespace)
+    if error is not None:
+        error.__traceback__ = None
+        shown = _with_lines(error, lines)
+        if shown is not None:
+            return shown
+    return named_error(failure.kind, failure.text, lines, error)
+
+
+def _original(failure: CellFailure, namespace: Namespace) -> BaseException | None:
+    if failure.error is None:
+        return None
+    try:
+        error = unpack_names(failure.error, namespace)[ERROR]
+    except Exception:  # an exception whose own code fails here is shown by its text and traceback
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def with_header(failure: CellFailure, where: str) -> list[str]:
+    """Return the traceback's lines with one that says where the cell ran."""
+    lines = list(failure.traceback)
+    if not lines:
+        return [where, f"{failure.kind}: {failure.text}"]
+    at = 1 if set(_plain(lines[0]).strip()) == {"-"} and len(lines) > 1 else 0
+    lines.insert(at, where)
+    return lines
+
+
+def _plain(text: str) -> str:
+    import re
+
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def cell_result_of(error: BaseException) -> CellResult | None:
+    """Return the result of a cell that raised in a task, from what the task's future raised; None for other errors."""
+    from atoll.kernel_ext.cell_messages import RemoteCellError
+
+    seen: Any = error
+    while seen is not None:
+        if isinstance(seen, RemoteCellError) and "result" in getattr(seen, "__dict__", {}):
+            result: CellResult = seen.result
+            return result
+        cause = getattr(seen, "cause", None)
+        seen = cause if isinstance(cause, BaseException) and cause is not seen else None
+    return None

@@ -1,0 +1,168 @@
+"""The way of a `%%remote` cell: prepare, send, show what comes, take over what it set.
+
+body ─▶ prepare_cell ─▶ CellRequest ─▶ worker ─▶ output … ─▶ sink
+                                              └▶ CellResult ─▶ apply_result ─▶ the user's names
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from atoll.exceptions import AtollError
+from atoll.kernel_ext.cell_messages import LAST, CellRequest, CellResult
+from atoll.kernel_ext.engine import Engine, OnOutput, Running
+from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, named_error, one_line
+from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
+from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, keep_result
+from atoll.kernel_ext.status import StatusLine, describe_run, duration
+from atoll.kernel_ext.waiting import Interrupted, OutputQueue, wait_for
+
+Start = Callable[[OnOutput], Running]
+"""Sends a cell, its output going to the callback."""
+
+
+def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet: bool, title: str) -> None:
+    """Run a prepared cell and do all that its end asks for.
+
+    Args:
+        shell: IPython's.
+        engine: The cluster.
+        start: Sends the cell.
+        label: What it is called.
+        quiet: Whether to show no output.
+        title: What ran, for errors: `%%remote`.
+
+    Raises:
+        BaseException: What the cell raised, or why it could not run.
+    """
+    sink: Sink = NoSink() if quiet else ShellSink(shell)
+    status = StatusLine(sink, lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s))
+    try:
+        result = run_to_end(start, sink, status)
+    except Interrupted as interrupted:
+        result = _after_interrupt(shell, interrupted)
+        status.end("✗ interrupted")
+        apply_result(shell, result, sink)
+        raise failure_to_raise(result, shell.user_ns, title) from None
+    except Exception as error:
+        status.end("✗ failed")
+        raise one_line(error) from None
+    where = f"on {result.node}, pid {result.pid} · {duration(result.seconds)}"
+    status.end(f"{'✗ failed' if result.failure else '✓ ran'} {where}")
+    apply_result(shell, result, sink)
+    if result.failure is not None:
+        raise failure_to_raise(result, shell.user_ns, title) from None
+
+
+def run_to_end(start: Start, sink: Sink, status: StatusLine) -> CellResult:
+    """Send a cell and return its result, also where the cell raised.
+
+    Raises:
+        Interrupted: The user pressed interrupt.
+        Exception: The cell could not run, or its worker died.
+    """
+    outputs = OutputQueue()
+    running = start(outputs.put)
+    try:
+        result: CellResult = wait_for(running, outputs, sink, status)
+    except Interrupted:
+        raise
+    except Exception as error:
+        failed = cell_result_of(error)
+        if failed is None:
+            raise
+        return failed
+    return result
+
+
+def _after_interrupt(shell: Any, interrupted: Interrupted) -> CellResult:
+    """Return what the cancelled cell left; raise where it left nothing."""
+    result = cell_result_of(interrupted.error) if interrupted.error is not None else None
+    if result is not None and result.failure is not None and result.failure.kind == "KeyboardInterrupt":
+        return result
+    text = "the cell was cancelled" if interrupted.error is not None else "the cell is being cancelled"
+    raise CellInterrupted(text) from None
+
+
+def _state(engine: Engine) -> Any:
+    """Return the cluster's state for the status line, or None where it cannot be had now."""
+    try:
+        return engine.state()
+    except (AtollError, OSError):
+        return None
+
+
+# ------------------------------------------------------------------------------------- what a cell leaves
+
+
+def apply_result(shell: Any, result: CellResult, sink: Sink) -> None:
+    """Make the user's names what they would be if the cell had run here."""
+    values, lost = values_of(result, shell.user_ns)
+    changed = set(result.changed)
+    has_last = LAST in values
+    last = values.pop(LAST, None)
+    for name, value in values.items():
+        if not (name in changed and name in shell.user_ns and change_in_place(shell.user_ns[name], value)):
+            shell.user_ns[name] = value
+    for name in result.deleted:
+        shell.user_ns.pop(name, None)
+    if has_last and isinstance(sink, ShellSink) and sink.showed_result:
+        keep_result(shell, last)
+    lost = {**result.left_out, **lost}
+    if lost:
+        told = "".join(f"not brought back: {name} ({reason})\n" for name, reason in lost.items())
+        sink.text("stderr", told)
+
+
+def values_of(result: CellResult, namespace: Namespace) -> tuple[Namespace, dict[str, str]]:
+    """Unpack what a cell set.
+
+    Returns:
+        Names and values; and the names that could not be made here, with the reason.
+    """
+    lost: dict[str, str] = {}
+    try:
+        values = unpack_names(result.names, namespace)
+    except Exception as error:  # a class whose own code fails here must not cost the cell's other effects
+        values = {}
+        lost["what the cell set"] = f"{type(error).__name__}: {error}"
+    for name, module in result.modules.items():
+        try:
+            values[name] = importlib.import_module(module)
+        except Exception as error:  # a module's own code may raise anything
+            lost[name] = f"{type(error).__name__}: {error}"
+    return values, lost
+
+
+def change_in_place(old: Any, new: Any) -> bool:
+    """Give an object the content of another of its type, so that other names for it see the change.
+
+    Returns:
+        Whether that was possible.
+    """
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, (list, bytearray)):
+        old[:] = new
+    elif isinstance(old, (MutableMapping, set)):
+        kept = new.copy() if isinstance(new, set) else dict(new)
+        old.clear()
+        old.update(kept)
+    elif "numpy" in sys.modules and isinstance(old, sys.modules["numpy"].ndarray):
+        if old.shape != new.shape or old.dtype != new.dtype or not old.flags.writeable:
+            return False
+        old[...] = new
+    else:
+        return False
+    return True
+
+
+def send_cell(engine: Engine, request: CellRequest, resources: Any, label: str) -> Start:
+    """Return what sends a cell to a worker."""
+    return lambda on_output: engine.run_cell(request, resources, label, on_output)
+
+
+__all__ = ["apply_result", "change_in_place", "named_error", "run_and_show", "run_to_end", "send_cell", "values_of"]
