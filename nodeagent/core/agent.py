@@ -267,7 +267,7 @@ class AgentCore:
         self._outbox.scheduler = peer
         self._dialling = False
         self._without_scheduler_since = None
-        self._sample_at = now
+        self._sample_at = Instant(now + BUSY_SAMPLE_S)
         living = self.leases.living()
         node = self.node
         self._outbox.tell_scheduler(

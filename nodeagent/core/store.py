@@ -146,7 +146,9 @@ class ObjectStore:
     def create(self, peer: Peer, message: CreateObject, now: Instant) -> None:
         """Reserve room and, when the segment is there, say where to write."""
         if len(message.object_id) != OBJECT_ID_BYTES or message.size_bytes < 0:
-            self._fail(peer, message.request, ProtocolError, "an object needs an id of 20 bytes and a size of 0 or more")
+            self._fail(
+                peer, message.request, ProtocolError, "an object needs an id of 20 bytes and a size of 0 or more"
+            )
             return
         earlier = self._objects.get(message.object_id)
         if earlier is not None and earlier.pins:

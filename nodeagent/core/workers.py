@@ -85,7 +85,7 @@ class Worker:
     address: str = ""
     lease_id: int | None = None
     job: bytes = b""
-    since: Instant = Instant(0.0)
+    since: float = 0.0
     started: bool = False
 
 
@@ -275,7 +275,7 @@ class WorkerPool:
         if worker.state == "stopping" and worker.since == float("inf"):
             return
         worker.state = "stopping"
-        worker.since = Instant(float("inf"))
+        worker.since = float("inf")
         self._outbox.do(KillWorker(worker.worker_id))
 
     def _leave(self, worker: Worker) -> None:

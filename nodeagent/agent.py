@@ -1,0 +1,411 @@
+"""The shell of the node agent: one tornado loop that carries out what the core decides.
+
+Bytes come in through the endpoint and the zygotes' sockets, and each becomes an event; the core answers with actions,
+and each has a method here. Nothing here decides. What may take long (reserving memory, asking a driver, waiting for a
+process) runs in threads and comes back as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+from atoll.config import Settings
+from atoll.exceptions import AtollError, AuthenticationError, RuntimeEnvSetupError, VersionMismatchError
+from atoll.ids import new_process_id
+from atoll.nodeagent import processes
+from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.events import (
+    CreateSegment,
+    DestroySegment,
+    DialScheduler,
+    Exit,
+    ForkFailed,
+    ForkWorker,
+    KillWorker,
+    MeasureDeviceMemory,
+    ObserveNode,
+    ProcessExited,
+    SegmentCreated,
+    SegmentFailed,
+    SendWithSegments,
+    StartZygote,
+    StopRequested,
+    StopZygote,
+    ZygoteDied,
+)
+from atoll.nodeagent.gpus import Provider, find_provider
+from atoll.nodeagent.logs import WorkerLogs
+from atoll.nodeagent.monitor import Monitor
+from atoll.nodeagent.segments import SegmentError, SharedSegment
+from atoll.nodeagent.zygote_messages import Fork, WorkerStart
+from atoll.nodeagent.zygotes import ZygoteProcess, why_not_started
+from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.endpoint import Endpoint
+from atoll.protocol.handshake import Identity
+from atoll.protocol.machine import Action, ClosePeer, DeadlineReached, Event, Instant, Send
+from atoll.resources import CPU, GPU, MEMORY, amounts_of
+
+WORKER_MODULE = "atoll.nodeagent.worker"
+
+_DIAL_AGAIN_S = 0.01
+_LOGS_EVERY_S = 20.0
+_END_WITHIN_S = 2.0
+_OOM_SCORE = -900
+_logger = logging.getLogger("atoll.nodeagent")
+
+
+class NodeAgent:
+    """The node agent of a cluster.
+
+    Args:
+        cluster: Where everything is, and the key.
+        settings: What the node offers.
+        worker_module: What workers run; tests give another.
+        provider: What knows the devices; found if None.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterFile,
+        settings: Settings,
+        *,
+        worker_module: str = WORKER_MODULE,
+        provider: Provider | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._key = cluster.key_bytes()
+        self._worker_module = worker_module
+        self._directory = Path(cluster.directory)
+        (self._directory / "workers").mkdir(mode=0o700, exist_ok=True)
+        self._logs = WorkerLogs(self._directory / "logs", settings.log_bytes)
+        self._provider = provider or find_provider(settings.simulated_gpus, settings.simulated_gpu_memory_bytes)
+        self._monitor = Monitor(self._provider)
+        self.node = describe_node(cluster, settings, self._provider)
+        self.core = AgentCore(self.node, new_process_id, self._now())
+        self.endpoint = Endpoint(self._key, Identity("agent", self.node.node_id), self.deliver)
+        self._zygotes: dict[str, ZygoteProcess] = {}
+        self._ending_zygotes: dict[ZygoteProcess, None] = {}
+        self._forked_from: dict[bytes, str] = {}
+        self._segments: dict[int, SharedSegment] = {}
+        self._memory_threads = ThreadPoolExecutor(2, thread_name_prefix="atoll-memory")
+        self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-measuring")
+        self._events: deque[Event] = deque()
+        self._handling = False
+        self._timer: object | None = None
+        self._timer_at: Instant | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[str] | None = None
+        self._carry_out: dict[type[Action], Callable[[Any], None]] = {
+            Send: lambda action: self.endpoint.send(action.peer, action.message),
+            SendWithSegments: self._send_with_segments,
+            ClosePeer: self._close_peer,
+            StartZygote: self._start_zygote,
+            StopZygote: self._stop_zygote,
+            ForkWorker: self._fork_worker,
+            KillWorker: self._kill_worker,
+            CreateSegment: self._create_segment,
+            DestroySegment: self._destroy_segment,
+            MeasureDeviceMemory: self._measure,
+            ObserveNode: self._observe,
+            DialScheduler: self._dial,
+            Exit: self._exit,
+        }
+
+    @staticmethod
+    def _now() -> Instant:
+        return Instant(time.monotonic())
+
+    # ------------------------------------------------------------------------------------------------ running
+
+    async def run(self, ready: Callable[[], None]) -> str:
+        """Serve until the end.
+
+        Args:
+            ready: Called when processes can connect.
+
+        Returns:
+            Why it ended.
+        """
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        processes.adopt_orphans()
+        processes.prefer_as_victim(_OOM_SCORE)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.deliver, StopRequested(f"{signal.Signals(number).name} came"))
+        loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
+        try:
+            self.endpoint.listen(self._cluster.agent_socket)
+            self._perform(self.core.start())
+            self._set_timer()
+            ready()
+            loop.call_later(_LOGS_EVERY_S, self._keep_logs)
+            return await self._ended
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                loop.remove_signal_handler(number)
+            self._close()
+
+    def deliver(self, event: Event) -> None:
+        """Give an event to the core and carry out what it says. May be called from within: then it waits its turn."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                self._note(event)
+                self._perform(self.core.handle(event, self._now()))
+        finally:
+            self._handling = False
+        self._set_timer()
+
+    def _note(self, event: Event) -> None:
+        """Write down what people look for in the log, and forget what is gone."""
+        if isinstance(event, ProcessExited | ForkFailed):
+            self._forked_from.pop(event.worker_id, None)
+            with contextlib.suppress(FileNotFoundError):
+                self._socket_path(event.worker_id).unlink()
+        elif isinstance(event, ZygoteDied):
+            _logger.warning("the zygote of environment %s is gone: %s", event.environment, event.text)
+            zygote = self._zygotes.pop(event.environment, None)
+            if zygote is not None:
+                self._ending_zygotes[zygote] = None
+                self._after(self._measuring_thread.submit(zygote.reap), lambda _none: self._reaped(zygote))
+            self._forked_from = {w: d for w, d in self._forked_from.items() if d != event.environment}
+            self._child_ended()
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            self._carry_out[type(action)](action)
+
+    def _set_timer(self) -> None:
+        deadline = self.core.next_deadline()
+        if deadline == self._timer_at and self._timer is not None:
+            return
+        loop = IOLoop.current()
+        if self._timer is not None:
+            loop.remove_timeout(self._timer)
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None and self._ended is not None and not self._ended.done():
+            self._timer = loop.call_later(max(0.0, deadline - self._now()), self._deadline_reached)
+
+    def _deadline_reached(self) -> None:
+        self._timer = None
+        self.deliver(DeadlineReached())
+
+    def _after(self, work: Future[Any], then: Callable[[Any], None]) -> None:
+        """Call `then` on the loop with what a thread returned."""
+        loop = asyncio.get_running_loop()
+
+        def done(finished: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the agent with it
+                loop.call_soon_threadsafe(then, finished.result())
+
+        work.add_done_callback(done)
+
+    # --------------------------------------------------------------------------------------------- connections
+
+    def _send_with_segments(self, action: SendWithSegments) -> None:
+        descriptors = [
+            self._segments[segment_id].writable if writable else self._segments[segment_id].readable
+            for segment_id, writable in action.segments
+        ]
+        self.endpoint.send(action.peer, action.message, descriptors)
+
+    def _close_peer(self, action: ClosePeer) -> None:
+        _logger.warning("a connection is closed: %s", action.cause)
+        self.endpoint.close_peer(action.peer)
+
+    def _dial(self, _action: DialScheduler) -> None:
+        self._dialling = asyncio.get_running_loop().create_task(self._dial_until_there())
+
+    async def _dial_until_there(self) -> None:
+        while True:
+            try:
+                await self.endpoint.dial(self._cluster.scheduler_socket)
+            except (AuthenticationError, VersionMismatchError) as error:
+                self.deliver(StopRequested(f"the scheduler and this agent do not belong together: {error}"))
+                return
+            except AtollError:
+                await asyncio.sleep(_DIAL_AGAIN_S)
+            else:
+                return
+
+    # ------------------------------------------------------------------------------------------------- workers
+
+    def _start_zygote(self, action: StartZygote) -> None:
+        try:
+            self._zygotes[action.digest] = ZygoteProcess(
+                action.digest,
+                action.environment,
+                self._logs.zygote_path(action.digest),
+                self._worker_module,
+                self.deliver,
+                lambda worker_id: self._logs.worker_paths(worker_id)[1],
+            )
+        except OSError as error:
+            text = why_not_started(action.environment, error)
+            self._events.append(ZygoteDied(action.digest, RuntimeEnvSetupError.__name__, text))
+
+    def _stop_zygote(self, action: StopZygote) -> None:
+        zygote = self._zygotes.pop(action.digest, None)
+        if zygote is None:
+            return
+        zygote.stop()
+        self._ending_zygotes[zygote] = None
+        self._after(self._measuring_thread.submit(zygote.reap), lambda _none: self._reaped(zygote))
+
+    def _reaped(self, zygote: ZygoteProcess) -> None:
+        self._ending_zygotes.pop(zygote, None)
+        self._child_ended()
+
+    def _fork_worker(self, action: ForkWorker) -> None:
+        zygote = self._zygotes.get(action.environment)
+        if zygote is None:
+            return  # it could not be started: its ZygoteDied is on the way and covers this worker
+        self._forked_from[action.worker_id] = action.environment
+        output_path, error_path = self._logs.worker_paths(action.worker_id)
+        start = WorkerStart(
+            worker_id=action.worker_id,
+            node_id=self.node.node_id,
+            agent_socket=self._cluster.agent_socket,
+            scheduler_socket=self._cluster.scheduler_socket,
+            socket_path=str(self._socket_path(action.worker_id)),
+            key=self._key,
+            environment=action.environment,
+        )
+        variables: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ",".join(action.devices)}
+        zygote.fork(Fork(start, variables, action.threads, output_path, error_path, action.urgent))
+
+    def _socket_path(self, worker_id: bytes) -> Path:
+        return self._directory / "workers" / f"{worker_id.hex()}.sock"
+
+    def _kill_worker(self, action: KillWorker) -> None:
+        zygote = self._zygotes.get(self._forked_from.get(action.worker_id, ""))
+        if zygote is not None:
+            zygote.kill(action.worker_id)
+
+    def _child_ended(self) -> None:
+        """Kill and reap what has become this process's child because its zygote died."""
+        zygotes = {zygote.pid for zygote in (*self._zygotes.values(), *self._ending_zygotes)}
+        orphans = [pid for pid in processes.children(os.getpid()) if pid not in zygotes]
+        for pid in orphans:
+            processes.kill([*processes.descendants(pid), pid])
+            processes.reap(pid)
+
+    # -------------------------------------------------------------------------------------------------- memory
+
+    def _create_segment(self, action: CreateSegment) -> None:
+        try:
+            segment = SharedSegment(action.size_bytes)
+        except SegmentError as error:
+            self._events.append(SegmentFailed(action.segment_id, str(error)))
+            return
+        self._segments[action.segment_id] = segment
+
+        def reserve() -> str:
+            try:
+                segment.reserve()
+            except SegmentError as error:
+                return str(error)
+            return ""
+
+        self._after(self._memory_threads.submit(reserve), lambda text: self._reserved(action.segment_id, text))
+
+    def _reserved(self, segment_id: int, failure: str) -> None:
+        if segment_id not in self._segments:
+            return  # given up meanwhile
+        if failure:
+            self._destroy_segment(DestroySegment(segment_id))
+            self.deliver(SegmentFailed(segment_id, failure))
+        else:
+            self.deliver(SegmentCreated(segment_id))
+
+    def _destroy_segment(self, action: DestroySegment) -> None:
+        segment = self._segments.pop(action.segment_id, None)
+        if segment is not None:
+            segment.given_up = True
+            self._memory_threads.submit(segment.close)
+
+    # ------------------------------------------------------------------------------------------------ measuring
+
+    def _measure(self, action: MeasureDeviceMemory) -> None:
+        work = self._measuring_thread.submit(self._monitor.measure, action.lease_id, action.uuids, action.worker_pid)
+        self._after(work, self.deliver)
+
+    def _observe(self, action: ObserveNode) -> None:
+        self._after(self._measuring_thread.submit(self._monitor.observe, action.workers), self.deliver)
+
+    def _keep_logs(self) -> None:
+        living = {worker.worker_id.hex() for worker in self.core.pool.workers()}
+
+        def work() -> None:
+            try:
+                self._logs.rotate()
+                self._logs.prune(living)
+            except OSError as error:
+                _logger.warning("the workers' logs cannot be rotated: %s", error)
+
+        self._after(self._measuring_thread.submit(work), lambda _none: None)
+        asyncio.get_running_loop().call_later(_LOGS_EVERY_S, self._keep_logs)
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def _exit(self, action: Exit) -> None:
+        _logger.info("the node agent ends: %s", action.cause)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(action.cause)
+
+    def _close(self) -> None:
+        """End everything that this agent started. Blocks for as long as that takes, at most some seconds."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._timer is not None:
+            IOLoop.current().remove_timeout(self._timer)
+        self.endpoint.close()
+        zygotes = [*self._zygotes.values(), *self._ending_zygotes]
+        for zygote in zygotes:
+            zygote.stop()
+        for zygote in zygotes:
+            zygote.reap(_END_WITHIN_S)
+        if not processes.kill_descendants(_END_WITHIN_S):
+            _logger.error("some processes that workers started do not end")
+        for worker_id in self._forked_from:
+            with contextlib.suppress(FileNotFoundError):
+                self._socket_path(worker_id).unlink()
+        for segment in self._segments.values():
+            segment.given_up = True
+        self._memory_threads.shutdown()
+        self._measuring_thread.shutdown()
+        for segment in self._segments.values():
+            segment.close()
+        self._provider.close()
+
+
+def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider) -> NodeDescription:
+    """Return what this node is and offers."""
+    devices = provider.devices()
+    return NodeDescription(
+        node_id=new_process_id(),
+        name=cluster.host,
+        pid=os.getpid(),
+        agent_socket=cluster.agent_socket,
+        resources=amounts_of({CPU: settings.num_cpus, MEMORY: settings.memory_bytes, GPU: len(devices)}),
+        devices=devices,
+        labels={},
+        store_capacity_bytes=settings.store_capacity_bytes,
+    )

@@ -1,0 +1,156 @@
+"""What only Linux has about processes, behind one interface: another system is a second implementation of this file.
+
+Used by the agent (which reaps what is left over), by the zygote (which forks) and by the child right after the fork.
+It imports little, since the zygote pays for it before its first fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have this process killed when its parent ends.
+
+    Raises:
+        ProcessLookupError: The parent has ended already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        raise ProcessLookupError("the parent ended before this process could follow it")
+
+
+def adopt_orphans() -> None:
+    """Make descendants whose parents end the children of this process, so that none is out of its reach."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def thread_count() -> int:
+    """Return how many threads this process has, those of libraries too."""
+    return sum(1 for _entry in Path("/proc/self/task").iterdir())
+
+
+def prefer_as_victim(score: int) -> None:
+    """Say how readily this process is chosen when the host runs out of memory: 1000 first, -1000 never.
+
+    A score below the present one needs a privilege; without it nothing changes.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score), encoding="ascii")
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process, zombies too."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found.extend(int(child) for child in (task / "children").read_text(encoding="ascii").split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Return all that descend from a process, the nearest first."""
+    found: list[int] = []
+    layer = children(pid)
+    while layer:
+        found.extend(layer)
+        layer = [grandchild for child in layer for grandchild in children(child)]
+    return found
+
+
+def session_of(pid: int) -> int:
+    """Return the session of a process, or 0 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def has_variable(pid: int, assignment: bytes) -> bool:
+    """Tell whether a process was started with `NAME=value` in its environment."""
+    try:
+        return assignment in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes; those that are gone are left out."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_group(group: int) -> None:
+    """Kill all processes of a group, if there are any."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def kill_descendants(timeout_s: float) -> bool:
+    """Kill and reap all descendants of this process, which must adopt orphans.
+
+    Returns:
+        Whether none is left; False if some had not ended when the time was over.
+    """
+    deadline = time.monotonic() + timeout_s
+    own = os.getpid()
+    while True:
+        kill(descendants(own))
+        reap_all()
+        if not children(own):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+
+
+def reap_all() -> list[tuple[int, int]]:
+    """Collect the children that have ended: (pid, wait status)."""
+    found: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        found.append((pid, status))
+
+
+def reap(pid: int) -> None:
+    """Collect one child if it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def close_descriptors_from(first: int) -> None:
+    """Close all descriptors from a number on."""
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def reset_signals() -> None:
+    """Give every signal its usual effect again, and Python its own for an interrupt."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
