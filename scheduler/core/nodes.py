@@ -57,7 +57,7 @@ class Node:
         self.pid = registration.pid
         self.agent_socket = registration.agent_socket
         self.labels = dict(registration.labels)
-        self.peer = peer
+        self.peer: Peer | None = peer
         self.order = order
         self.since = now
         self.devices = {device.uuid: DeviceUse(device) for device in registration.devices}

@@ -1,0 +1,399 @@
+"""Actors: one process each, that lives until it is killed, dies, or its job ends; with a name or detached, longer.
+
+    CreateActor ─▶ pending ─ lease, constructor ─▶ alive ─ its process died ─▶ restarting ─ lease, constructor ─▶ alive
+                      │ constructor raised            │ killed, no restart left      │
+                      └───────────────┬───────────────┴──────────────────────────────┘
+                                      ▼
+                                    dead     (its name is free; remembered for a while, so that callers hear why)
+
+The specification of every actor is written down before its creation is acknowledged, so that a restarted scheduler
+finds it again, and with it the process that runs on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import msgspec
+
+from atoll.exceptions import InternalError
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import (
+    ActorChanged,
+    ActorSpec,
+    CreateActor,
+    Done,
+    Environment,
+    KillActor,
+    StartActor,
+)
+from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.leases import HELD, MAXIMUM_START_FAILURES, Lease, LeaseTable
+from atoll.scheduler.core.turn import Turn
+
+PENDING, ALIVE, RESTARTING, DEAD = "pending", "alive", "restarting", "dead"
+TABLE = "actors"
+MAXIMUM_DEAD = 256
+
+
+class SavedActor(msgspec.Struct, frozen=True, array_like=True):
+    """An actor as the journal keeps it. `environment` lets it be made again when its job is long gone."""
+
+    spec: ActorSpec
+    job: bytes
+    incarnation: int
+    restarts: int
+    created: float
+    environment: Environment | None
+
+
+class Actor:
+    """An actor.
+
+    Attributes:
+        incarnation: Counts its processes, from 0.
+        restarts: How often it was made again.
+        failures: Starts of a process that failed in a row.
+        lease: Its home, while it has one.
+        watchers: Who hears of changes.
+        created: Wall clock.
+        environment: For its workers, so that it can be made again when its job is long gone.
+    """
+
+    __slots__ = (
+        "cause",
+        "created",
+        "environment",
+        "error",
+        "failures",
+        "incarnation",
+        "job",
+        "lease",
+        "restarts",
+        "spec",
+        "state",
+        "watchers",
+    )
+
+    def __init__(self, spec: ActorSpec, job: Job, created: float, environment: Environment | None) -> None:
+        self.environment = environment
+        self.spec = spec
+        self.job = job
+        self.created = created
+        self.state = PENDING
+        self.incarnation = 0
+        self.restarts = 0
+        self.failures = 0
+        self.lease: Lease | None = None
+        self.cause = ""
+        self.error = b""
+        self.watchers: dict[Peer, PeerRecord] = {}
+
+    @property
+    def outlives_its_job(self) -> bool:
+        """Whether the actor stays when its notebook goes."""
+        return self.spec.detached or bool(self.spec.name)
+
+    @property
+    def full_name(self) -> tuple[str, str]:
+        """Its key among names."""
+        return self.spec.namespace, self.spec.name
+
+    def changed(self, request: int = 0) -> ActorChanged:
+        """Return its state as a message."""
+        alive = self.state == ALIVE and self.lease is not None
+        return ActorChanged(
+            request,
+            self.spec.actor_id,
+            self.state,
+            self.incarnation,
+            self.lease.address if alive and self.lease else "",
+            self.lease.worker_id if alive and self.lease else b"",
+            self.spec.class_name,
+            self.spec.methods,
+            self.cause,
+            self.error,
+            self.spec.name,
+        )
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(SavedActor)
+
+
+class ActorTable:
+    """All actors.
+
+    Args:
+        turn: Where actions go.
+        leases: For their homes.
+    """
+
+    def __init__(self, turn: Turn, leases: LeaseTable) -> None:
+        self._turn = turn
+        self._leases = leases
+        self._actors: dict[bytes, Actor] = {}
+        self._dead: OrderedDict[bytes, Actor] = OrderedDict()
+        self._names: dict[tuple[str, str], Actor] = {}
+
+    def __iter__(self) -> Iterator[Actor]:
+        return iter(self._actors.values())
+
+    def dead(self) -> Iterator[Actor]:
+        """Return those that are remembered, the longest dead first."""
+        return iter(self._dead.values())
+
+    def named(self) -> bool:
+        """Whether any living actor has a name or is detached."""
+        return any(actor.outlives_its_job for actor in self)
+
+    # ------------------------------------------------------------------------------------------------ requests
+
+    def create(self, record: PeerRecord, job: Job, message: CreateActor, environment: Environment | None) -> None:
+        """Begin to make an actor, or answer with the one that there is."""
+        spec = message.spec
+        known = self._find(spec.actor_id)
+        if known is not None:
+            self._watch(known, record, message.request)
+            return
+        holder = self._names.get((spec.namespace, spec.name)) if spec.name else None
+        if holder is not None and message.get_if_exists:
+            self._watch(holder, record, message.request)
+            return
+        if holder is not None:
+            text = (
+                f"the name {spec.name!r} is taken by an actor of class {holder.spec.class_name} ({holder.state}); "
+                "get it, kill it, or choose another name"
+            )
+            self._turn.fail(record.peer, message.request, "ActorError", text)
+            return
+        reason = self._leases.why_impossible(spec.scheduling_class)
+        if reason:
+            self._turn.fail(record.peer, message.request, "TaskUnschedulableError", reason)
+            return
+        actor = Actor(spec, job, self._turn.wall(self._turn.now), environment)
+        self._actors[spec.actor_id] = actor
+        if spec.name:
+            self._names[actor.full_name] = actor
+        self._write_down(actor)
+        self._watch(actor, record, message.request)
+        self._leases.want_for_actor(spec.actor_id, job, spec.scheduling_class)
+
+    def get(self, record: PeerRecord, request: int, name: str, namespace: str) -> None:
+        """Answer with the actor of a name."""
+        actor = self._names.get((namespace, name))
+        if actor is None:
+            others = sorted(other for space, other in self._names if space == namespace)
+            hint = f"; there are {', '.join(others[:10])}" if others else "; no actor has a name now"
+            self._turn.fail(record.peer, request, "ActorError", f"no actor has the name {name!r}{hint}")
+            return
+        self._watch(actor, record, request)
+
+    def watch(self, record: PeerRecord, request: int, actor_id: bytes) -> None:
+        """Answer with the state of an actor, and tell of changes from now on."""
+        actor = self._find(actor_id)
+        if actor is None:
+            text = f"the cluster knows no actor {actor_id.hex()}; it may have died long ago"
+            self._turn.fail(record.peer, request, "ActorDiedError", text)
+            return
+        self._watch(actor, record, request)
+
+    def kill(self, record: PeerRecord, message: KillActor) -> None:
+        """End an actor's process; with `no_restart`, the actor too."""
+        actor = self._find(message.actor_id)
+        if actor is None:
+            text = f"the cluster knows no actor {message.actor_id.hex()}; it may have died long ago"
+            self._turn.fail(record.peer, message.request, "ActorDiedError", text)
+            return
+        if actor.state != DEAD:
+            self._stop_process(actor)
+            if message.no_restart:
+                self._die(actor, "it was killed")
+            else:
+                self._restart_or_die(actor, "its process was killed")
+        self._turn.send(record.peer, Done(message.request))
+
+    # -------------------------------------------------------------------------------------------------- events
+
+    def home_ready(self, lease: Lease) -> None:
+        """The worker for an actor is there: run the constructor in it."""
+        actor = self._actors.get(lease.actor_id)
+        if actor is None or lease.state != HELD:
+            self._leases.end(lease, kill=False)
+            return
+        actor.lease = lease
+        self._turn.send(lease.node.peer, StartActor(lease.lease_id, actor.spec, actor.incarnation))
+
+    def constructed(self, actor_id: bytes, lease: Lease) -> None:
+        """The constructor returned: the actor can be called."""
+        actor = self._actors.get(actor_id)
+        if actor is None or actor.lease is not lease or actor.state == ALIVE:
+            return
+        actor.state = ALIVE
+        actor.failures = 0
+        actor.cause = ""
+        self._tell(actor)
+
+    def construction_failed(self, actor_id: bytes, lease: Lease, text: str, error: bytes) -> None:
+        """The constructor raised: the actor is dead, and callers get its exception."""
+        actor = self._actors.get(actor_id)
+        if actor is None or actor.lease is not lease:
+            return
+        actor.error = error
+        self._stop_process(actor)
+        self._die(actor, f"its constructor raised: {text}")
+
+    def home_lost(self, lease: Lease, kind: str, text: str) -> None:
+        """The lease of an actor is over, without having been ended by us."""
+        actor = self._actors.get(lease.actor_id)
+        if actor is None or (actor.lease is not lease and actor.lease is not None):
+            return
+        cause = f"{kind}: {text}" if kind else (text or "its process ended")
+        started, actor.lease = actor.lease is not None, None
+        if started:
+            self._restart_or_die(actor, cause)
+            return
+        actor.failures += 1
+        if kind not in ("", "WorkerCrashedError") or actor.failures >= MAXIMUM_START_FAILURES:
+            self._die(actor, f"no process could be made for it: {cause}")
+
+    def impossible(self, actor_id: bytes, reason: str) -> None:
+        """No node can ever give the actor what it needs."""
+        actor = self._actors.get(actor_id)
+        if actor is not None:
+            self._die(actor, f"TaskUnschedulableError: {reason}")
+
+    def job_ended(self, job: Job) -> None:
+        """What is anonymous goes with its job."""
+        for actor in list(self):
+            if actor.job is job and not actor.outlives_its_job:
+                self._stop_process(actor)
+                self._die(actor, "its job has ended")
+
+    def peer_lost(self, record: PeerRecord) -> None:
+        """Whoever is gone watches nothing."""
+        for actor_id in record.watching:
+            actor = self._find(actor_id)
+            if actor is not None:
+                actor.watchers.pop(record.peer, None)
+
+    # -------------------------------------------------------------------------------------------- after a restart
+
+    def restore(self, saved: SavedActor, job: Job) -> None:
+        """Take up an actor from the journal; its process may come back with its node."""
+        actor = Actor(saved.spec, job, saved.created, saved.environment)
+        actor.state = RESTARTING
+        actor.cause = "the scheduler was restarted"
+        actor.incarnation = saved.incarnation
+        actor.restarts = saved.restarts
+        self._actors[saved.spec.actor_id] = actor
+        if saved.spec.name:
+            self._names[actor.full_name] = actor
+
+    def found_again(self, actor_id: bytes, lease: Lease) -> bool:
+        """A node says that an actor lives on there; False if it is not wanted."""
+        actor = self._actors.get(actor_id)
+        if actor is None or actor.lease is not None:
+            return False
+        self._leases.give_up_for_actor(actor_id)
+        lease.actor_id = actor_id
+        actor.lease = lease
+        actor.state = ALIVE
+        actor.cause = ""
+        self._tell(actor)
+        return True
+
+    def grace_over(self) -> None:
+        """Actors whose process did not come back are made again, or dead; anonymous ones of jobs that are gone die."""
+        for actor in list(self):
+            if actor.job.peer is None and not actor.outlives_its_job:
+                self._stop_process(actor)
+                self._die(actor, "its job has ended")
+            elif (
+                actor.state == RESTARTING
+                and actor.lease is None
+                and not self._leases.wants_for_actor(actor.spec.actor_id)
+            ):
+                self._restart_or_die(actor, "its process did not come back after the scheduler was restarted")
+
+    # --------------------------------------------------------------------------------------------------- inside
+
+    def _find(self, actor_id: bytes) -> Actor | None:
+        return self._actors.get(actor_id) or self._dead.get(actor_id)
+
+    def _watch(self, actor: Actor, record: PeerRecord, request: int) -> None:
+        self._turn.send(record.peer, actor.changed(request))
+        if actor.state != DEAD:
+            actor.watchers[record.peer] = record
+            record.watching[actor.spec.actor_id] = None
+
+    def _tell(self, actor: Actor) -> None:
+        for peer in actor.watchers:
+            self._turn.send(peer, actor.changed())
+
+    def _write_down(self, actor: Actor) -> None:
+        saved = SavedActor(
+            actor.spec, actor.job.job_id, actor.incarnation, actor.restarts, actor.created, actor.environment
+        )
+        self._turn.persist(TABLE, actor.spec.actor_id.hex(), _encode(saved))
+
+    def _stop_process(self, actor: Actor) -> None:
+        lease, actor.lease = actor.lease, None
+        if lease is not None:
+            self._leases.end(lease, kill=True)
+        self._leases.give_up_for_actor(actor.spec.actor_id)
+
+    def _restart_or_die(self, actor: Actor, cause: str) -> None:
+        limit = actor.spec.maximum_restarts
+        if limit >= 0 and actor.restarts >= limit:
+            self._die(actor, cause)
+            return
+        actor.restarts += 1
+        actor.incarnation += 1
+        actor.state = RESTARTING
+        actor.cause = cause
+        self._write_down(actor)
+        self._tell(actor)
+        self._leases.want_for_actor(actor.spec.actor_id, actor.job, actor.spec.scheduling_class)
+
+    def _die(self, actor: Actor, cause: str) -> None:
+        actor_id = actor.spec.actor_id
+        self._leases.give_up_for_actor(actor_id)
+        actor.state = DEAD
+        actor.cause = cause
+        del self._actors[actor_id]
+        if self._names.get(actor.full_name) is actor:
+            del self._names[actor.full_name]
+        self._dead[actor_id] = actor
+        while len(self._dead) > MAXIMUM_DEAD:
+            self._dead.popitem(last=False)
+        self._turn.remove_record(TABLE, actor_id.hex())
+        self._tell(actor)
+        for record in actor.watchers.values():
+            record.watching.pop(actor_id, None)
+        actor.watchers.clear()
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` if an actor has two homes, or none and waits for none, or a name is not its own."""
+        for actor in self:
+            waits = self._leases.wants_for_actor(actor.spec.actor_id)
+            homes = [lease for lease in self._leases if lease.actor_id == actor.spec.actor_id and lease.state == HELD]
+            if len(homes) > 1 or (homes and actor.lease is not homes[0]):
+                raise InternalError(f"actor {actor.spec.actor_id.hex()} has {len(homes)} live incarnations")
+            if actor.state == ALIVE and not homes:
+                raise InternalError(f"actor {actor.spec.actor_id.hex()} is alive without a process")
+            if actor.lease is not None and waits:
+                raise InternalError(f"actor {actor.spec.actor_id.hex()} has a home and wants another")
+        for (_namespace, name), actor in self._names.items():
+            if actor.state == DEAD or actor.spec.name != name:
+                raise InternalError(f"the name {name!r} belongs to no living actor")
+
+
+def read_saved(value: bytes) -> SavedActor:
+    """Read an actor's record.
+
+    Raises:
+        msgspec.DecodeError: It is of another version, or damaged.
+    """
+    return _decoder.decode(value)

@@ -1,0 +1,265 @@
+"""The desk for clients and workers: jobs, demands, leases, actors, names, and the state for who looks on."""
+
+from __future__ import annotations
+
+from atoll.protocol.messages import (
+    AbandonName,
+    ClaimName,
+    CreateActor,
+    DemandRefused,
+    DropName,
+    GetActor,
+    GetState,
+    JobRegistered,
+    KillActor,
+    LeaseRecalled,
+    ListNames,
+    Message,
+    PublishName,
+    RegisterJob,
+    ReturnLease,
+    SetDemand,
+    State,
+    TaskBlocked,
+    TaskUnblocked,
+    WatchActor,
+    WatchState,
+)
+from atoll.protocol.state import encode_state
+from atoll.scheduler.core.agents import AgentDesk
+from atoll.scheduler.core.cluster import GRACE_S, Cluster
+from atoll.scheduler.core.fairness import choose_recalls
+from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.leases import Lease, what_is_wrong
+from atoll.scheduler.core.state import cluster_state
+
+KINDS = ("kernel", "script", "server")
+SHORTEST_INTERVAL_S = 0.1
+MAXIMUM_DEFERRED = 1000
+
+
+class ClientDesk:
+    """Handles what clients and workers say.
+
+    Args:
+        cluster: What there is.
+        agents: For jobs that wait for a node.
+    """
+
+    def __init__(self, cluster: Cluster, agents: AgentDesk) -> None:
+        self._cluster = cluster
+        self._turn = cluster.turn
+        self._agents = agents
+
+    # ----------------------------------------------------------------------------------------------------- jobs
+
+    def register_job(self, record: PeerRecord, message: RegisterJob) -> None:
+        """A session begins, or goes on after a restart of the scheduler."""
+        cluster = self._cluster
+        refusal = self._why_no_job(record, message)
+        if refusal:
+            self._turn.fail(record.peer, message.request, "ProtocolError", refusal)
+            return
+        digest = cluster.environments.add(message.environment) if message.environment is not None else ""
+        job = cluster.jobs.open(message.job, self._turn.now)
+        job.attach(message, record.peer, digest)
+        record.job = job
+        if digest:
+            cluster.define(digest)
+        cluster.leases.claim(record)
+        answer = JobRegistered(message.request, digest, b"", "")
+        if len(cluster.nodes):
+            self._turn.send(record.peer, self._agents.with_node(answer))
+        else:
+            self._agents.wait_for_node(record.peer, answer)
+
+    def _why_no_job(self, record: PeerRecord, message: RegisterJob) -> str:
+        known = self._cluster.jobs.get(message.job)
+        if message.job != record.process_id:
+            return "a job has the process id of its client"
+        if message.kind not in KINDS:
+            return f"{message.kind!r} is no kind of job; there are {', '.join(KINDS)}"
+        if record.job is not None or (known is not None and known.peer is not None):
+            return "the job is registered already"
+        return ""
+
+    def _job_of(self, record: PeerRecord) -> Job | None:
+        """Return the job that a peer acts for; a worker's is that of its lease."""
+        if record.role == "worker":
+            lease = self._cluster.leases.of_worker(record.process_id)
+            if lease is not None:
+                record.job = lease.job
+        return record.job
+
+    def _defer(self, record: PeerRecord, message: Message) -> bool:
+        """Keep what a worker said until its lease is known again; False if that will not be."""
+        young = self._turn.now < self._turn.started + GRACE_S
+        if record.role != "worker" or not young or len(record.deferred) >= MAXIMUM_DEFERRED:
+            return False
+        record.deferred.append(message)
+        return True
+
+    def deferred(self) -> list[tuple[PeerRecord, Message]]:
+        """Return what can be handled now, and forget it."""
+        found: list[tuple[PeerRecord, Message]] = []
+        for record in self._cluster.peers.values():
+            if record.deferred and self._job_of(record) is not None:
+                found += [(record, message) for message in record.deferred]
+                record.deferred = []
+        return found
+
+    # --------------------------------------------------------------------------------------------------- leases
+
+    def set_demand(self, record: PeerRecord, message: SetDemand) -> None:
+        """A process says how many leases it wants."""
+        job = self._job_of(record)
+        if job is None:
+            if not self._defer(record, message):
+                text = "register a job before leases are asked for"
+                self._turn.send(record.peer, DemandRefused(message.demand_key, "ProtocolError", text))
+            return
+        wrong = what_is_wrong(message.scheduling_class) if message.count > 0 else None
+        kind = "ProtocolError"
+        if wrong is None and message.count > 0 and not self._environment_known(message.scheduling_class.environment):
+            kind, wrong = "RuntimeEnvSetupError", "the environment of these tasks is not known to the cluster"
+        if wrong is not None:
+            self._turn.send(record.peer, DemandRefused(message.demand_key, kind, wrong))
+            return
+        self._cluster.leases.set_demand(record, job, message)
+
+    def _environment_known(self, digest: str) -> bool:
+        return not digest or self._cluster.environments.get(digest) is not None
+
+    def return_lease(self, record: PeerRecord, message: ReturnLease) -> None:
+        """A holder is done with a lease."""
+        lease = self._cluster.leases.get(message.lease_id)
+        if lease is not None and lease.record is record:
+            self._cluster.leases.end(lease, kill=message.discard)
+
+    def task_blocked(self, record: PeerRecord, message: TaskBlocked) -> None:
+        """A worker waits."""
+        lease = self._own_lease(record, message.lease_id)
+        if lease is not None:
+            self._cluster.leases.block(lease)
+
+    def task_unblocked(self, record: PeerRecord, message: TaskUnblocked) -> None:
+        """A worker goes on."""
+        lease = self._own_lease(record, message.lease_id)
+        if lease is not None:
+            self._cluster.leases.unblock(lease)
+
+    def _own_lease(self, record: PeerRecord, lease_id: int) -> Lease | None:
+        lease = self._cluster.leases.get(lease_id)
+        return lease if lease is not None and lease.worker_id == record.process_id else None
+
+    def recall(self) -> None:
+        """Ask back what others wait for, if anything changed that bears on it."""
+        cluster, turn = self._cluster, self._turn
+        due = turn.deadlines.get("fairness")
+        if not cluster.leases.touched and (due is None or due > turn.now):
+            return
+        cluster.leases.touched = False
+        turn.deadlines.pop("fairness", None)
+        recalls = choose_recalls(cluster.leases.queues.waiting(), cluster.leases, cluster.nodes, turn.now)
+        for lease, demand in recalls.leases:
+            lease.recalled = True
+            lease.recalled_for = demand
+            if lease.record is not None:
+                turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
+        if recalls.again is not None:
+            turn.deadlines["fairness"] = recalls.again
+
+    # --------------------------------------------------------------------------------------------------- actors
+
+    def create_actor(self, record: PeerRecord, message: CreateActor) -> None:
+        """Make an actor."""
+        job = self._job_of(record)
+        if job is None:
+            if not self._defer(record, message):
+                text = "register a job before actors are made"
+                self._turn.fail(record.peer, message.request, "ProtocolError", text)
+            return
+        spec = message.spec
+        wrong = what_is_wrong(spec.scheduling_class)
+        if wrong is None and len(spec.actor_id) != 16:
+            wrong = "an actor's id has 16 bytes"
+        if wrong is not None:
+            self._turn.fail(record.peer, message.request, "ProtocolError", wrong)
+            return
+        environment = self._cluster.environments.get(spec.scheduling_class.environment)
+        if environment is None and spec.scheduling_class.environment:
+            text = "the environment of this actor is not known to the cluster"
+            self._turn.fail(record.peer, message.request, "RuntimeEnvSetupError", text)
+            return
+        self._cluster.actors.create(record, job, message, environment)
+
+    def get_actor(self, record: PeerRecord, message: GetActor) -> None:
+        """Find an actor by its name."""
+        self._cluster.actors.get(record, message.request, message.name, message.namespace)
+
+    def watch_actor(self, record: PeerRecord, message: WatchActor) -> None:
+        """Tell of an actor."""
+        self._cluster.actors.watch(record, message.request, message.actor_id)
+
+    def kill_actor(self, record: PeerRecord, message: KillActor) -> None:
+        """End an actor."""
+        self._cluster.actors.kill(record, message)
+
+    # ---------------------------------------------------------------------------------------------------- names
+
+    def claim_name(self, record: PeerRecord, message: ClaimName) -> None:
+        """Find a named object, or compute it."""
+        self._cluster.names.claim(record.peer, message)
+
+    def publish_name(self, record: PeerRecord, message: PublishName) -> None:
+        """Name an object."""
+        self._cluster.names.publish(record.peer, message)
+
+    def abandon_name(self, record: PeerRecord, message: AbandonName) -> None:
+        """Give up computing."""
+        self._cluster.names.abandon(record.peer, message.name)
+
+    def drop_name(self, record: PeerRecord, message: DropName) -> None:
+        """Take a name away."""
+        self._cluster.names.drop(record.peer, message.request, message.name)
+
+    def list_names(self, record: PeerRecord, message: ListNames) -> None:
+        """Answer with all names."""
+        self._cluster.names.list(record.peer, message.request)
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def get_state(self, record: PeerRecord, message: GetState) -> None:
+        """Answer with the whole state."""
+        self._turn.send(record.peer, State(message.request, self._encoded_state()))
+
+    def _encoded_state(self) -> bytes:
+        return encode_state(cluster_state(self._cluster))
+
+    def watch_state(self, record: PeerRecord, message: WatchState) -> None:
+        """Send the state now and then, beginning now."""
+        if not message.interval_s > 0:
+            record.watch_interval_s = 0.0
+        else:
+            record.watch_interval_s = min(max(message.interval_s, SHORTEST_INTERVAL_S), 3600.0)
+            record.watch_due = self._turn.now
+        self.send_watched()
+
+    def send_watched(self) -> None:
+        """Send the state to all for whom it is time, and note when it is next."""
+        encoded: bytes | None = None
+        self._turn.deadlines.pop("watch", None)
+        for record in self._cluster.peers.values():
+            if not record.watch_interval_s:
+                continue
+            if record.watch_due <= self._turn.now:
+                encoded = encoded or self._encoded_state()
+                self._turn.send(record.peer, State(0, encoded))
+                record.watch_due = self._turn.in_s(record.watch_interval_s)
+            self._turn.set_earlier("watch", record.watch_due)
+
+
+def request_of(message: Message) -> int | None:
+    """Return the number of a request that wants an answer, or None."""
+    request: int | None = getattr(message, "request", None)
+    return request

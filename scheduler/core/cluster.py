@@ -1,0 +1,121 @@
+"""The parts of the core, put together: what the desks of `scheduler.py` work on, and `state.py` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.messages import DefineEnvironment
+from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
+from atoll.scheduler.core.leases import HELD, Lease, LeaseTable
+from atoll.scheduler.core.names import NameTable
+from atoll.scheduler.core.nodes import NodeTable
+from atoll.scheduler.core.spans import SpanTable
+from atoll.scheduler.core.turn import Turn
+
+GRACE_S = 10.0
+"""How long processes of a restarted scheduler's cluster, and nodes that were lost, may take to come back."""
+
+
+class Cluster:
+    """Everything that the scheduler knows.
+
+    Args:
+        cluster_id: As people see it.
+        version: Of Atoll.
+        now: The time at the start.
+        wall_offset: As in `Turn`.
+    """
+
+    def __init__(self, cluster_id: str, version: str, now: Instant, wall_offset: float) -> None:
+        self.cluster_id = cluster_id
+        self.version = version
+        self.turn = Turn(now, wall_offset)
+        self.peers: dict[Peer, PeerRecord] = {}
+        self.nodes = NodeTable(now)
+        self.jobs = JobTable()
+        self.environments = EnvironmentTable()
+        self.leases = LeaseTable(self.turn, self.nodes)
+        self.actors = ActorTable(self.turn, self.leases)
+        self.names = NameTable(self.turn, self.nodes)
+        self.spans = SpanTable(self.turn)
+        self._ended: dict[bytes, Job] = {}
+
+    def agents(self) -> Iterator[PeerRecord]:
+        """Yield the agents whose nodes take part."""
+        return (record for record in self.peers.values() if record.node_id is not None)
+
+    def define(self, digest: str) -> None:
+        """Tell all agents of an environment for which workers will be wanted soon."""
+        environment = self.environments.get(digest)
+        assert environment is not None, "an environment is known before it is defined"
+        for agent in self.agents():
+            self.turn.send(agent.peer, DefineEnvironment(digest, environment, True))
+
+    def lease_over(self, lease: Lease, kind: str, text: str) -> None:
+        """A lease is over on its node: free it, and let its holder or its actor know unless we ended it."""
+        actor_of = lease.actor_id if lease.state != "ending" else b""
+        self.leases.over(lease, kind, text)
+        self.spans.worker_done(lease.worker_id, "failed" if kind else "finished")
+        if actor_of:
+            self.actors.home_lost(lease, kind, text)
+
+    def job_ended(self, job: Job) -> None:
+        """The client of a job is gone, and with it all that does not outlive it."""
+        job.peer = None
+        self.actors.job_ended(job)
+        staying = self._staying(job)
+        for lease in list(job.leases.values()):
+            if lease.lease_id not in staying:
+                self.leases.end(lease, kill=lease.state == HELD)
+        workers = {staying[lease_id].worker_id: None for lease_id in staying}
+        for demand in list(job.demands.values()):
+            record = demand.record
+            if record is not None and record.process_id not in workers:
+                self.leases.refuse(demand, "ClusterLostError", "the notebook or script of this job has gone")
+        self._ended[job.job_id] = job
+
+    def _staying(self, job: Job) -> dict[int, Lease]:
+        """Return what lives on: homes of actors that outlive the job, and leases that their workers hold, and so on."""
+        staying = {
+            actor.lease.lease_id: actor.lease
+            for actor in self.actors
+            if actor.job is job and actor.outlives_its_job and actor.lease is not None
+        }
+        for actor in self.actors:
+            if actor.job is job and actor.outlives_its_job:
+                staying.update(
+                    (lease.lease_id, lease) for lease in job.leases.values() if lease.actor_id == actor.spec.actor_id
+                )
+        while True:
+            workers = {lease.worker_id: None for lease in staying.values() if lease.worker_id}
+            more = {
+                lease.lease_id: lease
+                for lease in job.leases.values()
+                if lease.lease_id not in staying and lease.holder and lease.holder in workers
+            }
+            if not more:
+                return staying
+            staying.update(more)
+
+    def forget_ended(self) -> None:
+        """Drop jobs of which nothing is left, and environments that nothing names any more."""
+        for job in list(self._ended.values()):
+            if job.peer is not None:
+                del self._ended[job.job_id]
+            elif not job.leases and not job.demands and not any(actor.job is job for actor in self.actors):
+                del self._ended[job.job_id]
+                self.jobs.forget(job)
+                self._forget_environments()
+
+    def mark_ended(self, job: Job) -> None:
+        """Watch a job without a client, to drop it when nothing of it is left."""
+        self._ended[job.job_id] = job
+
+    def _forget_environments(self) -> None:
+        used = {job.environment: None for job in self.jobs}
+        used.update((lease.scheduling_class.environment, None) for lease in self.leases)
+        used.update((actor.spec.scheduling_class.environment, None) for actor in self.actors)
+        used.update((demand.scheduling_class.environment, None) for demand in self.leases.demands())
+        self.environments.keep_only(used)

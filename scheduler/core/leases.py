@@ -1,0 +1,504 @@
+"""Leases: from what is wanted, by placement, to the right to use a worker, and back.
+
+    SetDemand ─▶ waits ─ placed ─▶ STARTING ─ LeaseStarted ─▶ HELD ─ returned ─▶ ENDING ─ LeaseEnded ─▶ gone
+                                      │ LeaseFailed:            │ the worker died:
+                                      ▼ again, or refused       ▼ LeaseLost
+                                     gone                      gone
+
+Resources are taken when a lease starts and are free again only when its agent says so: a worker that is still being
+killed holds its memory and its devices.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from atoll.exceptions import InternalError
+from atoll.protocol.machine import Instant
+from atoll.protocol.messages import (
+    DemandRefused,
+    DeviceShare,
+    EndLease,
+    LeaseGranted,
+    LeaseLost,
+    LeaseStarted,
+    SchedulingClass,
+    SetDemand,
+    StartLease,
+)
+from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts
+from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.nodes import Node, NodeTable
+from atoll.scheduler.core.queues import Demand, DemandQueues
+from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.policy import hybrid, pack, spread
+from atoll.scheduler.policy.candidate import Candidate
+from atoll.scheduler.policy.feasibility import Offer, why_infeasible
+
+STARTING, HELD, ENDING = "starting", "held", "ending"
+MAXIMUM_WANTED = 100_000
+MAXIMUM_START_FAILURES = 3
+POLICIES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
+    "": hybrid.choose,
+    "SPREAD": spread.choose,
+    "PACK": pack.choose,
+}
+
+
+class Lease:
+    """The right of one process to use one worker, or an actor's home.
+
+    Attributes:
+        holder: The process that may use it; empty for an actor's.
+        record: The holder's connection, while it is here.
+        demand: What it was started for, while that is known.
+        blocked: Whether its task waits, so that its CPU is lent.
+        recalled_for: The demand because of which it was recalled.
+        since: When it was granted; before that, when it began to start.
+    """
+
+    __slots__ = (
+        "actor_id",
+        "address",
+        "blocked",
+        "demand",
+        "holder",
+        "job",
+        "killed",
+        "lease_id",
+        "node",
+        "pid",
+        "recalled",
+        "recalled_for",
+        "record",
+        "scheduling_class",
+        "shares",
+        "since",
+        "state",
+        "worker_id",
+    )
+
+    def __init__(self, lease_id: int, job: Job, scheduling_class: SchedulingClass, node: Node, now: Instant) -> None:
+        self.lease_id = lease_id
+        self.job = job
+        self.scheduling_class = scheduling_class
+        self.node = node
+        self.since = now
+        self.state = STARTING
+        self.holder = b""
+        self.record: PeerRecord | None = None
+        self.demand: Demand | None = None
+        self.actor_id = b""
+        self.shares: list[DeviceShare] = []
+        self.worker_id = b""
+        self.address = ""
+        self.pid = 0
+        self.blocked = False
+        self.recalled = False
+        self.recalled_for: Demand | None = None
+        self.killed = False
+
+    @property
+    def amounts(self) -> Amounts:
+        """What it holds now, without lent CPU."""
+        return self.node.holdings[self.lease_id].amounts
+
+
+class LeaseTable:
+    """All leases and all demands.
+
+    Args:
+        turn: Where actions go.
+        nodes: Where leases are placed.
+
+    Attributes:
+        touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
+        first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
+    """
+
+    def __init__(self, turn: Turn, nodes: NodeTable) -> None:
+        self._turn = turn
+        self._nodes = nodes
+        self._leases: dict[int, Lease] = {}
+        self._by_worker: dict[bytes, Lease] = {}
+        self._by_actor: dict[bytes, Demand] = {}
+        self._demands: dict[int, Demand] = {}
+        self._dirty: dict[bytes, Job] = {}
+        self._arrivals = itertools.count(1)
+        self.queues = DemandQueues()
+        self.touched = False
+        self.first_id = 1
+        self._next_id = 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Number the leases of this life apart from those of earlier ones."""
+        self.first_id = self._next_id = epoch << 32 | 1
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._leases.values())
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def get(self, lease_id: int) -> Lease | None:
+        """Return a lease that has not ended."""
+        return self._leases.get(lease_id)
+
+    def of_worker(self, worker_id: bytes) -> Lease | None:
+        """Return the lease that a worker works for."""
+        return self._by_worker.get(worker_id)
+
+    # ------------------------------------------------------------------------------------------------- demands
+
+    def set_demand(self, record: PeerRecord, job: Job, message: SetDemand) -> None:
+        """Note how many leases of a class a process wants; an impossible wish is refused at once."""
+        demand = record.demands.get(message.demand_key)
+        count = min(message.count, MAXIMUM_WANTED)
+        if demand is not None and demand.scheduling_class != message.scheduling_class:
+            self._withdraw(demand)
+            demand = None
+        if demand is None:
+            if count <= 0:
+                return
+            demand = Demand(
+                job, record, message.demand_key, message.scheduling_class, next(self._arrivals), self._turn.now
+            )
+            record.demands[message.demand_key] = demand
+            self._enter(demand)
+        elif demand.wanted == 0:
+            demand.since = self._turn.now
+        demand.wanted = max(0, count)
+        self._requeue(demand)
+        reason = self.why_impossible(message.scheduling_class) if count > 0 else None
+        if reason:
+            self.refuse(demand, "TaskUnschedulableError", reason)
+
+    def want_for_actor(self, actor_id: bytes, job: Job, scheduling_class: SchedulingClass) -> None:
+        """Ask for the one lease in which an actor is to live."""
+        assert actor_id not in self._by_actor, "an actor asks for one lease at a time"
+        demand = Demand(job, None, 0, scheduling_class, next(self._arrivals), self._turn.now, actor_id)
+        demand.wanted = 1
+        self._by_actor[actor_id] = demand
+        self._enter(demand)
+        self._requeue(demand)
+
+    def give_up_for_actor(self, actor_id: bytes) -> None:
+        """The actor needs no lease any more; one that is on its way is ended."""
+        demand = self._by_actor.get(actor_id)
+        if demand is not None:
+            self._withdraw(demand)
+
+    def wants_for_actor(self, actor_id: bytes) -> bool:
+        """Whether a lease for an actor is waited for or on its way."""
+        demand = self._by_actor.get(actor_id)
+        return demand is not None and demand.wanted > 0
+
+    def refuse(self, demand: Demand, kind: str, text: str) -> None:
+        """Tell the asker that its demand is not met, and forget it."""
+        if demand.record is not None:
+            self._turn.send(demand.record.peer, DemandRefused(demand.key, kind, text))
+        self._withdraw(demand)
+
+    def why_impossible(self, scheduling_class: SchedulingClass) -> str | None:
+        """Return why no node that is here could ever give a class; None also while there is no node."""
+        if not len(self._nodes):
+            return None
+        if scheduling_class.node:
+            node = self._nodes.by_hex(scheduling_class.node)
+            if node is None:
+                return f"the node {scheduling_class.node}, the only one that was allowed, is not in the cluster"
+            offers = [Offer(node.name, node.total)]
+        else:
+            offers = [Offer(node.name, node.total) for node in self._nodes]
+        return why_infeasible(scheduling_class.resources, offers)
+
+    def impossible(self) -> list[tuple[Demand, str]]:
+        """Return what waits and can never be placed on the nodes that are here."""
+        reasons = [(demand, self.why_impossible(demand.scheduling_class)) for demand in self.queues.waiting()]
+        return [(demand, reason) for demand, reason in reasons if reason]
+
+    def demands(self) -> list[Demand]:
+        """Return all demands, by arrival."""
+        return list(self._demands.values())
+
+    def _enter(self, demand: Demand) -> None:
+        self._demands[demand.arrival] = demand
+        demand.job.demands[demand.arrival] = demand
+
+    def _requeue(self, demand: Demand) -> None:
+        self.touched = True
+        self.queues.update(demand)
+        if demand.wanted == 0 and not demand.starting and not demand.held:
+            self._demands.pop(demand.arrival, None)
+            demand.job.demands.pop(demand.arrival, None)
+            if demand.record is not None and demand.record.demands.get(demand.key) is demand:
+                del demand.record.demands[demand.key]
+            if self._by_actor.get(demand.actor_id) is demand:
+                del self._by_actor[demand.actor_id]
+
+    def _withdraw(self, demand: Demand) -> None:
+        """Forget what is wanted; what is on its way ends, what is held stays."""
+        demand.wanted = 0
+        if demand.record is not None and demand.record.demands.get(demand.key) is demand:
+            del demand.record.demands[demand.key]
+        if self._by_actor.get(demand.actor_id) is demand:
+            del self._by_actor[demand.actor_id]
+        for lease_id in list(demand.starting):
+            self.end(self._leases[lease_id], kill=False)
+        self._requeue(demand)
+
+    # ----------------------------------------------------------------------------------------------- placement
+
+    def place(self) -> None:
+        """Start leases for what waits, in the order of the queues, as far as resources go."""
+        self.update_shares()
+        while (demand := self.queues.next_unblocked()) is not None:
+            node = self._choose(demand.scheduling_class)
+            if node is None:
+                self.queues.block(demand)
+                continue
+            self._start(demand, node)
+            self.update_shares()
+
+    def _choose(self, wanted: SchedulingClass) -> Node | None:
+        resources = wanted.resources
+        if wanted.node:
+            node = self._nodes.by_hex(wanted.node)
+            return node if node is not None and node.fits(resources) else None
+        fitting = [node for node in self._nodes if node.fits(resources)]
+        if len(fitting) <= 1:
+            return fitting[0] if fitting else None
+        by_order = {node.order: node for node in fitting}
+        candidates = [Candidate(node.order, node.use_after(resources)) for node in fitting]
+        return by_order[POLICIES[wanted.strategy](candidates).order]
+
+    def _start(self, demand: Demand, node: Node) -> None:
+        lease = Lease(self._next_id, demand.job, demand.scheduling_class, node, self._turn.now)
+        self._next_id += 1
+        lease.demand = demand
+        lease.record = demand.record
+        lease.holder = demand.record.process_id if demand.record is not None else b""
+        lease.actor_id = demand.actor_id
+        lease.shares = node.take(lease.lease_id, demand.scheduling_class.resources)
+        self._add(lease)
+        demand.starting[lease.lease_id] = None
+        self._requeue(demand)
+        self._turn.send(
+            node.peer,
+            StartLease(
+                lease.lease_id,
+                lease.job.job_id,
+                lease.scheduling_class,
+                lease.shares,
+                bool(lease.actor_id),
+                lease.holder,
+            ),
+        )
+
+    def _add(self, lease: Lease) -> None:
+        self.touched = True
+        self._leases[lease.lease_id] = lease
+        lease.job.leases[lease.lease_id] = lease
+        if lease.record is not None:
+            lease.record.leases[lease.lease_id] = lease
+        lease.job.charge(lease.amounts)
+        self._dirty[lease.job.job_id] = lease.job
+
+    def update_shares(self) -> None:
+        """Bring the order of the queues up to date with what jobs use now."""
+        while self._dirty:
+            _job_id, job = self._dirty.popitem()
+            share = self._nodes.dominant_share(job.used)
+            if share != job.share:
+                job.share = share
+                for demand in job.demands.values():
+                    self.queues.update(demand)
+
+    def nodes_changed(self, jobs: Sequence[Job]) -> None:
+        """All shares are to be computed anew, and everything that waits is to be tried again."""
+        self.touched = True
+        self._dirty.update((job.job_id, job) for job in jobs)
+        self.queues.unblock()
+
+    # ------------------------------------------------------------------------------------------- what agents say
+
+    def started(self, lease: Lease, message: LeaseStarted) -> None:
+        """A worker is ready: grant the lease to who asked for it, or end it if nobody wants it any more."""
+        lease.worker_id = message.worker_id
+        lease.address = message.address
+        lease.pid = message.pid
+        self._by_worker[lease.worker_id] = lease
+        if lease.state != STARTING:
+            return
+        demand = lease.demand
+        assert demand is not None, "a lease is started for a demand"
+        if demand.wanted == 0:
+            self.end(lease, kill=False)
+            return
+        lease.state = HELD
+        lease.since = self._turn.now
+        demand.failures = 0
+        demand.wanted -= 1
+        del demand.starting[lease.lease_id]
+        demand.held[lease.lease_id] = None
+        self._requeue(demand)
+        if lease.record is not None:
+            self._turn.send(
+                lease.record.peer,
+                LeaseGranted(
+                    demand.key,
+                    lease.lease_id,
+                    lease.worker_id,
+                    lease.address,
+                    lease.node.node_id,
+                    lease.node.name,
+                    lease.shares,
+                ),
+            )
+
+    def over(self, lease: Lease, kind: str, text: str) -> None:
+        """A lease has failed or ended on its node, or with its node: free what it held and tell its holder."""
+        state, demand, record = lease.state, lease.demand, lease.record
+        self._free(lease)
+        if state == HELD and record is not None:
+            self._turn.send(
+                record.peer,
+                LeaseLost(lease.lease_id, kind or "WorkerCrashedError", text or "the worker process ended"),
+            )
+        elif state == STARTING and demand is not None and not lease.actor_id:
+            demand.failures += 1
+            if kind != "WorkerCrashedError" or demand.failures >= MAXIMUM_START_FAILURES:
+                self.refuse(demand, kind or "WorkerCrashedError", text or "the worker process ended while it started")
+
+    def _free(self, lease: Lease) -> None:
+        self.touched = True
+        lease.job.discharge(lease.amounts)
+        lease.node.release(lease.lease_id)
+        del self._leases[lease.lease_id]
+        del lease.job.leases[lease.lease_id]
+        if self._by_worker.get(lease.worker_id) is lease:
+            del self._by_worker[lease.worker_id]
+        self._detach(lease)
+        self._dirty[lease.job.job_id] = lease.job
+        self.queues.unblock()
+
+    def _detach(self, lease: Lease) -> None:
+        if lease.record is not None:
+            lease.record.leases.pop(lease.lease_id, None)
+            lease.record = None
+        demand, lease.demand = lease.demand, None
+        if demand is not None:
+            demand.starting.pop(lease.lease_id, None)
+            demand.held.pop(lease.lease_id, None)
+            self._requeue(demand)
+
+    # ----------------------------------------------------------------------------------------- what holders say
+
+    def end(self, lease: Lease, *, kill: bool) -> None:
+        """Take a lease back; its resources are free when the agent has answered."""
+        if lease.state == ENDING and (lease.killed or not kill):
+            return
+        lease.state = ENDING
+        lease.killed = kill
+        self._detach(lease)
+        self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill))
+
+    def holder_lost(self, record: PeerRecord) -> None:
+        """Forget what a process wanted, and take back what it held: it may have died in the middle of a task."""
+        for demand in list(record.demands.values()):
+            self._withdraw(demand)
+        for lease in list(record.leases.values()):
+            self.end(lease, kill=lease.state == HELD)
+
+    def block(self, lease: Lease) -> None:
+        """The task waits in `get`: lend its CPU."""
+        if lease.state == HELD and not lease.blocked:
+            self.touched = lease.blocked = True
+            units = lease.node.lend_cpu(lease.lease_id)
+            if units:
+                lease.job.discharge({CPU: units})
+                self._dirty[lease.job.job_id] = lease.job
+                self.queues.unblock()
+
+    def unblock(self, lease: Lease) -> None:
+        """The task goes on, whether its CPU is free or not."""
+        if lease.blocked:
+            self.touched = True
+            lease.blocked = False
+            units = lease.node.reclaim_cpu(lease.lease_id)
+            if units:
+                lease.job.charge({CPU: units})
+                self._dirty[lease.job.job_id] = lease.job
+
+    # ------------------------------------------------------------------------------------ after a reconnection
+
+    def restore(self, node: Node, job: Job, start: StartLease, worker_id: bytes, address: str) -> Lease | None:
+        """Take up a lease that lives on from a predecessor's time; None if what it holds is not there."""
+        if start.lease_id in self._leases:
+            return None
+        resources = start.scheduling_class.resources
+        if not node.take_again(start.lease_id, resources, list(start.devices)):
+            return None
+        lease = Lease(start.lease_id, job, start.scheduling_class, node, self._turn.now)
+        lease.state = HELD
+        lease.holder = start.holder
+        lease.shares = list(start.devices)
+        lease.worker_id = worker_id
+        lease.address = address
+        self._add(lease)
+        self._by_worker[worker_id] = lease
+        return lease
+
+    def claim(self, record: PeerRecord) -> None:
+        """A process has come back: what it held before is its own again."""
+        for lease in self:
+            if lease.record is None and lease.holder == record.process_id and lease.state == HELD:
+                lease.record = record
+                record.leases[lease.lease_id] = lease
+
+    def unclaimed(self) -> list[Lease]:
+        """Return the leases whose holder has not come back."""
+        return [lease for lease in self if lease.record is None and lease.state == HELD and not lease.actor_id]
+
+    # ------------------------------------------------------------------------------------------------- checking
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` if leases, demands, holdings and charges contradict each other."""
+        self.queues.check_invariants(self.demands())
+        for lease in self:
+            if lease.lease_id not in lease.node.holdings or self._nodes.get(lease.node.node_id) is not lease.node:
+                raise InternalError(f"lease {lease.lease_id} holds nothing on {lease.node.name}")
+            if lease.job.leases.get(lease.lease_id) is not lease:
+                raise InternalError(f"lease {lease.lease_id} is not among those of its job")
+            if lease.state == STARTING and (lease.demand is None or lease.lease_id not in lease.demand.starting):
+                raise InternalError(f"lease {lease.lease_id} starts for nobody")
+        held = sum(len(node.holdings) for node in self._nodes)
+        if held != len(self._leases):
+            raise InternalError(f"{held} leases hold something and there are {len(self._leases)}")
+        for demand in self.demands():
+            starting = [lease_id for lease_id in demand.starting if self._leases[lease_id].state != STARTING]
+            if starting or demand.wanted < 0 or len(demand.starting) > len(self._leases):
+                raise InternalError(f"demand {demand.arrival} counts leases as starting that do not: {starting}")
+
+    def check_charges(self, jobs: Iterator[Job]) -> None:
+        """Raise `InternalError` unless each job is charged with exactly what its leases hold."""
+        for job in jobs:
+            used: Amounts = {}
+            for lease in job.leases.values():
+                for name, units in lease.amounts.items():
+                    used[name] = used.get(name, 0) + units
+            if {name: units for name, units in used.items() if units} != job.used:
+                raise InternalError(f"job {job.job_id.hex()} is charged {job.used} and holds {used}")
+
+
+def what_is_wrong(scheduling_class: SchedulingClass) -> str | None:
+    """Return why a class is no request at all, or None: what comes from a client is not believed."""
+    for name, units in scheduling_class.resources.items():
+        if not name or not 0 < units < 1 << 60:
+            return f"{units} units of {name!r} are no amount"
+        if name == GPU and units > UNITS_PER_ONE and units % UNITS_PER_ONE:
+            return f"{units / UNITS_PER_ONE:g} GPU: above one, GPUs are whole"
+    if scheduling_class.strategy not in POLICIES:
+        return f"{scheduling_class.strategy!r} is no scheduling strategy; there are SPREAD and PACK"
+    return None

@@ -1,0 +1,299 @@
+"""The scheduler's core: one event in, the actions it calls for out.
+
+    Received ──▶ table of message types ──▶ ClientDesk ─┐              ┌─▶ place what waits ─▶ recall for who waits
+                                       └──▶ AgentDesk ──┼──▶ tables ───┤
+    PeerLost, DeadlineReached ──────────────────────────┘              └─▶ actions, in the order they were decided
+
+After every event, whatever it was, the queues are served as far as free resources go. So no code that frees or wants
+something has to think of who could use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from atoll.exceptions import InternalError
+from atoll.protocol import messages as m
+from atoll.protocol.machine import (
+    Action,
+    DeadlineReached,
+    Event,
+    Instant,
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Story,
+)
+from atoll.scheduler.core import actors as actor_records
+from atoll.scheduler.core import names as name_records
+from atoll.scheduler.core.agents import AgentDesk
+from atoll.scheduler.core.clients import ClientDesk, request_of
+from atoll.scheduler.core.cluster import GRACE_S, Cluster
+from atoll.scheduler.core.events import RecordsRestored, StopAsked
+from atoll.scheduler.core.jobs import PeerRecord
+from atoll.scheduler.core.lifetime import Lifetime
+
+FACTS_TABLE = "facts"
+EPOCH_KEY = "epoch"
+
+Handler = Callable[[PeerRecord, Any], None]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Counts, for people and tests."""
+
+    peers: int
+    nodes: int
+    jobs: int
+    leases: int
+    demands: int
+    waiting: int
+    actors: int
+    names: int
+    spans: int
+    refused_messages: int
+
+
+class Scheduler:
+    """Decides who gets which worker, and keeps actors and names.
+
+    The first event must be `RecordsRestored`.
+
+    Args:
+        now: The time.
+        wall_offset: What to add to an `Instant` for seconds since 1970; only for what people see.
+        cluster_id: As people see it.
+        version: Of Atoll.
+        linger_s: How long to stay without a job; None for ever.
+    """
+
+    def __init__(
+        self,
+        now: Instant,
+        *,
+        wall_offset: float = 0.0,
+        cluster_id: str = "",
+        version: str = "",
+        linger_s: float | None = None,
+    ) -> None:
+        self.cluster = Cluster(cluster_id, version, now, wall_offset)
+        self._turn = self.cluster.turn
+        self._story = Story()
+        self._agents = AgentDesk(self.cluster)
+        self._clients = ClientDesk(self.cluster, self._agents)
+        self._lifetime = Lifetime(self.cluster, linger_s)
+        self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
+        self._refused_messages = 0
+        self._handlers = self._table()
+
+    def _table(self) -> dict[type[m.Message], tuple[tuple[str, ...], Handler]]:
+        """Return who may say what, and who handles it."""
+        users, clients, workers, agents = ("client", "worker"), ("client",), ("worker",), ("agent",)
+        c, a = self._clients, self._agents
+        return {
+            m.RegisterJob: (clients, c.register_job),
+            m.SetDemand: (users, c.set_demand),
+            m.ReturnLease: (users, c.return_lease),
+            m.TaskBlocked: (workers, c.task_blocked),
+            m.TaskUnblocked: (workers, c.task_unblocked),
+            m.CreateActor: (users, c.create_actor),
+            m.GetActor: (users, c.get_actor),
+            m.WatchActor: (users, c.watch_actor),
+            m.KillActor: (users, c.kill_actor),
+            m.ClaimName: (users, c.claim_name),
+            m.PublishName: (users, c.publish_name),
+            m.AbandonName: (users, c.abandon_name),
+            m.DropName: (users, c.drop_name),
+            m.ListNames: (users, c.list_names),
+            m.GetState: (users, c.get_state),
+            m.WatchState: (users, c.watch_state),
+            m.StopCluster: (clients, self._lifetime.stop_cluster),
+            m.RegisterNode: (agents, a.register_node),
+            m.NodeSampled: (agents, a.node_sampled),
+            m.LeaseStarted: (agents, a.lease_started),
+            m.LeaseFailed: (agents, a.lease_failed),
+            m.LeaseEnded: (agents, a.lease_ended),
+            m.ActorStarted: (agents, a.actor_started),
+            m.ActorFailed: (agents, a.actor_failed),
+            m.SpansRecorded: (agents, a.spans_recorded),
+            m.ObjectGone: (agents, a.object_gone),
+        }
+
+    # ------------------------------------------------------------------------------------------- the shape of a core
+
+    def handle(self, event: Event, now: Instant) -> list[Action]:
+        """Take one event and return what is to be done about it, in order."""
+        self._turn.now = now
+        self._story.remember(event, now)
+        match event:
+            case Received():
+                self._received(event.peer, event.message)
+            case PeerConnected():
+                self._connected(event)
+            case PeerLost():
+                self._lost(event)
+            case DeadlineReached():
+                self._deadlines_reached()
+            case RecordsRestored():
+                self._restored(event)
+            case StopAsked():
+                self._lifetime.stop(event.cause)
+            case _:
+                raise self._story.broken(f"a scheduler knows no {type(event).__name__}")
+        if not self._lifetime.stopping:
+            self._settle()
+        return self._turn.take_actions()
+
+    def next_deadline(self) -> Instant | None:
+        """Return when `DeadlineReached` is wanted, or None for never."""
+        return min(self._turn.deadlines.values(), default=None)
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` if the state contradicts itself."""
+        cluster = self.cluster
+        try:
+            for node in cluster.nodes:
+                node.check_invariants()
+            cluster.leases.check_invariants()
+            cluster.leases.check_charges(iter(cluster.jobs))
+            cluster.actors.check_invariants()
+            cluster.names.check_invariants(cluster.peers)
+            for lease in cluster.leases:
+                if lease.record is not None and cluster.peers.get(lease.record.peer) is not lease.record:
+                    raise InternalError(f"lease {lease.lease_id} is held by a peer that is gone")
+        except InternalError as error:
+            raise self._story.broken(str(error)) from error
+
+    def statistics(self) -> Statistics:
+        """Return counts that describe the state."""
+        cluster = self.cluster
+        return Statistics(
+            peers=len(cluster.peers),
+            nodes=len(cluster.nodes),
+            jobs=len(list(cluster.jobs)),
+            leases=len(cluster.leases),
+            demands=len(cluster.leases.demands()),
+            waiting=len(cluster.leases.queues),
+            actors=len(list(cluster.actors)),
+            names=len(cluster.names.infos()),
+            spans=len(cluster.spans),
+            refused_messages=self._refused_messages,
+        )
+
+    # -------------------------------------------------------------------------------------------------- events
+
+    def _settle(self) -> None:
+        """Serve what waits, and ask back what others wait for."""
+        self.cluster.leases.place()
+        self._clients.recall()
+        self.cluster.forget_ended()
+
+    def _received(self, peer: Peer, message: m.Message) -> None:
+        record = self.cluster.peers.get(peer)
+        if record is None:
+            return
+        roles, handler = self._handlers.get(type(message), ((), None))
+        if handler is None or record.role not in roles:
+            self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {type(message).__name__}")
+        elif self._lifetime.stopping and record.role != "agent":
+            self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
+        else:
+            handler(record, message)
+            if isinstance(message, m.RegisterJob):
+                self._lifetime.jobs_changed()
+            elif isinstance(message, m.RegisterNode):
+                for deferred_record, deferred in self._clients.deferred():
+                    self._received(deferred_record.peer, deferred)
+
+    def _refuse(self, record: PeerRecord, message: m.Message, kind: str, text: str) -> None:
+        """Answer what cannot be done; nothing changes."""
+        self._refused_messages += 1
+        request = request_of(message)
+        if request is not None:
+            self._turn.fail(record.peer, request, kind, text)
+
+    def _connected(self, event: PeerConnected) -> None:
+        assert event.peer not in self.cluster.peers, "a shell gives a number once"
+        record = PeerRecord(event.peer, event.role, event.process_id)
+        self.cluster.peers[event.peer] = record
+        if event.role == "worker":
+            self.cluster.leases.claim(record)
+
+    def _lost(self, event: PeerLost) -> None:
+        cluster = self.cluster
+        record = cluster.peers.pop(event.peer, None)
+        if record is None:
+            return
+        if record.role == "agent":
+            self._agents.node_lost(record, event.cause)
+            self._lifetime.exit_if_alone()
+        cluster.leases.holder_lost(record)
+        cluster.actors.peer_lost(record)
+        cluster.names.peer_lost(record.peer)
+        self._agents.peer_lost(record.peer)
+        job = record.job
+        if record.role == "client" and job is not None and job.peer == record.peer:
+            cluster.job_ended(job)
+            for agent in cluster.agents():
+                self._turn.send(agent.peer, m.JobEnded(job.job_id))
+            self._lifetime.jobs_changed()
+        if record.watch_interval_s:
+            self._clients.send_watched()
+
+    def _deadlines_reached(self) -> None:
+        now, deadlines = self._turn.now, self._turn.deadlines
+        for name in [name for name, when in deadlines.items() if when <= now]:
+            if name == "fairness":
+                continue  # `recall` sees that it is due, looks, and sets the next
+            deadlines.pop(name, None)
+            match name:
+                case "watch":
+                    self._clients.send_watched()
+                case "linger":
+                    self._lifetime.stop("nobody used it")
+                case "nodes":
+                    self._agents.nodes_due()
+                case "grace":
+                    self._grace_over()
+                case "stop":
+                    self._lifetime.exit_if_alone(at_once=True)
+
+    def _grace_over(self) -> None:
+        """Who had a part in the cluster before the scheduler was restarted, and is not back, is gone."""
+        cluster = self.cluster
+        cluster.actors.grace_over()
+        for lease in cluster.leases.unclaimed():
+            cluster.leases.end(lease, kill=True)
+
+    # ----------------------------------------------------------------------------------------- after a restart
+
+    def _restored(self, event: RecordsRestored) -> None:
+        epoch = 0
+        for table, key, value in event.records:
+            try:
+                if table == FACTS_TABLE and key == EPOCH_KEY:
+                    epoch = int(value)
+                elif table == actor_records.TABLE:
+                    self._restore_actor(value)
+                elif table == name_records.TABLE:
+                    self.cluster.names.restore(key, value)
+                else:
+                    raise msgspec.ValidationError("no such table")
+            except (msgspec.DecodeError, ValueError) as error:
+                self._turn.warn(f"the journal's record {key!r} of {table!r} cannot be read and is dropped: {error}")
+                self._turn.remove_record(table, key)
+        self._turn.persist(FACTS_TABLE, EPOCH_KEY, str(epoch + 1).encode())
+        self.cluster.leases.begin_epoch(epoch + 1)
+        self._turn.set_earlier("grace", self._turn.in_s(GRACE_S))
+
+    def _restore_actor(self, value: bytes) -> None:
+        saved = actor_records.read_saved(value)
+        if saved.environment is not None:
+            self.cluster.environments.add(saved.environment)
+        job = self.cluster.jobs.open(saved.job, self._turn.now)
+        self.cluster.mark_ended(job)
+        self.cluster.actors.restore(saved, job)

@@ -1,0 +1,204 @@
+"""The cluster as people see it, made from the core's tables only when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atoll.protocol.messages import DeviceSample, NodeSample, WorkerSample
+from atoll.protocol.state import (
+    ActorState,
+    ClusterState,
+    DemandState,
+    DeviceState,
+    JobState,
+    LeaseState,
+    NameState,
+    NodeState,
+    ObjectState,
+)
+from atoll.resources import MEMORY, UNITS_PER_ONE, from_units
+from atoll.scheduler.core.actors import Actor
+from atoll.scheduler.core.cluster import Cluster
+from atoll.scheduler.core.leases import ENDING, STARTING, Lease
+from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.queues import Demand
+
+MAXIMUM_OBJECTS = 1000
+"""The largest are shown; a store may hold far more than anybody reads."""
+
+
+def cluster_state(cluster: Cluster) -> ClusterState:
+    """Return everything, as of now."""
+    turn = cluster.turn
+    return ClusterState(
+        cluster_id=cluster.cluster_id,
+        version=cluster.version,
+        now=turn.wall(turn.now),
+        started=turn.wall(turn.started),
+        simulated_devices=any(use.device.simulated for node in cluster.nodes for use in node.devices.values()),
+        nodes=[_node(cluster, node) for node in cluster.nodes],
+        leases=_leases(cluster),
+        actors=[_actor(actor) for actors in (cluster.actors, cluster.actors.dead()) for actor in actors],
+        jobs=_jobs(cluster),
+        demands=[_demand(cluster, demand) for demand in cluster.leases.queues.waiting()],
+        objects=_objects(cluster),
+        names=[NameState(info.name, info.state, info.size_bytes, info.created) for info in cluster.names.infos()],
+        spans=cluster.spans.states(),
+    )
+
+
+def amounts_for_people(amounts: Mapping[str, int]) -> dict[str, float]:
+    """Return amounts as people write them."""
+    return {name: from_units(units) for name, units in amounts.items()}
+
+
+def _node(cluster: Cluster, node: Node) -> NodeState:
+    sample = node.sample or NodeSample(0.0, 0, node.total.get(MEMORY, 0) // UNITS_PER_ONE, 0, 0, [], [], [])
+    by_uuid = {device.uuid: device for device in sample.devices}
+    return NodeState(
+        node_id=node.node_id.hex(),
+        name=node.name,
+        pid=node.pid,
+        resources_total=amounts_for_people(node.total),
+        resources_free=amounts_for_people(node.pool.free),
+        cpu_percent=sample.cpu_percent,
+        memory_used_bytes=sample.memory_used_bytes,
+        memory_total_bytes=sample.memory_total_bytes,
+        store_used_bytes=sample.store_used_bytes,
+        store_capacity_bytes=sample.store_capacity_bytes,
+        devices=[_device(cluster, node, uuid, by_uuid.get(uuid)) for uuid in node.devices],
+    )
+
+
+def _device(cluster: Cluster, node: Node, uuid: str, sample: DeviceSample | None) -> DeviceState:
+    use = node.devices[uuid]
+    device = use.device
+    return DeviceState(
+        uuid=uuid,
+        index=device.index,
+        model=device.model,
+        simulated=device.simulated,
+        memory_total_bytes=device.memory_bytes,
+        memory_used_bytes=sample.memory_used_bytes if sample else 0,
+        foreign_memory_bytes=sample.foreign_memory_bytes if sample else 0,
+        use_percent=sample.use_percent if sample else 0.0,
+        held=(UNITS_PER_ONE - use.free) / UNITS_PER_ONE,
+        holders=[_holder_name(cluster, lease_id) for lease_id in use.held],
+    )
+
+
+def _holder_name(cluster: Cluster, lease_id: int) -> str:
+    lease = cluster.leases.get(lease_id)
+    assert lease is not None, "what holds a device is a lease"
+    name = lease.scheduling_class.label or "task"
+    return f"{name} ({lease.job.name})" if lease.job.name else name
+
+
+def _leases(cluster: Cluster) -> list[LeaseState]:
+    samples: dict[bytes, WorkerSample] = {}
+    for node in cluster.nodes:
+        if node.sample is not None:
+            samples.update((worker.worker_id, worker) for worker in node.sample.workers)
+    return [_lease(cluster, lease, samples.get(lease.worker_id)) for lease in cluster.leases]
+
+
+def _lease(cluster: Cluster, lease: Lease, sample: WorkerSample | None) -> LeaseState:
+    doing = cluster.spans.doing(lease.worker_id)
+    if lease.state in {STARTING, ENDING}:
+        doing = f"({lease.state})"
+    return LeaseState(
+        lease_id=lease.lease_id,
+        node_id=lease.node.node_id.hex(),
+        worker_id=lease.worker_id.hex(),
+        pid=lease.pid or (sample.pid if sample else 0),
+        job=lease.job.job_id.hex(),
+        label=lease.scheduling_class.label,
+        resources=amounts_for_people(lease.scheduling_class.resources),
+        devices=[share.index for share in lease.shares],
+        actor=lease.actor_id.hex(),
+        doing=doing,
+        blocked=lease.blocked,
+        since=cluster.turn.wall(lease.since),
+        cpu_percent=sample.cpu_percent if sample else 0.0,
+        memory_bytes=sample.memory_bytes if sample else 0,
+    )
+
+
+def _actor(actor: Actor) -> ActorState:
+    lease = actor.lease
+    return ActorState(
+        actor_id=actor.spec.actor_id.hex(),
+        name=actor.spec.name,
+        namespace=actor.spec.namespace,
+        class_name=actor.spec.class_name,
+        state=actor.state,
+        incarnation=actor.incarnation,
+        node_id=lease.node.node_id.hex() if lease else "",
+        pid=lease.pid if lease else 0,
+        job=actor.job.job_id.hex(),
+        resources=amounts_for_people(actor.spec.scheduling_class.resources),
+        devices=[share.index for share in lease.shares] if lease else [],
+        cause=actor.cause,
+        created=actor.created,
+    )
+
+
+def _jobs(cluster: Cluster) -> list[JobState]:
+    return [
+        JobState(
+            job=job.job_id.hex(),
+            name=job.name,
+            kind=job.kind,
+            pid=job.pid,
+            namespace=job.namespace,
+            connected=job.peer is not None,
+            since=cluster.turn.wall(job.since),
+            leases=len(job.leases),
+            waiting=sum(demand.shortfall for demand in job.demands.values()),
+        )
+        for job in cluster.jobs
+    ]
+
+
+def _demand(cluster: Cluster, demand: Demand) -> DemandState:
+    return DemandState(
+        job=demand.job.job_id.hex(),
+        label=demand.scheduling_class.label,
+        resources=amounts_for_people(demand.scheduling_class.resources),
+        count=demand.shortfall,
+        since=cluster.turn.wall(demand.since),
+        reason=why_it_waits(cluster, demand),
+    )
+
+
+def why_it_waits(cluster: Cluster, demand: Demand) -> str:
+    """Return in words, for each node that may be used, what was missing."""
+    if not len(cluster.nodes):
+        return "no node has registered with the cluster yet"
+    wanted = demand.scheduling_class
+    nodes = [node for node in cluster.nodes if not wanted.node or node.node_id.hex() == wanted.node]
+    if not nodes:
+        return f"the node {wanted.node}, the only one that was allowed, is not in the cluster"
+    reason = "; ".join(node.why_not(wanted.resources) for node in nodes)
+    recalled = sum(lease.recalled_for is demand for lease in cluster.leases)
+    if recalled:
+        reason += f"; {recalled} recalled from others, to be returned when their tasks end"
+    return reason
+
+
+def _objects(cluster: Cluster) -> list[ObjectState]:
+    objects = [
+        ObjectState(
+            object_id=info.object_id.hex(),
+            node_id=node.node_id.hex(),
+            name=info.name,
+            owner=info.owner.hex(),
+            size_bytes=info.size_bytes,
+            pins=info.pins,
+        )
+        for node in cluster.nodes
+        if node.sample is not None
+        for info in node.sample.objects
+    ]
+    objects.sort(key=lambda shown: (-shown.size_bytes, shown.object_id))
+    return objects[:MAXIMUM_OBJECTS]
