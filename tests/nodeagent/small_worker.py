@@ -1,0 +1,75 @@
+"""A worker that runs no user code: it does what the label of its lease says. For tests of the agent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from atoll.client.connection import Connection
+from atoll.nodeagent.zygote_messages import WorkerStart
+from atoll.protocol.handshake import Identity
+from atoll.protocol.messages import (
+    ActorConstructed,
+    AttachProcess,
+    BeginLease,
+    ConstructActor,
+    StopWorker,
+    WorkerStarted,
+)
+
+
+def run_worker(start: WorkerStart) -> None:
+    connection = Connection(start.agent_socket, start.key, Identity("worker", start.worker_id))
+    connection.request(AttachProcess(connection.next_request(), start.worker_id, os.getpid()))
+    connection.send(WorkerStarted(start.socket_path, os.getpid()))
+    Path(start.socket_path).touch()
+    while True:
+        message = connection.receive()
+        if isinstance(message, StopWorker):
+            return
+        if isinstance(message, BeginLease):
+            begin(message)
+        if isinstance(message, ConstructActor):
+            error = message.spec.payload
+            connection.send(ActorConstructed(message.spec.actor_id, error.decode(), error))
+
+
+def begin(message: BeginLease) -> None:
+    what, _, argument = message.label.partition(" ")
+    if what == "exit":
+        sys.exit(int(argument))
+    elif what == "segfault":
+        ctypes.string_at(0)
+    elif what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "report":
+        # What the process is like, for a test to look at.
+        import random
+
+        lines = [f"{name}={value}" for name, value in sorted(os.environ.items())]
+        lines += [f"argv {sys.argv}", f"random {random.random()}", f"cwd {os.getcwd()}", f"path {sys.path}"]
+        lines += [f"fd {entry}" for entry in sorted(os.listdir("/proc/self/fd"))]
+        lines += [f"module {name}" for name in sys.modules if name in {"numpy", "pyarrow", "cloudpickle"}]
+        Path(argument).with_suffix(".tmp").write_text("\n".join(lines))
+        Path(argument).with_suffix(".tmp").rename(argument)
+    elif what == "spawn":
+        sleepers = [
+            subprocess.Popen(["sleep", "1000"]),
+            subprocess.Popen(["sleep", "1000"], start_new_session=True),
+            # A daemon as of old: its parent ends, so that it is nobody's child.
+            subprocess.Popen(["sh", "-c", "setsid sleep 1000 & echo $! > " + argument + ".daemon"]),
+        ]
+        sleepers[2].wait()
+        pids = [os.getpid(), sleepers[0].pid, sleepers[1].pid, int(Path(argument + ".daemon").read_text())]
+        Path(argument).with_suffix(".tmp").write_text(" ".join(map(str, pids)))
+        Path(argument).with_suffix(".tmp").rename(argument)
+    elif what == "print":
+        print(argument)
+        print(argument, file=sys.stderr)
+    elif what == "sleep":
+        time.sleep(float(argument))
