@@ -1,1 +1,41 @@
-"""."""
+"""The room of what a notebook sees: cells and magics.
+
+Owns: the grammar of `%%remote` and `%%actor`, what a cell reads and sets, the request and the result that travel,
+IPython in the worker, output and errors as the notebook shows them, the views of the line magics. `server/` is the
+Jupyter server's part.
+
+Never: decides where something runs, opens a connection, reads the scheduler's or a node agent's code. It asks the
+cluster for everything through `engine`.
+
+In: the text of cells; output, results and state of the cluster. Out: tasks and actor calls; messages of the kernel.
+
+    a cell ─▶ magics ─▶ grammar, capture (analysis, namespace_pickle) ─▶ CellRequest ─▶ engine ═══▶ worker
+                                                                                                     │
+      cell_runner (worker_shell, worker_output) runs it there ◀──────────────────────────────────────┘
+      │
+      └─ output ═▶ waiting ─▶ outputs (sinks)      CellResult ═▶ remote_cell.apply_result ─▶ the user's names
+                                                   failures    ─▶ errors ─▶ the user's own exception
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext atoll`: add the magics. The cluster is joined by the first cell that needs it."""
+    from atoll.kernel_ext import completion
+    from atoll.kernel_ext.magics import AtollMagics
+
+    shell.register_magics(AtollMagics)
+    completion.install(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext atoll`: take the magics away. What runs, runs on."""
+    for kind, names in (
+        ("cell", ("remote", "actor")),
+        ("line", ("actor", "cluster", "jobs", "actors", "objects", "gpus", "dashboard")),
+    ):
+        for name in names:
+            shell.magics_manager.magics[kind].pop(name, None)

@@ -39,6 +39,7 @@ class CellNames:
         deletes: Names that it may delete.
         mutates: Names among `reads` whose value it changes in place as far as its text tells: `df["x"] = 1`, `x += 1`.
         certain: Names that it reads whatever happens, with the line of the first such read.
+        functions: The functions that it defines at its top level, in order.
         dynamic: It may set names that its text does not tell: star imports, `exec`, magics.
     """
 
@@ -47,6 +48,7 @@ class CellNames:
     deletes: tuple[str, ...] = ()
     mutates: tuple[str, ...] = ()
     certain: tuple[tuple[str, int], ...] = ()
+    functions: tuple[str, ...] = ()
     dynamic: bool = False
 
 
@@ -70,6 +72,7 @@ def analyse(source: str, filename: str = "<cell>") -> CellNames:
         tuple(flow.deletes),
         tuple(name for name in flow.mutates if name in flow.reads),
         tuple(flow.certain.items()),
+        tuple(flow.functions),
         flow.dynamic,
     )
 
@@ -129,6 +132,7 @@ class _Flow(ast.NodeVisitor):
         self.deletes: dict[str, None] = {}
         self.mutates: dict[str, None] = {}
         self.certain: dict[str, int] = {}
+        self.functions: dict[str, None] = {}
         self.dynamic = False
         self._scopes = scopes
         self._defined: set[str] = set()
@@ -363,6 +367,7 @@ class _Flow(ast.NodeVisitor):
             self.visit(node.returns)
         found = self._scopes.globals_of(node.name, node.lineno)
         self._set(node.name)
+        self.functions.setdefault(node.name)
         if node.decorator_list:
             self._take_globals(found)
         else:

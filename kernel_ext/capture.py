@@ -76,69 +76,85 @@ def _raw_cell(shell: Any) -> str:
     return ""
 
 
-@dataclass
-class PreparedCell:
-    """A cell that can be sent.
+@dataclass(frozen=True)
+class CellText:
+    """A cell as text, read and found to be Python.
 
     Attributes:
-        request: What is sent.
-        analysis: What it reads and sets.
+        place: Where it stands.
+        body: As it was written, without the magic's line.
+        code: As Python, its lines numbered as in the notebook.
+        names: What it reads and sets.
+        source: For tracebacks.
     """
 
-    request: CellRequest
-    analysis: CellNames
+    place: CellPlace
+    body: str
+    code: str
+    names: CellNames
+    source: CellSource
 
 
-def prepare_cell(
+def read_cell(shell: Any, body: str) -> CellText:
+    """Read the cell that runs now.
+
+    Args:
+        shell: IPython's.
+        body: What the magic was given.
+
+    Raises:
+        CellSyntaxError: It is no Python.
+    """
+    place = locate_cell(shell, body)
+    code = _code_of(shell, body, place)
+    source = remember_source(place, code)
+    try:
+        names = analyse(code, place.filename)
+    except SyntaxError as error:
+        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
+    return CellText(place, body, code, names, source)
+
+
+def request_of(
     shell: Any,
-    body: str,
+    text: CellText,
     *,
     take: tuple[str, ...] | None = None,
     bring: tuple[str, ...] | None = None,
     there: Iterable[str] = (),
-) -> PreparedCell:
-    """Make a request of a cell.
+) -> CellRequest:
+    """Make a request of a cell: pack what it reads.
 
     Args:
         shell: IPython's.
-        body: The cell, without the magic's line.
+        text: The cell.
         take: The names to take along; None for all that it reads.
         bring: The names to bring back; None for all that it sets.
         there: Names that the worker has already: an actor's state.
 
     Raises:
-        CellSyntaxError: It is no Python.
         MissingNameError: It reads a name that nobody has.
         UnsendableError: It reads a value that does not pickle.
     """
-    place = locate_cell(shell, body)
-    code = _code_of(shell, body, place)
-    try:
-        names = analyse(code, place.filename)
-    except SyntaxError as error:
-        remember_source(place, code, body)
-        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
-    source = remember_source(place, code, body)
     present = frozenset(there)
-    _check_missing(names, shell.user_ns, present, place, body)
-    values = wanted_values(names, shell.user_ns, take, present)
+    _check_missing(text, shell.user_ns, present)
+    values = wanted_values(text.names, shell.user_ns, take, present)
     modules, values = split_modules(values)
     packed = pack_or_tell(values, shell.user_ns, present)
     sources = known_sources(shell, packed.code_files)
-    sources[place.filename] = source
-    request = CellRequest(
-        code=code,
-        body=body,
-        filename=place.filename,
-        number=place.number,
+    sources[text.place.filename] = text.source
+    return CellRequest(
+        code=text.code,
+        body=text.body,
+        filename=text.place.filename,
+        number=text.place.number,
         names=packed,
         modules=modules,
-        mutates=names.mutates,
+        mutates=text.names.mutates,
         sources=sources,
         bring=bring,
         colors=str(shell.colors),
     )
-    return PreparedCell(request, names)
 
 
 def _code_of(shell: Any, body: str, place: CellPlace) -> str:
@@ -153,7 +169,7 @@ def _code_of(shell: Any, body: str, place: CellPlace) -> str:
     return "\n" * (place.lines_before + empty) + transformed
 
 
-def remember_source(place: CellPlace, code: str, body: str) -> CellSource:
+def remember_source(place: CellPlace, code: str) -> CellSource:
     """Make the cell's own lines known to tracebacks here, instead of the call that IPython made of it."""
     lines = code.split("\n")
     for index, line in enumerate(place.head):
@@ -169,11 +185,12 @@ def _syntax_lines(shell: Any, error: SyntaxError) -> list[str]:
     return lines
 
 
-def _check_missing(names: CellNames, namespace: Namespace, there: frozenset[str], place: CellPlace, body: str) -> None:
-    for name, line in names.certain:
+def _check_missing(text: CellText, namespace: Namespace, there: frozenset[str]) -> None:
+    lines = text.source.text.splitlines()
+    for name, line in text.names.certain:
         known = name in namespace or name in there or name in WORKERS_OWN or hasattr(builtins, name)
         if not known and not (name.startswith("__") and name.endswith("__")):
-            raise MissingNameError(name, line, linecache.getline(place.filename, line).rstrip(), place.number)
+            raise MissingNameError(name, line, lines[line - 1], text.place.number)
 
 
 def wanted_values(

@@ -144,7 +144,8 @@ IN_BAND_BYTES = 4 * 1024
 """Smaller buffers are copied into the pickle."""
 
 
-def _object_ref_class() -> type | None:
+def object_ref_class() -> type | None:
+    """Return the API's class of references."""
     try:
         from atoll.object_ref import ObjectRef
     except ImportError:
@@ -164,7 +165,7 @@ def pack_names(values: Mapping[str, Any], home: Namespace, carry: Container[str]
         Exception: A value does not pickle; what is raised is the pickle's or the value's own error.
     """
     file = io.BytesIO()
-    pickler = _NamespacePickler(file, home, carry, _object_ref_class())
+    pickler = _NamespacePickler(file, home, carry, object_ref_class())
     pickler.dump(dict(values))
     writable = [not buffer.raw().readonly for buffer in pickler.buffers]
     return PackedNames(file.getvalue(), list(pickler.buffers), writable, pickler.refs, list(pickler.code_files))

@@ -1,0 +1,257 @@
+"""The cluster as tables, for `%cluster`, `%jobs`, `%actors`, `%objects` and `%gpus`. Pure: state in, text and HTML out.
+
+A table is made once and rendered twice. Whatever a user has named is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+
+from atoll.plain_text import counted, duration, printable, table
+from atoll.protocol.state import ActorState, ClusterState, LeaseState
+from atoll.resources import CPU, MEMORY, format_bytes
+
+
+@dataclass(frozen=True)
+class View:
+    """A table with what stands above it.
+
+    Attributes:
+        title: One line.
+        headings: Of the columns; `>` at the beginning aligns right.
+        rows: Cells as text.
+        empty: What is said where there is no row.
+        notes: Lines below.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    empty: str
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return it for a terminal."""
+        if not self.rows:
+            return "\n".join([f"{self.title}: {self.empty}", *self.notes])
+        rows = [[printable(cell) for cell in row] for row in self.rows]
+        lines = (line.rstrip() for line in table(list(self.headings), rows))
+        return "\n".join([self.title, "", *lines, *self.notes])
+
+    def html(self) -> str:
+        """Return it for a notebook: a real table, which looks right without any style, too."""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        if not self.rows:
+            return f"<div><p><b>{escape(self.title)}</b>: {escape(self.empty)}</p>{notes}</div>"
+        aligned = ["right" if heading.startswith(">") else "left" for heading in self.headings]
+        head = "".join(
+            f'<th style="text-align:{side}">{escape(heading.removeprefix(">").lower())}</th>'
+            for side, heading in zip(aligned, self.headings, strict=True)
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align:{side};font-variant-numeric:tabular-nums">{escape(cell)}</td>'
+                for side, cell in zip(aligned, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        return (
+            f"<div><p><b>{escape(self.title)}</b></p><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{notes}</div>"
+        )
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": self.html()}
+
+
+def bar(part: float, whole: float, cells: int = 8) -> str:
+    """Return a bar made of blocks: `███▌····`."""
+    if whole <= 0:
+        return "·" * cells
+    eighths = round(min(max(part / whole, 0.0), 1.0) * cells * 8)
+    full, rest = divmod(eighths, 8)
+    shown = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return shown + "·" * (cells - len(shown))
+
+
+def resources_text(amounts: Mapping[str, float]) -> str:
+    """Return amounts as people read them: `2 CPU, 1 GPU, 4 GiB`."""
+    parts = [
+        format_bytes(amount) if name == MEMORY else f"{amount:g} {name}" for name, amount in sorted(amounts.items())
+    ]
+    return ", ".join(parts) or "-"
+
+
+def _of(part: float, whole: float) -> str:
+    return f"{format_bytes(part)} / {format_bytes(whole)}"
+
+
+def _simulated(state: ClusterState) -> tuple[str, ...]:
+    return ("The GPUs are simulated: they can be held, and compute nothing.",) if state.simulated_devices else ()
+
+
+def cluster_view(state: ClusterState) -> View:
+    """Return the nodes: `%cluster`."""
+    rows = []
+    for node in sorted(state.nodes, key=lambda node: node.name):
+        total, free = node.resources_total.get(CPU, 0), node.resources_free.get(CPU, 0)
+        rows.append(
+            (
+                node.name,
+                f"{bar(total - free, total)} {total - free:g} of {total:g}",
+                f"{node.cpu_percent:.0f} %",
+                _of(node.memory_used_bytes, node.memory_total_bytes),
+                _of(node.store_used_bytes, node.store_capacity_bytes),
+                _gpus_of(node.devices) or "-",
+            )
+        )
+    waiting = sum(demand.count for demand in state.demands)
+    notes = [f"{demand.count} of {demand.label} waiting: {demand.reason}" for demand in state.demands]
+    jobs = sum(job.connected and job.kind != "server" for job in state.jobs)
+    living = sum(actor.state != "dead" for actor in state.actors)
+    parts = [
+        counted(len(state.nodes), "node"),
+        counted(jobs, "session"),
+        counted(living, "actor"),
+        f"{waiting} waiting" if waiting else "",
+        f"up {duration(state.now - state.started)}",
+    ]
+    title = f"Atoll {state.version} · " + " · ".join(part for part in parts if part)
+    headings = ("NODE", "CPUS LEASED", ">BUSY", ">MEMORY", ">STORE", "GPUS")
+    return View(title, headings, tuple(rows), "no nodes", (*notes, *_simulated(state)))
+
+
+def _gpus_of(devices: list[object]) -> str:
+    held = sum(1 for device in devices if getattr(device, "held", 0) > 0)
+    return f"{held} of {len(devices)} held" if devices else ""
+
+
+def jobs_view(state: ClusterState, job: str = "") -> View:
+    """Return what runs and waits, by session: `%jobs`.
+
+    Args:
+        state: The cluster's.
+        job: This session, in hex, which is marked.
+    """
+    names = {item.job: item.name or item.kind for item in state.jobs}
+    actors = {actor.actor_id: actor.name or actor.class_name for actor in state.actors}
+    rows = []
+    for lease in sorted(state.leases, key=lambda lease: (lease.since, lease.lease_id)):
+        session = names.get(lease.job, "-") + (" (this one)" if job and lease.job == job else "")
+        rows.append(
+            (
+                _doing(lease, actors),
+                session,
+                _lease_state(lease),
+                resources_text(lease.resources),
+                f"{lease.cpu_percent:.0f} %",
+                format_bytes(lease.memory_bytes),
+                duration(max(0.0, state.now - lease.since)),
+                str(lease.pid),
+            )
+        )
+    for demand in state.demands:
+        session = names.get(demand.job, "-") + (" (this one)" if job and demand.job == job else "")
+        what = f"{demand.label} ({demand.count} times)" if demand.count > 1 else demand.label
+        since = duration(max(0.0, state.now - demand.since))
+        rows.append((what, session, f"waiting {demand.reason}", resources_text(demand.resources), "-", "-", since, "-"))
+    connected = [item for item in state.jobs if item.connected and item.kind != "server"]
+    headings = ("RUNS", "SESSION", "STATE", "HOLDS", ">CPU", ">MEMORY", ">FOR", ">PID")
+    title = f"{counted(len(connected), 'session')}, {counted(len(state.leases), 'worker')} in use"
+    return View(title, headings, tuple(rows), "nothing runs")
+
+
+def _doing(lease: LeaseState, actors: dict[str, str]) -> str:
+    if lease.actor:
+        name = f"actor {actors.get(lease.actor, lease.actor[:8])}"
+        return f"{name}: {lease.doing}" if lease.doing else name
+    return lease.doing or lease.label or "-"
+
+
+def _lease_state(lease: LeaseState) -> str:
+    if lease.blocked:
+        return "waits in get"
+    return "running" if lease.doing else "idle"
+
+
+def actors_view(state: ClusterState) -> View:
+    """Return the actors, the living first: `%actors`."""
+    leases = {lease.actor: lease for lease in state.leases if lease.actor}
+    nodes = {node.node_id: node.name for node in state.nodes}
+
+    def order(actor: ActorState) -> tuple[bool, str, float]:
+        return actor.state == "dead", actor.name, actor.created
+
+    rows = []
+    for actor in sorted(state.actors, key=order):
+        lease = leases.get(actor.actor_id)
+        rows.append(
+            (
+                actor.name or f"({actor.class_name})",
+                actor.state + (f": {actor.cause}" if actor.cause and actor.state == "dead" else ""),
+                nodes.get(actor.node_id, "-") if actor.state != "dead" else "-",
+                resources_text(actor.resources),
+                ", ".join(map(str, actor.devices)) or "-",
+                format_bytes(lease.memory_bytes) if lease is not None else "-",
+                duration(max(0.0, state.now - actor.created)),
+                str(actor.pid) if actor.pid and actor.state != "dead" else "-",
+            )
+        )
+    living = sum(actor.state != "dead" for actor in state.actors)
+    headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">AGE", ">PID")
+    return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", _simulated(state))
+
+
+def objects_view(state: ClusterState) -> View:
+    """Return the cache's names and the other objects in shared memory, the largest first: `%objects`."""
+    rows = []
+    sizes = {item.name: item.size_bytes for item in state.objects if item.name}
+    pins = {item.name: item.pins for item in state.objects if item.name}
+    for name in sorted(state.names, key=lambda name: name.name):
+        size = sizes.get(name.name, name.size_bytes)
+        rows.append((name.name, name.state, format_bytes(size), str(pins.get(name.name, 0)), "the cache"))
+    owners = {item.job: item.name or item.kind for item in state.jobs}
+    known = {name.name for name in state.names}
+    anonymous = [item for item in state.objects if not item.name or item.name not in known]
+    for item in sorted(anonymous, key=lambda item: (-item.size_bytes, item.object_id)):
+        owner = owners.get(item.owner, "a worker" if item.owner else "the cluster")
+        rows.append((f"({item.object_id[-8:]})", "ready", format_bytes(item.size_bytes), str(item.pins), owner))
+    total = sum(item.size_bytes for item in state.objects)
+    title = f"{counted(len(rows), 'object')}, {format_bytes(total)} in shared memory"
+    return View(title, ("OBJECT", "STATE", ">SIZE", ">IN USE BY", "OWNER"), tuple(rows), "the store is empty")
+
+
+def gpus_view(state: ClusterState) -> View:
+    """Return the GPUs: `%gpus`."""
+    rows = []
+    for node in sorted(state.nodes, key=lambda node: node.name):
+        for device in node.devices:
+            foreign = device.foreign_memory_bytes
+            held_by = ", ".join(device.holders) or ("-" if not foreign else "")
+            if foreign:
+                held_by += f"{' + ' if held_by else ''}{format_bytes(foreign)} by processes that are not ours"
+            rows.append(
+                (
+                    f"{node.name}:{device.index}",
+                    device.model,
+                    f"{bar(device.use_percent, 100)} {device.use_percent:.0f} %",
+                    _of(device.memory_used_bytes, device.memory_total_bytes),
+                    f"{device.held:.0%}",
+                    held_by,
+                )
+            )
+    headings = ("GPU", "MODEL", "BUSY", ">MEMORY", ">HELD", "HELD BY")
+    return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", _simulated(state))
+
+
+VIEWS: dict[str, Callable[[ClusterState], View]] = {
+    "cluster": cluster_view,
+    "jobs": jobs_view,
+    "actors": actors_view,
+    "objects": objects_view,
+    "gpus": gpus_view,
+}
