@@ -231,7 +231,14 @@ class ServerCluster:
             if not self._started_here and await self._blocking(self._find) is None:
                 raise ClusterLostError("the cluster has ended")
             assert self._cluster is not None, "a keeper that restarted a daemon has a cluster"
-            await self._connect(self._cluster)
+            try:
+                await self._connect(self._cluster)
+            except (ClusterLostError, TimeoutError) as error:
+                if not self._started_here:
+                    raise
+                # Whether it is dead, and what then, the keeper finds out at one of its next checks.
+                self._hang_up(str(error))
+                self._set_phase("starting", "the scheduler does not answer; it is started again if it has died")
 
     def _fail(self, error: BaseException) -> None:
         """Give the cluster up, say so once, and look for another from now on."""
