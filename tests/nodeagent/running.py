@@ -154,8 +154,14 @@ class RunningAgent:
         defaults = {"ATOLL_NUM_CPUS": "2", "ATOLL_STORE_CAPACITY_BYTES": "256M"}
         with (directory / "logs" / "agent.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(HERE / "run_agent.py"), str(directory / "cluster.json"), str(writer)]
-                + [worker_module],
+                [
+                    sys.executable,
+                    "-P",
+                    str(HERE / "run_agent.py"),
+                    str(directory / "cluster.json"),
+                    str(writer),
+                    worker_module,
+                ],
                 pass_fds=(writer,),
                 stdout=log,
                 stderr=log,

@@ -52,8 +52,8 @@ def begin(message: BeginLease) -> None:
         import random
 
         lines = [f"{name}={value}" for name, value in sorted(os.environ.items())]
-        lines += [f"argv {sys.argv}", f"random {random.random()}", f"cwd {os.getcwd()}", f"path {sys.path}"]
-        lines += [f"fd {entry}" for entry in sorted(os.listdir("/proc/self/fd"))]
+        lines += [f"argv {sys.argv}", f"random {random.random()}", f"cwd {Path.cwd()}", f"path {sys.path}"]
+        lines += [f"fd {entry}" for entry in sorted(Path("/proc/self/fd").iterdir())]
         lines += [f"module {name}" for name in sys.modules if name in {"numpy", "pyarrow", "cloudpickle"}]
         Path(argument).with_suffix(".tmp").write_text("\n".join(lines))
         Path(argument).with_suffix(".tmp").rename(argument)
