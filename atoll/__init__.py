@@ -1,1 +1,106 @@
-"""."""
+"""Atoll: a Jupyter kernel as one island of a ring.
+
+    import atoll
+
+    @atoll.remote(num_gpus=1)
+    def f(x): ...
+
+    ref = f.remote(x)
+    atoll.get(ref)
+
+The names, options and semantics are those of Ray's core API. In a notebook, `%load_ext atoll` adds the magics. What is
+imported here is imported when it is first used, so that `import atoll` costs next to nothing.
+
+The rooms of the package:
+
+    atoll             the API: what one imports
+    atoll.protocol    what processes say to each other
+    atoll.client      a process's session with its cluster
+    atoll.testing     a virtual clock and a simulated network, for tests
+    atoll.scheduler   placement, actors, names (a daemon)
+    atoll.nodeagent   workers, shared memory, devices of one node (a daemon)
+    atoll.widgets     what is drawn
+    atoll.kernel_ext  magics, cells, the Jupyter server extension
+
+Arrows go down only: kernel_ext may use widgets and the API; the daemons may use the API's protocol; the API knows
+neither. `tests/rooms` holds it to that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll import exceptions
+    from atoll.actor import ActorHandle, method
+    from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
+    from atoll.cache import cache
+    from atoll.object_ref import ObjectRef
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ActorHandle": "atoll.actor",
+    "ObjectRef": "atoll.object_ref",
+    "cache": "atoll.cache",
+    "cancel": "atoll.api",
+    "get": "atoll.api",
+    "get_actor": "atoll.api",
+    "init": "atoll.api",
+    "is_initialized": "atoll.api",
+    "kill": "atoll.api",
+    "method": "atoll.actor",
+    "put": "atoll.api",
+    "remote": "atoll.api",
+    "shutdown": "atoll.api",
+    "wait": "atoll.api",
+}
+
+__all__ = [
+    "ActorHandle",
+    "ObjectRef",
+    "cache",
+    "cancel",
+    "exceptions",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    home = _HOMES.get(name)
+    if home is not None:
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+    if name == "exceptions":
+        return importlib.import_module("atoll.exceptions")
+    raise AttributeError(f"module 'atoll' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add the magics to IPython: `%load_ext atoll`."""
+    from importlib import import_module
+
+    import_module("atoll.kernel_ext").load_ipython_extension(shell)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Tell Jupyter where the server extension is."""
+    from importlib import import_module
+
+    return [{"module": "atoll", "app": import_module("atoll.kernel_ext.server_app").AtollExtension}]

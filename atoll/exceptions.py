@@ -92,9 +92,11 @@ class TaskError(AtollError):
 
 def _portable(cause: BaseException | None) -> BaseException | None:
     """Return the exception if it survives pickling, else None; its text is in the traceback anyway."""
+    import cloudpickle
+
     try:
-        pickle.loads(pickle.dumps(cause))
-    except Exception:
+        pickle.loads(cloudpickle.dumps(cause))
+    except Exception:  # a user's exception may do anything when it is pickled
         return None
     return cause
 

@@ -1,0 +1,282 @@
+"""The functions of `import atoll`: Ray's names, arguments and meanings."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, overload
+
+from atoll.actor import ActorClass, ActorHandle, kill, method
+from atoll.client import values
+from atoll.client.connection import failure
+from atoll.client.core.events import CancelRequested
+from atoll.client.session import Introduction, Session, current_session, existing_session, set_current_session
+from atoll.environment import capture_environment
+from atoll.exceptions import ClusterNotFoundError, GetTimeoutError
+from atoll.ids import new_process_id
+from atoll.object_ref import ObjectRef
+from atoll.options import ActorOptions, TaskOptions
+from atoll.protocol.messages import ActorChanged, GetActor, StopCluster
+from atoll.protocol.serialization import serialize
+from atoll.remote_function import RemoteFunction
+
+__all__ = [
+    "cancel",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]
+
+T = TypeVar("T")
+
+
+def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool = True) -> Session:
+    """Connect to this user's cluster, starting one if none runs. Everything else calls it when it must.
+
+    Args:
+        namespace: Where the names of this session's actors live.
+        ignore_reinit_error: Whether a second call is fine.
+        start: Whether to start a cluster if there is none.
+
+    Returns:
+        The session, which shows what it is connected to.
+
+    Raises:
+        RuntimeError: There is a session, and `ignore_reinit_error` is not set.
+        ClusterNotFoundError: No cluster runs, and `start` is not set.
+        ClusterStartError: None could be started; ends with the daemon's log.
+        ClusterError: The cluster that runs cannot be used; says why and what to do.
+    """
+    from atoll.client import launch
+    from atoll.config import settings
+
+    running = existing_session()
+    if running is not None:
+        if not ignore_reinit_error:
+            raise RuntimeError("this process has a session already; call atoll.shutdown() first")
+        return running
+    kind, name = _who_we_are()
+    if start:
+        cluster, started = launch.start_or_attach(linger_s=settings().linger_s, started_by=kind)
+    else:
+        found = launch.find_cluster()
+        if found is None:
+            raise ClusterNotFoundError("no cluster of yours runs on this host; start one with `atoll up`")
+        cluster, started = found, False
+    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace, capture_environment()))
+    session.start()
+    session.ends_cluster = started and kind == "script"
+    session.default_output = _print_output
+    set_current_session(session)
+    atexit.unregister(shutdown)
+    atexit.register(shutdown)
+    return session
+
+
+def _who_we_are() -> tuple[str, str]:
+    """Return whether this is a kernel or a script, and the notebook's or script's name."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    if shell is not None and hasattr(shell, "kernel"):
+        return "kernel", os.path.basename(os.environ.get("JPY_SESSION_NAME", "")) or "notebook"  # noqa: PTH119
+    return "script", os.path.basename(sys.argv[0] if sys.argv else "") or "python"  # noqa: PTH119
+
+
+def _print_output(kind: str, payload: bytes) -> None:
+    """Write what a task prints where this process prints."""
+    stream = {"stdout": sys.stdout, "stderr": sys.stderr}.get(kind)
+    if stream is not None:
+        stream.write(payload.decode(errors="replace"))
+
+
+def shutdown() -> None:
+    """Leave the cluster. What is anonymous and was made here goes; what has a name stays.
+
+    A cluster that a script has started ends with the script, unless somebody else uses it or something has a name.
+    """
+    session = existing_session()
+    if session is None:
+        return
+    set_current_session(None)
+    if session.ends_cluster:
+        session.tell_scheduler(StopCluster(session.next_request(), only_if_unused=True))
+    session.close()
+
+
+def is_initialized() -> bool:
+    """Whether this process has a session."""
+    return existing_session() is not None
+
+
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function a remote function, or a class an actor class.
+
+    As a decorator, bare (`@atoll.remote`) or with options (`@atoll.remote(num_gpus=1)`).
+
+    Raises:
+        TypeError: It is neither a function nor a class.
+        ValueError: There is no such option, or its value makes no sense.
+    """
+    if len(args) == 1 and not options and callable(args[0]):
+        return _make_remote(args[0], {})
+    if args or not options:
+        raise TypeError("use @atoll.remote, or with options by name: @atoll.remote(num_gpus=1)")
+    return lambda target: _make_remote(target, options)
+
+
+def _make_remote(target: Callable[..., Any], options: dict[str, Any]) -> RemoteFunction[..., Any] | ActorClass:
+    if isinstance(target, type):
+        return ActorClass(target, ActorOptions().updated(options))
+    if callable(target):
+        return RemoteFunction(target, TaskOptions().updated(options))
+    raise TypeError(f"@atoll.remote is for functions and classes, not for {type(target).__name__}")
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+
+
+def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | None = None) -> Any:
+    """Wait for values and return them. Large arrays in them are read-only views of shared memory.
+
+    Args:
+        refs: One ref, or a list of them.
+        timeout: In seconds; None waits for ever.
+
+    Returns:
+        The value, or the list of values in the refs' order.
+
+    Raises:
+        GetTimeoutError: A value was not there in time; its task goes on.
+        TaskError: A task raised; also an instance of the user's own exception.
+        TypeError: Something is no ref.
+    """
+    if type(refs) is ObjectRef:
+        session = refs._session
+        object_id = refs._id
+        if not session.ready(object_id):
+            _wait_all(session, [object_id], timeout)
+        return values.load(session, object_id)
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+    object_ids = [_id_of(ref) for ref in refs]
+    if not object_ids:
+        return []
+    session = refs[0]._session
+    _wait_all(session, object_ids, timeout)
+    return [values.load(session, object_id) for object_id in object_ids]
+
+
+def _id_of(ref: Any) -> bytes:
+    if type(ref) is not ObjectRef:
+        raise TypeError(f"a list of ObjectRefs is expected, and there is a {type(ref).__name__} in it")
+    return ref._id
+
+
+def _wait_all(session: Session, object_ids: list[bytes], timeout_s: float | None) -> None:
+    if timeout_s is not None and timeout_s < 0:
+        raise ValueError(f"timeout={timeout_s}: give seconds from 0, or None")
+    with session.blocking():
+        done = session.wait_for(object_ids, len(object_ids), timeout_s)
+    if not done:
+        missing = sum(not session.ready(object_id) for object_id in object_ids)
+        raise GetTimeoutError(f"{missing} of {len(object_ids)} values were not there within {timeout_s:g} s")
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Make a value an object of the cluster: large buffers are copied, once, into shared memory.
+
+    Raises:
+        TypeError: It is a ref already.
+        SerializationError: It does not pickle.
+        ObjectStoreFullError: There is no room for it.
+    """
+    if type(value) is ObjectRef:
+        raise TypeError("put of an ObjectRef: it is an object already; to put a ref into the store, put a list of it")
+    return current_session().put_serialized(value, serialize(value))
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until some values are there.
+
+    Args:
+        refs: Distinct refs.
+        num_returns: How many to wait for.
+        timeout: In seconds; None waits for ever.
+        fetch_local: Ray's; values are on this node always.
+
+    Returns:
+        At most `num_returns` refs that are ready (or have failed), and the others, each in the order of `refs`.
+
+    Raises:
+        ValueError: There are duplicates, or fewer refs than `num_returns`.
+        TypeError: `refs` is no list of refs.
+    """
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+    object_ids = [_id_of(ref) for ref in refs]
+    if not object_ids:
+        return [], []
+    if len(set(object_ids)) != len(object_ids):
+        raise ValueError("wait needs distinct refs: there are duplicates")
+    if not 0 < num_returns <= len(object_ids):
+        raise ValueError(f"num_returns={num_returns}: give a whole number from 1 to the {len(object_ids)} refs")
+    session = refs[0]._session
+    with session.blocking():
+        session.wait_for(object_ids, num_returns, timeout)
+    ready: list[ObjectRef[T]] = []
+    rest: list[ObjectRef[T]] = []
+    for ref in refs:
+        (ready if len(ready) < num_returns and session.ready(ref._id) else rest).append(ref)
+    return ready, rest
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task that computes a value: one that runs gets KeyboardInterrupt, one that waits never begins.
+
+    Args:
+        ref: The value; `get` raises `TaskCancelledError` from then on, unless it was there already.
+        force: End the worker process instead of interrupting it.
+        recursive: Ray's. Tasks that the task has submitted end when it does not wait for them any more.
+
+    Raises:
+        TypeError: It is no ref.
+    """
+    if type(ref) is not ObjectRef:
+        raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}; an actor is ended by atoll.kill")
+    ref._session.handle(CancelRequested(ref._id, force))
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """Return the handle of a named actor.
+
+    Raises:
+        ValueError: No living actor has the name.
+    """
+    session = current_session()
+    if not name:
+        raise ValueError("get_actor needs a name")
+    request = GetActor(session.next_request(), name, session.introduction.namespace if namespace is None else namespace)
+    answer = session.ask_scheduler(request)
+    error = failure(answer)
+    if error is not None:
+        raise ValueError(str(error))
+    assert isinstance(answer, ActorChanged)
+    return ActorHandle(answer.actor_id, answer.class_name, answer.methods, 0, session)

@@ -1,0 +1,160 @@
+"""`atoll.cache`: values with names, which belong to the cluster and outlive the kernel that made them.
+
+atoll.cache["flights"] = table
+table = atoll.cache["flights"]                          # any kernel, zero-copy
+table = atoll.cache.get_or_compute("flights", load)     # computed once, whoever asks, however many at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from atoll.client import values
+from atoll.client.connection import failure
+from atoll.client.session import Session, current_session
+from atoll.exceptions import SerializationError
+from atoll.object_ref import ObjectRef
+from atoll.protocol.messages import (
+    AbandonName,
+    ClaimName,
+    DropName,
+    ListNames,
+    NameClaimed,
+    NameInfo,
+    NameList,
+    ObjectLocation,
+    PublishName,
+)
+from atoll.protocol.serialization import serialize
+
+T = TypeVar("T")
+
+
+class Cache:
+    """The names of this user's cluster, as a mapping. Keys are strings, values are whatever pickles."""
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._claim(current_session(), name, compute=False).location
+        if found is None:
+            raise KeyError(name)
+        return self._value(found)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._publish(current_session(), name, value)
+
+    def __delitem__(self, name: str) -> None:
+        session = current_session()
+        answer = session.ask_scheduler(DropName(session.next_request(), _checked(name)))
+        if failure(answer) is not None:
+            raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(info.name == name and info.state == "ready" for info in self.entries())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([info.name for info in self.entries() if info.state == "ready"])
+
+    def __len__(self) -> int:
+        return sum(1 for _name in self)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a name, or `default`."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def get_or_compute(self, name: str, compute: Callable[[], T]) -> T:
+        """Return the value of a name; if there is none, compute it here and give it the name.
+
+        Of several kernels that ask at once one computes, and the others wait for its value. If it fails or dies,
+        the next one computes.
+
+        Args:
+            name: The name.
+            compute: A function without arguments.
+
+        Raises:
+            Exception: Whatever `compute` raises; the name stays free.
+            ObjectStoreFullError: There is no room for the value.
+        """
+        session = current_session()
+        claimed = self._claim(session, name, compute=True)
+        if claimed.location is not None:
+            found: T = self._value(claimed.location)
+            return found
+        try:
+            value = compute()
+            self._publish(session, name, value)
+        except BaseException:
+            session.tell_scheduler(AbandonName(name))
+            raise
+        return value
+
+    def ref(self, name: str) -> ObjectRef[Any]:
+        """Return a ref to the value of a name, to pass it on without loading it here.
+
+        Raises:
+            KeyError: There is no such name.
+        """
+        session = current_session()
+        found = self._claim(session, name, compute=False).location
+        if found is None:
+            raise KeyError(name)
+        return session.refer_to(found)
+
+    def entries(self) -> list[NameInfo]:
+        """Return what there is: names with state, size in bytes and time of making."""
+        session = current_session()
+        answer = session.ask_scheduler(ListNames(session.next_request()))
+        error = failure(answer)
+        if error is not None:
+            raise error
+        assert isinstance(answer, NameList)
+        return answer.names
+
+    def _claim(self, session: Session, name: str, *, compute: bool) -> NameClaimed:
+        request = ClaimName(session.next_request(), _checked(name), compute)
+        with session.blocking():
+            answer = session.ask_scheduler(request, timeout_s=None)
+        error = failure(answer)
+        if error is not None:
+            raise error
+        assert isinstance(answer, NameClaimed)
+        return answer
+
+    def _value(self, location: ObjectLocation) -> Any:
+        ref = current_session().refer_to(location)
+        return values.load(ref._session, ref.binary())
+
+    def _publish(self, session: Session, name: str, value: Any) -> None:
+        _checked(name)
+        serialized = serialize(value)
+        if serialized.contained:
+            raise SerializationError(
+                f"the value for {name!r} contains an ObjectRef, whose object would go with this kernel; "
+                "get the value first, or give it a name of its own"
+            )
+        ref = session.put_serialized(value, serialized)
+        with session.lock:
+            location = session.core.objects.location(ref.binary())
+        answer = session.ask_scheduler(PublishName(session.next_request(), name, location))
+        error = failure(answer)
+        if error is not None:
+            raise error
+
+    def __repr__(self) -> str:
+        from atoll.resources import format_bytes
+
+        lines = [f"  {info.name!r}: {format_bytes(info.size_bytes)}, {info.state}" for info in self.entries()]
+        return "\n".join([f"atoll.cache with {len(lines)} names", *lines])
+
+
+def _checked(name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a name in the cache is a non-empty string, not {name!r}")
+    return name
+
+
+cache = Cache()

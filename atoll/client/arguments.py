@@ -1,0 +1,145 @@
+"""The arguments of a task or call, as they travel.
+
+Top-level `ObjectRef`s become placeholders: the task waits for their values and gets the values. Refs inside of
+containers stay refs. Large arguments are put into the store, so that no message carries them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atoll.object_ref import ObjectRef
+from atoll.protocol.channel_messages import INLINE_BYTES
+from atoll.protocol.serialization import IN_BAND_BYTES, deserialize, pack_inline, serialize
+
+if TYPE_CHECKING:
+    from atoll.client.session import Session
+
+
+class Placeholder:
+    """Stands in a pickle for the value of a dependency.
+
+    Args:
+        index: Which one.
+    """
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Placeholder, (self.index,)
+
+
+class Arguments(NamedTuple):
+    """Arguments ready to travel.
+
+    Attributes:
+        data: Pickled `(args, kwargs)`; empty for none.
+        dependencies: Ids of the objects whose values take the placeholders' places; None for none.
+        keepalive: The refs among and inside the arguments.
+    """
+
+    data: bytes
+    dependencies: list[bytes] | None
+    keepalive: Any
+
+
+_NONE = Arguments(b"", None, None)
+
+
+def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """Make arguments ready to travel.
+
+    Raises:
+        SerializationError: One does not pickle.
+        ObjectStoreFullError: One is large, and the store has no room.
+    """
+    if not args and not kwargs:
+        return _NONE
+    refs: list[ObjectRef[Any]] = []
+    if any(type(value) is ObjectRef for value in args) or (
+        kwargs and any(type(value) is ObjectRef for value in kwargs.values())
+    ):
+        args = tuple(_replace(value, refs) for value in args)
+        kwargs = {name: _replace(value, refs) for name, value in kwargs.items()}
+    serialized = serialize((args, kwargs))
+    if serialized.buffers or len(serialized.data) > INLINE_BYTES:
+        if serialized.total_bytes > INLINE_BYTES:
+            args = tuple(_put_large(session, value, refs) for value in args)
+            kwargs = {name: _put_large(session, value, refs) for name, value in kwargs.items()}
+            serialized = serialize((args, kwargs))
+        data = pack_inline(serialized, (args, kwargs))
+    else:
+        data = serialized.data
+    if not refs and not serialized.contained:
+        return Arguments(data, None, None)
+    return Arguments(data, [ref._id for ref in refs] or None, (refs, serialized.contained))
+
+
+def _replace(value: Any, refs: list[ObjectRef[Any]]) -> Any:
+    if type(value) is not ObjectRef:
+        return value
+    refs.append(value)
+    return Placeholder(len(refs) - 1)
+
+
+def _put_large(session: Session, value: Any, refs: list[ObjectRef[Any]]) -> Any:
+    if type(value) is Placeholder:
+        return value
+    serialized = serialize(value)
+    if serialized.total_bytes < IN_BAND_BYTES:
+        return value
+    return _replace(session.put_serialized(value, serialized), refs)
+
+
+def unpack(data: bytes, values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return `(args, kwargs)` with the dependencies' values in the placeholders' places."""
+    if not data:
+        return (), {}
+    args, kwargs = deserialize(data)
+    if values:
+        args = tuple(values[value.index] if type(value) is Placeholder else value for value in args)
+        kwargs = {name: values[v.index] if type(v) is Placeholder else v for name, v in kwargs.items()}
+    return args, kwargs
+
+
+class Signature:
+    """Checks arguments at `.remote()`, so that a wrong call fails where it is made.
+
+    Args:
+        function: Whose signature.
+        skip_first: For a method called by name: `self` is not given.
+    """
+
+    __slots__ = ("_function", "_maximum", "_minimum", "_signature")
+
+    def __init__(self, function: Callable[..., Any], *, skip_first: bool = False) -> None:
+        self._function = function
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin that does not say
+            self._signature: inspect.Signature | None = None
+            self._minimum, self._maximum = 0, 1 << 30
+            return
+        parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+        self._signature = signature.replace(parameters=parameters)
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required_by_name = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self._minimum = sum(p.default is p.empty for p in positional) if not required_by_name else 1 << 30
+        self._maximum = 1 << 30 if variadic else len(positional)
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError, in Python's words, if the function cannot be called so."""
+        if not kwargs and self._minimum <= len(args) <= self._maximum:
+            return
+        if self._signature is not None:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                name = getattr(self._function, "__name__", repr(self._function))
+                raise TypeError(f"{name}() {error}") from None

@@ -1,0 +1,217 @@
+"""A non-blocking connection of the client's: to a worker, another owner, the scheduler or the node agent.
+
+Bytes in, bodies out; bodies in, bytes out; and the handshake at the beginning, on either side of it. It never blocks:
+two processes may connect to each other at the same moment. What the socket does not take at once is kept and sent
+when the reactor says that there is room.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from atoll.exceptions import AtollError, ProtocolError
+from atoll.protocol.channel_messages import decode_batch, encode_batch
+from atoll.protocol.framing import MAXIMUM_UNPROVED_BYTES, FrameDecoder, frame
+from atoll.protocol.handshake import ClientHandshake, ServerHandshake, refusal
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import decode, encode
+
+_READ_BYTES = 1024 * 1024
+_ANCILLARY_BYTES = socket.CMSG_SPACE(32 * array.array("i").itemsize)
+
+FLUSH_AFTER_S = 0.0001
+"""Messages may wait so long for others to travel with, while more are being made."""
+
+FLUSH_COUNT = 64
+"""So many messages travel at once at the latest."""
+
+
+class Channel:
+    """One connection.
+
+    Args:
+        peer: Its number.
+        connected: A non-blocking socket, connected or connecting.
+        handshake: The proof that is still to be made; None on a connection that is proved.
+        control: Whether it carries control messages (one a frame, perhaps with descriptors) or batches.
+
+    Attributes:
+        process_id: Of the other side, when it has proved the key.
+        batch: Channel messages that are not sent yet.
+        opened_at: When it was made, on the monotonic clock, in seconds.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_handshake",
+        "_out",
+        "batch",
+        "control",
+        "descriptors",
+        "flushed_at",
+        "opened_at",
+        "peer",
+        "process_id",
+        "socket",
+    )
+
+    def __init__(
+        self,
+        peer: Peer,
+        connected: socket.socket,
+        handshake: ClientHandshake | ServerHandshake | None,
+        *,
+        control: bool = False,
+    ) -> None:
+        self.peer = peer
+        self.socket = connected
+        self.control = control
+        self.process_id = b""
+        self.batch: list[Any] = []
+        self.descriptors: deque[int] = deque()
+        self.flushed_at = 0.0
+        self.opened_at = time.monotonic()
+        self._handshake = handshake
+        self._decoder = FrameDecoder() if handshake is None else FrameDecoder(MAXIMUM_UNPROVED_BYTES)
+        self._out: deque[memoryview] = deque()
+        if isinstance(handshake, ClientHandshake):
+            self._write(frame(handshake.first_body()))
+
+    @property
+    def proved(self) -> bool:
+        """Whether both sides believe each other."""
+        return self._handshake is None
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for room in the socket."""
+        return bool(self._out)
+
+    # --------------------------------------------------------------------------------------------- reading
+
+    def read(self) -> list[bytes] | None:
+        """Read once.
+
+        Returns:
+            Whole bodies, perhaps none; None when the other side has closed.
+
+        Raises:
+            AtollError: The handshake failed or the stream is no stream of frames. Close the channel.
+        """
+        try:
+            data = self._receive()
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        bodies = self._decoder.take(data)
+        if self._handshake is None:
+            return bodies
+        return self._shake(bodies)
+
+    def _receive(self) -> bytes:
+        if not self.control:
+            return self.socket.recv(_READ_BYTES)
+        data, ancillary, _flags, _address = self.socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                self.descriptors.extend(numbers)
+        return data
+
+    def _shake(self, bodies: list[bytes]) -> list[bytes]:
+        handshake = self._handshake
+        assert handshake is not None
+        for index, body in enumerate(bodies):
+            try:
+                answer = handshake.receive(body)
+            except AtollError as error:
+                if isinstance(handshake, ServerHandshake):
+                    self._write(frame(refusal(error)))
+                raise
+            if answer is not None:
+                self._write(frame(answer))
+            if handshake.finished:
+                assert handshake.peer is not None
+                self.process_id = handshake.peer.process_id
+                self._handshake = None
+                self._decoder.maximum_bytes = FrameDecoder().maximum_bytes
+                return bodies[index + 1 :]
+        return []
+
+    def messages(self, body: bytes) -> Any:
+        """Decode a body: a control message, or a list of channel messages.
+
+        Raises:
+            msgspec.DecodeError: It is neither.
+        """
+        return decode(body) if self.control else decode_batch(body)
+
+    def take_descriptor(self) -> int:
+        """Return the oldest descriptor that came; the caller closes it.
+
+        Raises:
+            ProtocolError: None came.
+        """
+        if not self.descriptors:
+            raise ProtocolError("a message announced a descriptor and none came with it")
+        return self.descriptors.popleft()
+
+    # --------------------------------------------------------------------------------------------- writing
+
+    def send_control(self, message: Any) -> None:
+        """Send a control message now, or as soon as the socket takes it."""
+        self._write(frame(encode(message)))
+
+    def flush(self, now: float) -> None:
+        """Send the batch now, or as soon as the socket takes it."""
+        batch = self.batch
+        if batch:
+            self.flushed_at = now
+            self.batch = []
+            self._write(frame(encode_batch(batch)))
+
+    def _write(self, data: bytes) -> None:
+        if self._out:
+            self._out.append(memoryview(data))
+            return
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reader will see that the connection is gone
+        if sent < len(data):
+            self._out.append(memoryview(data)[sent:])
+
+    def write_ready(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        while self._out:
+            view = self._out[0]
+            try:
+                sent = self.socket.send(view)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._out.clear()
+                return
+            if sent < len(view):
+                self._out[0] = view[sent:]
+            else:
+                self._out.popleft()
+
+    def close(self) -> None:
+        """Close the socket and the descriptors that nobody took."""
+        self.socket.close()
+        while self.descriptors:
+            with contextlib.suppress(OSError):
+                os.close(self.descriptors.popleft())

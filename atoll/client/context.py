@@ -1,0 +1,59 @@
+"""What code that runs in a task can ask about the task, and tell whoever submitted it.
+
+In a process that is no worker there is no task, and nothing is emitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+Emitter = Callable[[str, bytes], None]
+
+
+class TaskContext(NamedTuple):
+    """The task that runs.
+
+    Attributes:
+        name: Function, method or cell.
+        task_id: Its id.
+        job: The job that it belongs to.
+        worker_id: The process that it runs in.
+        gpu_ids: Numbers of the GPUs that it may use.
+    """
+
+    name: str
+    task_id: bytes
+    job: bytes
+    worker_id: bytes
+    gpu_ids: list[int]
+
+
+_emitter: Emitter | None = None
+
+
+def _no_task() -> TaskContext | None:
+    return None
+
+
+_current: Callable[[], TaskContext | None] = _no_task
+
+
+def install(emitter: Emitter, current: Callable[[], TaskContext | None]) -> None:
+    """Set what emits and what knows the task; a worker does, once."""
+    global _emitter, _current
+    _emitter, _current = emitter, current
+
+
+def emit_output(kind: str, payload: bytes) -> None:
+    """Send a piece of output to whoever submitted the task that runs in this thread, after all sent before.
+
+    Outside of a task, nothing happens.
+    """
+    if _emitter is not None:
+        _emitter(kind, payload)
+
+
+def current_task() -> TaskContext | None:
+    """Return the task that runs in this thread, or None."""
+    return _current()

@@ -1,0 +1,266 @@
+"""Calls to actors: in order for each caller, directly to the actor's process, over its restarts.
+
+The client follows every actor that it has called (`WatchActor`). While the actor is pending or restarting, calls
+queue here; when it is alive they go down its channel in the order in which they were made. A call whose arguments
+are not there yet holds back those behind it: the order is a promise.
+
+When the process dies, calls that were pushed may have run. They fail, or, with `max_task_retries`, are made again
+before those that came later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from atoll.client.core.links import Link, Links, Outbox
+from atoll.client.core.records import TaskRecord
+from atoll.client.core.settlement import Settlement, error_payload
+from atoll.protocol.channel_messages import CancelTask
+from atoll.protocol.machine import Instant
+from atoll.protocol.messages import ActorChanged, Failed, WatchActor
+
+NEWS_WITHIN_S = 5.0
+"""How long calls on a lost channel wait for the scheduler to say what became of the actor."""
+
+
+class ActorView:
+    """What this client knows of an actor.
+
+    Attributes:
+        actor_id: Its id.
+        state: As in `ActorChanged`, or `unknown` before the first news.
+        incarnation: The process that the channel belongs to.
+        worker_id: The process.
+        queue: Calls that were not pushed, in order.
+        link: The channel, while it stands.
+        stranded: Calls that were on a channel that is gone, until it is known what became of the actor.
+        cause: Why it is dead, and its constructor's pickled exception if that is why.
+    """
+
+    __slots__ = (
+        "actor_id",
+        "address",
+        "cause",
+        "error",
+        "incarnation",
+        "link",
+        "lost_at",
+        "queue",
+        "state",
+        "stranded",
+        "worker_id",
+    )
+
+    def __init__(self, actor_id: bytes) -> None:
+        self.actor_id = actor_id
+        self.state = "unknown"
+        self.incarnation = -1
+        self.worker_id = b""
+        self.address = ""
+        self.queue: deque[TaskRecord] = deque()
+        self.link: Link | None = None
+        self.stranded: list[TaskRecord] = []
+        self.lost_at: Instant | None = None
+        self.cause = ""
+        self.error = b""
+
+
+class ActorCalls:
+    """All actors that a client calls.
+
+    Args:
+        outbox: Where actions go.
+        links: The channels to workers.
+        settlement: Where calls end.
+    """
+
+    def __init__(self, outbox: Outbox, links: Links, settlement: Settlement) -> None:
+        self._outbox = outbox
+        self._links = links
+        self._settlement = settlement
+        self.views: dict[bytes, ActorView] = {}
+        self._by_worker: dict[bytes, ActorView] = {}
+        self._creations: dict[int, ActorView] = {}
+        self.deadline: Instant | None = None
+
+    def follow(self, actor_id: bytes) -> ActorView:
+        """Return what is known of an actor, and have the scheduler tell its state from now on."""
+        view = self.views.get(actor_id)
+        if view is None:
+            view = self.views[actor_id] = ActorView(actor_id)
+            self._watch(view)
+        return view
+
+    def follow_new(self, actor_id: bytes, request: int) -> None:
+        """Begin to follow an actor that is being created by a request: its creator is told of it without asking."""
+        self._creations[request] = self.views[actor_id] = ActorView(actor_id)
+
+    def creation_failed(self, failure: Failed) -> None:
+        """Note that an actor was refused."""
+        view = self._creations.pop(failure.request, None)
+        if view is not None:
+            view.state = "dead"
+            view.error = error_payload(failure.kind, failure.text)
+            self._died(view)
+
+    def _watch(self, view: ActorView) -> None:
+        self._outbox.tell_scheduler(WatchActor(self._outbox.next_request(), view.actor_id))
+
+    def relink(self) -> None:
+        """Follow all living actors anew, at a scheduler that may have been restarted."""
+        for view in self.views.values():
+            if view.state != "dead":
+                self._watch(view)
+
+    def call(self, record: TaskRecord) -> None:
+        """Take a new call."""
+        view = self.follow(record.actor_id)
+        if record.dependencies and self._settlement.wait_for_dependencies(record) and record.unresolved <= 0:
+            return  # a dependency has failed, and the call with it
+        if view.state == "dead":
+            self._fail(view, record)
+            return
+        view.queue.append(record)
+        self.flush(view)
+
+    def flush(self, view: ActorView) -> None:
+        """Push queued calls, in order, as far as their dependencies are there."""
+        link = view.link
+        if link is None:
+            return
+        queue = view.queue
+        while queue and queue[0].unresolved <= 0:
+            record = queue.popleft()
+            if record.unresolved == 0:  # below zero: it has ended already
+                self._links.push(link, record)
+
+    # ------------------------------------------------------------------------------------------------ news
+
+    def changed(self, news: ActorChanged) -> None:
+        """Take the scheduler's news of an actor."""
+        self._creations.pop(news.request, None)
+        view = self.views.get(news.actor_id)
+        if view is None:
+            view = self.views[news.actor_id] = ActorView(news.actor_id)
+        if news.incarnation < view.incarnation or view.state == "dead":
+            return
+        restarted = news.incarnation > view.incarnation and view.incarnation >= 0
+        view.state = news.state
+        view.incarnation = news.incarnation
+        if news.state == "dead":
+            view.cause, view.error = news.cause, news.error
+            self._died(view)
+        elif news.state == "alive":
+            self._came_alive(view, news)
+        if (news.state == "restarting" or restarted) and view.link is None:
+            self._settle_stranded(view)
+
+    def _came_alive(self, view: ActorView, news: ActorChanged) -> None:
+        if view.worker_id != news.worker_id:
+            self._by_worker.pop(view.worker_id, None)
+            view.worker_id = news.worker_id
+            view.address = news.address
+            self._by_worker[news.worker_id] = view
+        if view.link is None:
+            link = self._links.want(news.worker_id, news.address)
+            if link is not None:
+                self.channel_opened(link)
+
+    def _died(self, view: ActorView) -> None:
+        view.lost_at = None
+        stranded, view.stranded = view.stranded, []
+        queued, view.queue = list(view.queue), deque()
+        if view.link is None:
+            for record in [*stranded, *queued]:
+                self._fail(view, record)
+        else:  # its last answers may still be in the channel: what is on it fails when the channel goes
+            for record in queued:
+                self._fail(view, record)
+
+    def _fail(self, view: ActorView, record: TaskRecord) -> None:
+        if record.unresolved < 0:
+            return
+        record.unresolved = -1
+        if view.error:
+            self._settlement.failed(record, view.error)
+        else:
+            self._settlement.failed_with(record, "ActorDiedError", f"{record.name}: {view.cause}")
+
+    # -------------------------------------------------------------------------------------------- channels
+
+    def channel_opened(self, link: Link) -> None:
+        """Push what waits for the actor at the other end."""
+        view = self._by_worker.get(link.process_id)
+        if view is not None and view.link is None and view.state == "alive":
+            view.link = link
+            self.flush(view)
+
+    def channel_lost(self, link: Link, now: Instant) -> None:
+        """The actor's process or its channel is gone: keep what was on it until it is known which."""
+        view = self._by_worker.get(link.process_id)
+        if view is None or view.link is not link:
+            return
+        view.link = None
+        view.stranded.extend(record for record in link.outstanding.values() if record.actor_id)
+        if view.state == "dead":
+            self._died(view)
+        elif view.state == "restarting":
+            self._settle_stranded(view)
+        else:
+            view.lost_at = now
+            self.deadline = Instant(now + NEWS_WITHIN_S)
+
+    def connect_failed(self, process_id: bytes, now: Instant) -> None:
+        """The actor's process does not answer: news of it will come."""
+        view = self._by_worker.get(process_id)
+        if view is not None and view.state == "alive":
+            view.lost_at = now
+            self.deadline = Instant(now + NEWS_WITHIN_S)
+
+    def _settle_stranded(self, view: ActorView) -> None:
+        """The actor comes back as a new process: retry or fail the calls that the old one had."""
+        view.lost_at = None
+        stranded, view.stranded = view.stranded, []
+        again = []
+        for record in stranded:
+            if record.retries_left and not record.cancelled:
+                if record.retries_left > 0:
+                    record.retries_left -= 1
+                record.attempt += 1
+                record.peer = None
+                again.append(record)
+            else:
+                text = f"{record.name}: the actor's process died during the call; it is being restarted"
+                self._settlement.failed_with(record, "ActorUnavailableError", text)
+        view.queue.extendleft(reversed(again))
+
+    def deadline_reached(self, now: Instant) -> None:
+        """Give up on channels that were lost without news."""
+        self.deadline = None
+        for view in self.views.values():
+            if view.lost_at is None:
+                continue
+            until = Instant(view.lost_at + NEWS_WITHIN_S)
+            if until > now:
+                self.deadline = until if self.deadline is None else min(self.deadline, until)
+                continue
+            view.lost_at = None
+            stranded, view.stranded = view.stranded, []
+            for record in stranded:
+                text = f"{record.name}: the connection to the actor was lost; the call may have run"
+                self._settlement.failed_with(record, "ActorUnavailableError", text)
+
+    # ------------------------------------------------------------------------------------------ cancelling
+
+    def cancel(self, record: TaskRecord, force: bool) -> None:
+        """Cancel a call wherever it is. An actor is never killed for it, so `force` has no effect."""
+        record.cancelled = True
+        if record.peer is not None:
+            self._outbox.send(record.peer, CancelTask(record.sequence, False))
+            return
+        view = self.views[record.actor_id]
+        if record in view.queue:
+            view.queue.remove(record)
+        record.unresolved = -1
+        self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled before it began")
+        self.flush(view)

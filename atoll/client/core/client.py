@@ -1,0 +1,330 @@
+"""The client's core, composed: one `handle` for everything that happens to a process that submits tasks.
+
+Channel messages come in batches, as they travel: `Received.message` is the list of one frame for direct channels, and
+a single message for the scheduler's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from atoll.client.core.actor_calls import ActorCalls
+from atoll.client.core.events import (
+    AgentLinked,
+    CancelRequested,
+    ConnectFailed,
+    FinishCall,
+    FunctionDefined,
+    HoldRequested,
+    MethodCalled,
+    ObjectPut,
+    ObjectWanted,
+    RefsReleased,
+    SchedulerLinked,
+    ShowOutput,
+    TaskSubmitted,
+)
+from atoll.client.core.links import Link, Links, Outbox
+from atoll.client.core.objects import ObjectTable
+from atoll.client.core.ownership import Ownership
+from atoll.client.core.records import PENDING, TaskRecord
+from atoll.client.core.settlement import Settlement
+from atoll.client.core.tasks import Tasks
+from atoll.ids import ProcessId, return_id
+from atoll.protocol.channel_messages import (
+    AddHold,
+    DropHolds,
+    FetchObject,
+    HoldAdded,
+    ObjectValue,
+    TaskOutput,
+    TaskRaised,
+    TaskReturned,
+    TasksTakenBack,
+    TaskStored,
+)
+from atoll.protocol.machine import (
+    Action,
+    DeadlineReached,
+    Event,
+    Instant,
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Story,
+)
+from atoll.protocol.messages import ActorChanged, DemandRefused, Failed, LeaseGranted, LeaseLost, LeaseRecalled
+
+
+class ClientStatistics(NamedTuple):
+    """How much of everything a client has."""
+
+    ready: int
+    outstanding: int
+    leases: int
+    objects: int
+    actors: int
+    channels: int
+
+
+class ClientCore:
+    """All decisions of a process that submits tasks.
+
+    Args:
+        process_id: Of this process: the owner of what it submits and puts.
+    """
+
+    def __init__(self, process_id: ProcessId) -> None:
+        self.process_id = process_id
+        self.outbox = Outbox()
+        self.objects = ObjectTable(process_id)
+        self.links = Links(self.outbox, self.objects)
+        self._settlement = Settlement(self.objects, self.outbox)
+        self.tasks = Tasks(self.outbox, self.links, self._settlement)
+        self.actors = ActorCalls(self.outbox, self.links, self._settlement)
+        self._ownership = Ownership(self.outbox, self.links, self.objects, self._settlement)
+        self._settlement.resume = self._resume
+        self._now = Instant(0.0)
+        self._story = Story()
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            TaskSubmitted: self._task_submitted,
+            MethodCalled: self._method_called,
+            Received: self._received,
+            RefsReleased: self._refs_released,
+            ObjectWanted: self._object_wanted,
+            ObjectPut: self._object_put,
+            FunctionDefined: self._function_defined,
+            HoldRequested: self._hold_requested,
+            CancelRequested: self._cancel_requested,
+            PeerConnected: self._peer_connected,
+            PeerLost: self._peer_lost,
+            ConnectFailed: self._connect_failed,
+            SchedulerLinked: self._scheduler_linked,
+            AgentLinked: self._agent_linked,
+            DeadlineReached: self._deadline_reached,
+        }
+
+    def handle(self, event: Event, now: Instant) -> list[Action]:
+        """Take one event and return what is to be done about it, in order."""
+        self._now = now
+        self._handlers[type(event)](event)
+        if self.objects.forgotten_stored or self.objects.forgotten_borrowed:
+            self._ownership.let_go()
+        return self.outbox.take()
+
+    def next_deadline(self) -> Instant | None:
+        """Return when `DeadlineReached` is wanted."""
+        tasks, actors = self.tasks.deadline, self.actors.deadline
+        if tasks is None or actors is None:
+            return tasks if actors is None else actors
+        return min(tasks, actors)
+
+    # ------------------------------------------------------------------------------------ the process's own
+
+    def _task_submitted(self, event: TaskSubmitted) -> None:
+        record = event.record
+        self._expect(record)
+        self.tasks.submit(record, self._now)
+
+    def _method_called(self, event: MethodCalled) -> None:
+        self._expect(event.record)
+        self.actors.call(event.record)
+
+    def _expect(self, record: TaskRecord) -> None:
+        for index in range(record.returns):
+            self.objects.expect(return_id(record.task_id, index), record)
+
+    def _resume(self, record: TaskRecord) -> None:
+        if record.actor_id:
+            self.actors.flush(self.actors.views[record.actor_id])
+        else:
+            self.tasks.ready(record, self._now)
+
+    def _function_defined(self, event: FunctionDefined) -> None:
+        self.links.define(event.digest, event.name, event.payload)
+
+    def _object_put(self, event: ObjectPut) -> None:
+        self.objects.refer(event.object_id)
+        self.objects.resolve(event.object_id, event.location, event.contained)
+
+    def _object_wanted(self, event: ObjectWanted) -> None:
+        entry = self.objects.entries[event.object_id]
+        if entry.state == PENDING:
+            entry.watched = True
+            if entry.producer is None and not self.objects.owns(event.object_id):
+                self._ownership.fetch(event.object_id)
+
+    def _refs_released(self, event: RefsReleased) -> None:
+        for object_id in event.object_ids:
+            self.objects.release(object_id)
+
+    def _hold_requested(self, event: HoldRequested) -> None:
+        self._ownership.hold(event.object_id, event.holder)
+
+    def _cancel_requested(self, event: CancelRequested) -> None:
+        entry = self.objects.entries.get(event.object_id)
+        record = entry.producer if entry is not None else None
+        if record is None:
+            return
+        if record.actor_id:
+            self.actors.cancel(record, event.force)
+        else:
+            self.tasks.cancel(record, event.force)
+
+    # ------------------------------------------------------------------------------------------- messages
+
+    def _received(self, event: Received) -> None:
+        message = event.message
+        if type(message) is list:
+            link = self.links.by_peer.get(event.peer)
+            if link is not None:
+                self._batch(link, message)
+            return
+        if event.peer == self.outbox.scheduler:
+            self._from_scheduler(event.peer, message)
+        else:
+            self.outbox.actions.append(FinishCall(event.peer, message))
+
+    def _batch(self, link: Link, messages: list[Any]) -> None:
+        answered = False
+        for message in messages:
+            kind = type(message)
+            if kind is TaskReturned:
+                record = link.outstanding.pop(message.sequence, None)
+                if record is not None:
+                    answered = True
+                    self._settlement.returned(record, message.value)
+                    if not record.actor_id:
+                        self.tasks.answered(link, message.sequence, message.microseconds, self._now)
+            elif kind is TaskStored or kind is TaskRaised:
+                answered = self._other_answer(link, message) or answered
+            elif kind is TaskOutput:
+                record = link.outstanding.get(message.sequence)
+                if record is not None:
+                    self.outbox.actions.append(ShowOutput(record, message.kind, message.payload))
+            elif kind is TasksTakenBack:
+                self._taken_back(link, message)
+            else:
+                self._about_objects(link, message)
+        if answered:
+            self.tasks.after_answers(link, self._now)
+
+    def _other_answer(self, link: Link, message: Any) -> bool:
+        record = link.outstanding.pop(message.sequence, None)
+        if record is None:
+            return False
+        if not record.actor_id:
+            self.tasks.answered(link, message.sequence, message.microseconds, self._now)
+        if type(message) is TaskStored:
+            self._settlement.stored(record, message)
+        elif record.actor_id or not (message.retry and record.retry_exceptions and self.tasks.retry(record, self._now)):
+            self._settlement.failed(record, message.error)
+        return True
+
+    def _taken_back(self, link: Link, message: TasksTakenBack) -> None:
+        self.tasks.taken_back(link, message, self._now)
+
+    def _about_objects(self, link: Link, message: Any) -> None:
+        if isinstance(message, FetchObject):
+            self._ownership.asked(link.peer, message)
+        elif isinstance(message, AddHold):
+            self._ownership.holder_came(link.peer, message)
+        elif isinstance(message, DropHolds):
+            self._ownership.holds_dropped(link.process_id, message)
+        elif isinstance(message, ObjectValue):
+            self._ownership.value_came(message)
+        elif isinstance(message, HoldAdded):
+            self._ownership.hold_added(message)
+        else:  # what only a worker understands: its shell takes it
+            self.outbox.actions.append(FinishCall(link.peer, message))
+
+    def _from_scheduler(self, peer: Peer, message: Any) -> None:
+        if isinstance(message, LeaseGranted):
+            self.tasks.granted(message, self._now)
+        elif isinstance(message, LeaseLost):
+            self.tasks.lost(message, self._now)
+        elif isinstance(message, LeaseRecalled):
+            self.tasks.recalled(message, self._now)
+        elif isinstance(message, DemandRefused):
+            self.tasks.refused(message)
+        else:
+            if isinstance(message, ActorChanged):
+                self.actors.changed(message)
+            elif isinstance(message, Failed):
+                self.actors.creation_failed(message)
+            self.outbox.actions.append(FinishCall(peer, message))
+
+    # ----------------------------------------------------------------------------------------------- peers
+
+    def _peer_connected(self, event: PeerConnected) -> None:
+        link = self.links.opened(event.peer, event.process_id)
+        self._ownership.channel_opened(link)
+        self.tasks.channel_opened(link, self._now)
+        self.actors.channel_opened(link)
+
+    def _peer_lost(self, event: PeerLost) -> None:
+        if event.peer == self.outbox.scheduler:
+            self.outbox.scheduler = None
+            return
+        if event.peer == self.outbox.agent:
+            self.outbox.agent = None
+            return
+        link = self.links.lost(event.peer)
+        if link is None:
+            return
+        self.tasks.channel_lost(link, self._now)
+        self.actors.channel_lost(link, self._now)
+        if link.process_id not in self.links.by_process:
+            self._ownership.process_lost(link.process_id)
+
+    def _connect_failed(self, event: ConnectFailed) -> None:
+        self.links.failed(event.process_id)
+        self.tasks.connect_failed(event.process_id, event.cause, self._now)
+        self.actors.connect_failed(event.process_id, self._now)
+        self._ownership.process_lost(event.process_id)
+
+    def _scheduler_linked(self, event: SchedulerLinked) -> None:
+        self.outbox.scheduler = event.peer
+        self.tasks.relink()
+        self.actors.relink()
+
+    def _agent_linked(self, event: AgentLinked) -> None:
+        self.outbox.agent = event.peer
+
+    def _deadline_reached(self, _event: DeadlineReached) -> None:
+        now = self._now
+        if self.tasks.deadline is not None and self.tasks.deadline <= now:
+            self.tasks.deadline_reached(now)
+        if self.actors.deadline is not None and self.actors.deadline <= now:
+            self.actors.deadline_reached(now)
+
+    # ------------------------------------------------------------------------------------------ inspection
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` if the state contradicts itself."""
+        problems = list(self.objects.check_invariants())
+        for queue in self.tasks.queues.values():
+            for lease in queue.leases.values():
+                busy = bool(lease.outstanding)
+                if busy and lease.grant.lease_id in queue.idle:
+                    problems.append(f"lease {lease.grant.lease_id} is idle and has tasks outstanding")
+                if lease.peer is not None:
+                    link = self.links.by_peer.get(lease.peer)
+                    if link is None or any(link.outstanding.get(s) is not r for s, r in lease.outstanding.items()):
+                        problems.append(f"lease {lease.grant.lease_id} and its channel disagree")
+            problems.extend(f"{record} is ready and pushed" for record in queue.ready if record.peer is not None)
+        if problems:
+            raise self._story.broken("; ".join(problems))
+
+    def statistics(self) -> ClientStatistics:
+        """Return how much of everything there is."""
+        return ClientStatistics(
+            ready=sum(len(queue.ready) for queue in self.tasks.queues.values()),
+            outstanding=sum(len(link.outstanding) for link in self.links.by_peer.values()),
+            leases=len(self.tasks.leases),
+            objects=len(self.objects.entries),
+            actors=len(self.actors.views),
+            channels=len(self.links.by_peer),
+        )

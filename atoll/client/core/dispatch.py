@@ -1,0 +1,136 @@
+"""Which task goes to which worker, and when: leases, adaptive pipelining, taking back.
+
+The client does not ask the scheduler for tasks to be run. For each scheduling class it asks for leases, and it hands
+tasks to leased workers itself:
+
+* A worker that runs nothing gets a task at once.
+* How deep tasks queue on a busy worker follows from how long the class's tasks take: as many as fit into
+  `QUEUE_AHEAD_S`, so that the worker never runs dry while an answer travels, and a task that takes longer than that
+  never waits behind another. Before the first answer nothing is known and the depth is one.
+* A worker that runs dry while another has tasks that have not begun makes the client take half of those back.
+* A task that must not run twice (no retries) is never queued behind another: if the worker dies, it is known to have
+  been begun.
+* A lease that was idle for `KEEP_IDLE_S` is returned; one that is recalled is drained and returned.
+
+Times that this file compares are handed in; durations come from the workers' answers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from atoll.client.core.records import TaskRecord
+from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.messages import LeaseGranted, SchedulingClass
+
+QUEUE_AHEAD_S = 0.002
+"""Work that is queued on a worker ahead of time, at most."""
+
+MAXIMUM_DEPTH = 256
+"""Tasks pushed to one worker and not answered, at most."""
+
+KEEP_IDLE_S = 0.5
+"""How long an idle lease is kept. Ray's figure (`idle_worker_killing`'s lease timeout is 500 ms there, too)."""
+
+STALLED_S = 0.001
+"""A worker that has answered nothing for so long is worth taking tasks back from."""
+
+MAXIMUM_DEMAND = 64
+"""Leases of one class that are asked for beyond those held. More come with those that are granted."""
+
+_SMOOTHING = 0.2
+
+
+class Lease:
+    """The right to push tasks to one worker.
+
+    Attributes:
+        grant: What the scheduler said.
+        peer: The channel to the worker, once it stands.
+        outstanding: Tasks pushed and not answered, oldest first, by sequence number.
+        recalled: Nothing more is to be pushed; it is returned when it has drained.
+        taking_back: A `TakeBackTasks` is under way.
+        idle_since: When the last answer came.
+    """
+
+    __slots__ = ("grant", "idle_since", "outstanding", "peer", "progress", "queue", "recalled", "taking_back")
+
+    def __init__(self, grant: LeaseGranted, queue: ClassQueue, now: Instant) -> None:
+        self.grant = grant
+        self.queue = queue
+        self.peer: Peer | None = None
+        self.outstanding: dict[int, TaskRecord] = {}
+        self.recalled = False
+        self.taking_back = False
+        self.idle_since = now
+        self.progress = now
+
+
+class ClassQueue:
+    """The tasks of one scheduling class that wait, and the leases that the class holds.
+
+    Args:
+        key: The client's number for the class.
+        shape: What a lease of it takes.
+    """
+
+    def __init__(self, key: int, shape: SchedulingClass) -> None:
+        self.key = key
+        self.shape = shape
+        self.ready: deque[TaskRecord] = deque()
+        self.leases: dict[int, Lease] = {}
+        self.idle: dict[int, Lease] = {}
+        self.mean_s: float | None = None
+        self.demand = 0
+
+    @property
+    def depth(self) -> int:
+        """How many tasks may be outstanding on a worker now."""
+        mean = self.mean_s
+        if mean is None:
+            return 1
+        if mean * MAXIMUM_DEPTH <= QUEUE_AHEAD_S:
+            return MAXIMUM_DEPTH
+        return max(1, int(QUEUE_AHEAD_S / mean))
+
+    def learn(self, duration_s: float) -> None:
+        """Take the duration of one more task into account."""
+        mean = self.mean_s
+        self.mean_s = duration_s if mean is None else mean + _SMOOTHING * (duration_s - mean)
+
+    def wanted_demand(self) -> int:
+        """Return how many more leases the waiting tasks could use."""
+        waiting = len(self.ready)
+        if not waiting:
+            return 0
+        per_lease = self.depth
+        return min(MAXIMUM_DEMAND, -(-waiting // per_lease))
+
+    def has_room(self, lease: Lease) -> bool:
+        """Whether another task may be queued on the lease's worker."""
+        return (
+            lease.peer is not None
+            and not lease.recalled
+            and not lease.taking_back
+            and (not lease.outstanding or len(lease.outstanding) < self.depth)
+        )
+
+    def choose(self, record: TaskRecord) -> Lease | None:
+        """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
+        if self.idle:
+            return next(reversed(self.idle.values()))
+        if record.retries_left == 0 or self.mean_s is None or len(self.ready) > 1:
+            return None
+        candidates = [lease for lease in self.leases.values() if self.has_room(lease)]
+        return min(candidates, key=lambda lease: len(lease.outstanding), default=None)
+
+    def most_loaded(self, now: Instant) -> Lease | None:
+        """Return the lease to take tasks back from: the longest queue on a worker that makes no progress."""
+        best: Lease | None = None
+        for lease in self.leases.values():
+            waiting = len(lease.outstanding)
+            if waiting < 2 or lease.taking_back or now - lease.progress < STALLED_S:
+                continue
+            if best is None or waiting > len(best.outstanding):
+                best = lease
+        return best

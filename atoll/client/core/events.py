@@ -1,0 +1,117 @@
+"""What happens to a client, and what it has its shell do, beyond the events and actions that all cores share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.client.core.records import TaskRecord
+from atoll.protocol.machine import Action, Event, Peer
+from atoll.protocol.messages import ObjectLocation
+
+
+class TaskSubmitted(Event, frozen=True):
+    """A function was called with `.remote()`."""
+
+    record: TaskRecord
+
+
+class MethodCalled(Event, frozen=True):
+    """An actor's method was called with `.remote()`."""
+
+    record: TaskRecord
+
+
+class FunctionDefined(Event, frozen=True):
+    """The code of a function is known now; tasks will name it by its digest."""
+
+    digest: bytes
+    name: str
+    payload: bytes
+
+
+class ObjectPut(Event, frozen=True):
+    """A value was put. `contained` are the ids of the refs inside."""
+
+    object_id: bytes
+    location: ObjectLocation
+    contained: list[bytes]
+
+
+class ObjectWanted(Event, frozen=True):
+    """Somebody waits for the object: say when it is ready, and fetch it if another process owns it."""
+
+    object_id: bytes
+
+
+class RefsReleased(Event, frozen=True):
+    """`ObjectRef`s were garbage-collected: one count each."""
+
+    object_ids: list[bytes]
+
+
+class HoldRequested(Event, frozen=True):
+    """Register `holder` at the object's owner. `HoldConfirmed` follows."""
+
+    object_id: bytes
+    holder: bytes
+
+
+class CancelRequested(Event, frozen=True):
+    """The user cancels the task that computes the object."""
+
+    object_id: bytes
+    force: bool
+
+
+class SchedulerLinked(Event, frozen=True):
+    """The connection to the scheduler stands (again), and the job is registered there."""
+
+    peer: Peer
+
+
+class AgentLinked(Event, frozen=True):
+    """The connection to the node agent stands."""
+
+    peer: Peer
+
+
+class ConnectFailed(Event, frozen=True):
+    """A process that the core wanted to talk to cannot be reached."""
+
+    process_id: bytes
+    cause: str
+
+
+class ConnectProcess(Action, frozen=True):
+    """Open a direct channel to a process, at an address or, if that is empty, at the one that its id stands for."""
+
+    process_id: bytes
+    address: str
+
+
+class AnnounceObject(Action, frozen=True):
+    """An object that was wanted is ready, or has failed."""
+
+    object_id: bytes
+
+
+class ConfirmHold(Action, frozen=True):
+    """The owner knows the holder now (or is dead, and nothing can be held)."""
+
+    object_id: bytes
+    holder: bytes
+
+
+class ShowOutput(Action, frozen=True):
+    """A task has written or shown something."""
+
+    record: TaskRecord
+    kind: str
+    payload: bytes
+
+
+class FinishCall(Action, frozen=True):
+    """A control request of the shell's own was answered. The core does not know what it was about."""
+
+    peer: Peer
+    answer: Any

@@ -1,0 +1,178 @@
+"""The objects of a process: their values or places, and who keeps them alive.
+
+An object lives at its owner while one of these holds: the owner has a ref to it, a task that the owner submitted takes
+it, an object of the owner's contains it, or another process is registered as its *holder*. Every process counts its
+own refs and tells the owner only of the first and the last.
+
+The count is exact because nobody lets go before the next one is known: **whoever sends a ref to a process keeps its
+own until the receiver is registered at the owner.**
+
+* A caller keeps the refs in a task's arguments until the task has ended. A worker that still has such a ref when the
+  task ends registers itself at the owner, waits for the answer, and only then says that the task has ended.
+* A worker that returns a ref registers the caller as a holder, waits for the answer, and then returns.
+* A holder that dies is dropped when its connection goes; the owner opens one to each holder for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
+from atoll.ids import PROCESS_ID_BYTES, ProcessId
+from atoll.protocol.messages import ObjectLocation
+
+
+class ObjectTable:
+    """All objects that a process owns or refers to.
+
+    Args:
+        process_id: Of this process.
+
+    Attributes:
+        forgotten_stored: Ids of owned objects in the store that nobody refers to any more; the composition takes
+            them and tells the agent.
+        forgotten_borrowed: Ids of borrowed objects whose last ref here is gone, each as often as this process was
+            registered for it; likewise, for their owners.
+    """
+
+    def __init__(self, process_id: ProcessId) -> None:
+        self.process_id = process_id
+        self.entries: dict[bytes, ObjectEntry] = {}
+        self.forgotten_stored: list[bytes] = []
+        self.forgotten_borrowed: list[bytes] = []
+
+    def owns(self, object_id: bytes) -> bool:
+        """Whether this process is the object's owner."""
+        return object_id[:PROCESS_ID_BYTES] == self.process_id
+
+    def expect(self, object_id: bytes, producer: TaskRecord) -> ObjectEntry:
+        """Add an object that a task will return, with one count for the ref that the caller makes."""
+        entry = self.entries[object_id] = ObjectEntry(producer)
+        entry.count = 1
+        return entry
+
+    def refer(self, object_id: bytes, *, registrations: int = 0) -> ObjectEntry:
+        """Count one more ref to an object; one that is not known yet is borrowed from its owner.
+
+        `registrations` says how often the sender has registered this process at the owner for it.
+        """
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self.entries[object_id] = ObjectEntry()
+        entry.count += 1
+        entry.registrations += registrations
+        return entry
+
+    def release(self, object_id: bytes) -> None:
+        """Count one ref less, and forget the object when that was the last of all."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            return
+        assert entry.count > 0, f"object {object_id.hex()} is released more often than referred to"
+        entry.count -= 1
+        if entry.count == 0:
+            self.forget_if_unused(object_id, entry)
+
+    def forget_if_unused(self, object_id: bytes, entry: ObjectEntry) -> None:
+        """Forget an object that nothing keeps alive, and release what it contains."""
+        if entry.count or entry.holders or entry.askers or entry.dependents:
+            return
+        del self.entries[object_id]
+        if self.owns(object_id):
+            if entry.state == STORED:
+                self.forgotten_stored.append(object_id)
+        else:
+            self.forgotten_borrowed.extend([object_id] * entry.registrations)
+        for inner in entry.contained or ():
+            self.release(inner)
+
+    def resolve(self, object_id: bytes, location: ObjectLocation, contained: list[bytes]) -> ObjectEntry | None:
+        """Note the value of an object; None if nobody wants it any more.
+
+        A stored value that nobody wants is given back to the store. `contained` refs are counted.
+        """
+        entry = self.entries.get(object_id)
+        if entry is None:
+            if not location.inline and self.owns(object_id):
+                self.forgotten_stored.append(object_id)
+            return None
+        if location.node_id:
+            entry.state = STORED
+            entry.value = location
+        else:
+            entry.state = INLINE
+            entry.value = location.inline
+        entry.producer = None
+        if contained:
+            for inner in contained:
+                self.refer(inner, registrations=0 if self.owns(inner) else 1)
+            entry.contained = contained
+        return entry
+
+    def fail(self, object_id: bytes, error: bytes) -> ObjectEntry | None:
+        """Note that there will be no value. None if nobody wants it any more."""
+        entry = self.entries.get(object_id)
+        if entry is not None:
+            entry.state = FAILED
+            entry.value = error
+            entry.producer = None
+        return entry
+
+    def location(self, object_id: bytes) -> ObjectLocation:
+        """Return where a resolved object is, to be sent along with a task."""
+        entry = self.entries[object_id]
+        if entry.state == STORED:
+            assert isinstance(entry.value, ObjectLocation)
+            return entry.value
+        assert entry.state == INLINE, "a location is asked for only when there is a value"
+        assert isinstance(entry.value, bytes)
+        return ObjectLocation(object_id=object_id, inline=entry.value)
+
+    def add_holder(self, object_id: bytes, holder: bytes) -> bool:
+        """Register a process that has refs to an owned object; False if the object is gone."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            return False
+        if entry.holders is None:
+            entry.holders = {}
+        entry.holders[holder] = entry.holders.get(holder, 0) + 1
+        return True
+
+    def drop_holder(self, object_id: bytes, holder: bytes) -> None:
+        """Take one registration of a holder away."""
+        entry = self.entries.get(object_id)
+        if entry is None or not entry.holders or holder not in entry.holders:
+            return
+        entry.holders[holder] -= 1
+        if not entry.holders[holder]:
+            del entry.holders[holder]
+            self.forget_if_unused(object_id, entry)
+
+    def drop_process(self, holder: bytes) -> None:
+        """Take all registrations of a process away: it is gone."""
+        for object_id, entry in list(self.entries.items()):
+            if entry.holders and entry.holders.pop(holder, None) is not None:
+                self.forget_if_unused(object_id, entry)
+
+    def borrowed_from(self, owner: bytes) -> Iterable[tuple[bytes, ObjectEntry]]:
+        """Return the objects of another process that this one refers to, as a list that may change meanwhile."""
+        return [
+            (object_id, entry)
+            for object_id, entry in self.entries.items()
+            if object_id[:PROCESS_ID_BYTES] == owner and owner != self.process_id
+        ]
+
+    def check_invariants(self) -> Iterable[str]:
+        """Yield a line for each contradiction."""
+        contained: dict[bytes, int] = {}
+        for object_id, entry in self.entries.items():
+            if entry.count < 0:
+                yield f"object {object_id.hex()} has {entry.count} refs"
+            if entry.state == PENDING and entry.contained:
+                yield f"object {object_id.hex()} contains refs before it has a value"
+            for inner in entry.contained or ():
+                contained[inner] = contained.get(inner, 0) + 1
+        for inner, times in contained.items():
+            inner_entry = self.entries.get(inner)
+            if inner_entry is None or inner_entry.count < times:
+                yield f"object {inner.hex()} is contained {times} times and counted less"

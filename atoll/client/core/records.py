@@ -1,0 +1,143 @@
+"""What the client remembers of a task and of an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from atoll.ids import TaskId
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import ObjectLocation
+
+OutputCallback = Callable[[str, bytes], None]
+
+
+class TaskRecord:
+    """A task or call that was submitted and has not ended.
+
+    Attributes:
+        task_id: Its id; return values have ids made from it.
+        name: Function or method, for people.
+        function: Digest of the function; empty for a call.
+        actor_id: The actor that is called; empty for a task.
+        arguments: Pickled.
+        dependencies: Ids of top-level `ObjectRef` arguments; replaced by their locations when it is pushed.
+        returns: How many values.
+        class_key: The scheduling class, by the client's own number.
+        retries_left: Attempts that may follow; -1 for without end.
+        retry_exceptions: Whether an exception of the user's code is retried.
+        keepalive: Whatever must live until it has ended: the refs in its arguments.
+        on_output: Takes what it emits.
+        unresolved: How many dependencies have no value yet.
+        peer: The channel that it was pushed on.
+        sequence: Its number there.
+        cancelled: The user wants it no more.
+    """
+
+    __slots__ = (
+        "actor_id",
+        "arguments",
+        "attempt",
+        "cancelled",
+        "class_key",
+        "dependencies",
+        "function",
+        "keepalive",
+        "name",
+        "on_output",
+        "peer",
+        "retries_left",
+        "retry_exceptions",
+        "returns",
+        "sequence",
+        "task_id",
+        "unresolved",
+    )
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        name: str,
+        arguments: bytes,
+        *,
+        function: bytes = b"",
+        actor_id: bytes = b"",
+        dependencies: list[bytes] | None = None,
+        returns: int = 1,
+        class_key: int = 0,
+        retries_left: int = 0,
+        retry_exceptions: bool = False,
+        keepalive: Any = None,
+        on_output: OutputCallback | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.arguments = arguments
+        self.function = function
+        self.actor_id = actor_id
+        self.dependencies = dependencies
+        self.returns = returns
+        self.class_key = class_key
+        self.retries_left = retries_left
+        self.retry_exceptions = retry_exceptions
+        self.keepalive = keepalive
+        self.on_output = on_output
+        self.attempt = 0
+        self.unresolved = 0
+        self.peer: Peer | None = None
+        self.sequence = 0
+        self.cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<task {self.name} {self.task_id.hex()[-6:]} attempt {self.attempt}>"
+
+
+PENDING = 0
+INLINE = 1
+STORED = 2
+FAILED = 3
+
+
+class ObjectEntry:
+    """An object that this process owns or has a ref to.
+
+    Attributes:
+        state: `PENDING`, `INLINE`, `STORED` or `FAILED`.
+        value: Pickled value, location, or pickled error, by state.
+        count: Refs in this process, containers that contain it and tasks that take it.
+        holders: Other processes that have refs; only at the owner.
+        contained: Ids of the refs inside its value, counted at their entries.
+        dependents: Tasks that wait for it to be dispatched.
+        askers: Peers that fetch it, with their request numbers.
+        watched: Whether somebody in this process waits for it.
+        registrations: A borrower's: how often the owner was told of this process.
+        fetching: A borrower's: whether the owner was asked for the value.
+        producer: The task that computes it, while it does.
+    """
+
+    __slots__ = (
+        "askers",
+        "contained",
+        "count",
+        "dependents",
+        "fetching",
+        "holders",
+        "producer",
+        "registrations",
+        "state",
+        "value",
+        "watched",
+    )
+
+    def __init__(self, producer: TaskRecord | None = None) -> None:
+        self.state = PENDING
+        self.value: bytes | ObjectLocation = b""
+        self.count = 0
+        self.holders: dict[bytes, int] | None = None
+        self.contained: list[bytes] | None = None
+        self.dependents: list[TaskRecord] | None = None
+        self.askers: list[tuple[Peer, int]] | None = None
+        self.watched = False
+        self.registrations = 0
+        self.fetching = False
+        self.producer = producer

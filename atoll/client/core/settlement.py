@@ -1,0 +1,143 @@
+"""How tasks end: values and errors reach their objects, and whoever waits for those is told.
+
+Three kinds of waiters: threads of this process (`AnnounceObject`), other processes that fetch (`ObjectValue`), and
+tasks that take the object as an argument (they become ready, or fail with the same error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from atoll import exceptions
+from atoll.client.core.events import AnnounceObject
+from atoll.client.core.links import Outbox
+from atoll.client.core.objects import ObjectTable
+from atoll.client.core.records import FAILED, PENDING, STORED, ObjectEntry, TaskRecord
+from atoll.ids import return_id
+from atoll.protocol.channel_messages import ObjectValue, TaskStored
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.serialization import serialize
+
+
+def error_payload(kind: str, text: str) -> bytes:
+    """Return a pickled exception of `atoll.exceptions` by the name of its class; an unknown name is an AtollError."""
+    made = getattr(exceptions, kind, exceptions.AtollError)(text)
+    return serialize(made).data
+
+
+class Settlement:
+    """Ends tasks and tells who waits.
+
+    Args:
+        objects: Where values go.
+        outbox: Where actions go.
+
+    Attributes:
+        resume: Called with a task whose last dependency has got its value; the composition sets it.
+    """
+
+    def __init__(self, objects: ObjectTable, outbox: Outbox) -> None:
+        self._objects = objects
+        self._outbox = outbox
+        self.resume: Callable[[TaskRecord], None] = lambda _record: None
+
+    def returned(self, record: TaskRecord, value: bytes) -> None:
+        """End a task that returned one small value."""
+        object_id = return_id(record.task_id, 0)
+        entry = self._objects.entries.get(object_id)
+        record.keepalive = None
+        if entry is None:
+            return
+        entry.state = 1
+        entry.value = value
+        entry.producer = None
+        if entry.watched or entry.dependents or entry.askers:
+            self.announce(object_id, entry)
+        elif not entry.count:
+            self._objects.forget_if_unused(object_id, entry)
+
+    def stored(self, record: TaskRecord, answer: TaskStored) -> None:
+        """End a task that returned something else than one small value."""
+        for location, contained in zip(answer.values, answer.contained, strict=True):
+            self.resolved(location, contained)
+        record.keepalive = None
+
+    def resolved(self, location: ObjectLocation, contained: list[bytes]) -> None:
+        """Give an object its value."""
+        entry = self._objects.resolve(location.object_id, location, contained)
+        if entry is not None:
+            self.announce(location.object_id, entry)
+            self._objects.forget_if_unused(location.object_id, entry)
+
+    def failed(self, record: TaskRecord, error: bytes) -> None:
+        """End a task with an error: all its return values become that error."""
+        for index in range(max(1, record.returns)):
+            self.broken(return_id(record.task_id, index), error)
+        record.keepalive = None
+
+    def failed_with(self, record: TaskRecord, kind: str, text: str) -> None:
+        """As `failed`, with an exception made here."""
+        self.failed(record, error_payload(kind, text))
+
+    def broken(self, object_id: bytes, error: bytes) -> None:
+        """Make an object an error."""
+        entry = self._objects.fail(object_id, error)
+        if entry is not None:
+            self.announce(object_id, entry)
+            self._objects.forget_if_unused(object_id, entry)
+
+    def announce(self, object_id: bytes, entry: ObjectEntry) -> None:
+        """Tell everybody who waits for an object that has got a value or an error."""
+        if entry.watched:
+            entry.watched = False
+            self._outbox.actions.append(AnnounceObject(object_id))
+        if entry.askers:
+            askers, entry.askers = entry.askers, None
+            for peer, request in askers:
+                self.answer(peer, request, object_id, entry)
+        if entry.dependents:
+            dependents, entry.dependents = entry.dependents, None
+            for record in dependents:
+                self._one_dependency_less(record, entry)
+
+    def answer(self, peer: Peer, request: int, object_id: bytes, entry: ObjectEntry) -> None:
+        """Answer a process that fetches a resolved object."""
+        if entry.state == FAILED:
+            assert isinstance(entry.value, bytes)
+            self._outbox.send(peer, ObjectValue(request, None, entry.value))
+        else:
+            self._outbox.send(peer, ObjectValue(request, self._objects.location(object_id)))
+
+    def wait_for_dependencies(self, record: TaskRecord) -> bool:
+        """Note a task at the objects that it waits for. True if it waits, or has failed because one of them has."""
+        missing = []
+        for object_id in dict.fromkeys(record.dependencies or ()):
+            entry = self._objects.entries[object_id]
+            if entry.state == FAILED:
+                assert isinstance(entry.value, bytes)
+                self.failed(record, entry.value)
+                return True
+            if entry.state == PENDING:
+                missing.append(entry)
+        for entry in missing:
+            entry.dependents = [*(entry.dependents or ()), record]
+        record.unresolved = len(missing)
+        return bool(missing)
+
+    def _one_dependency_less(self, record: TaskRecord, entry: ObjectEntry) -> None:
+        if record.unresolved <= 0:
+            return  # it has failed already, by another dependency, or was cancelled
+        if entry.state == FAILED:
+            assert isinstance(entry.value, bytes)
+            record.unresolved = -1
+            self.failed(record, entry.value)
+        else:
+            record.unresolved -= 1
+            if record.unresolved == 0:
+                self.resume(record)
+
+
+def is_stored(entry: ObjectEntry) -> bool:
+    """Whether the object's bytes are in a store."""
+    return entry.state == STORED

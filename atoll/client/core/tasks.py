@@ -1,0 +1,356 @@
+"""Tasks on leased workers: submitting, pushing, answers, lost workers, cancelling.
+
+    submitted ─▶ waits for dependencies ─▶ ready ─▶ outstanding on a lease ─▶ ended
+                                             ▲              │
+                                             └── retried, taken back, worker lost
+
+`dispatch` says which worker; here is what follows from it.
+"""
+
+from __future__ import annotations
+
+from atoll.client.core.dispatch import KEEP_IDLE_S, ClassQueue, Lease
+from atoll.client.core.links import Link, Links, Outbox
+from atoll.client.core.records import TaskRecord
+from atoll.client.core.settlement import Settlement
+from atoll.protocol.channel_messages import CancelTask, TakeBackTasks, TasksTakenBack
+from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.messages import (
+    DemandRefused,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRecalled,
+    ReturnLease,
+    SchedulingClass,
+    SetDemand,
+)
+
+CAUSE_WITHIN_S = 1.0
+"""How long a lost worker's tasks wait to hear from the scheduler why it died."""
+
+
+class Tasks:
+    """All tasks of a client that are not calls to actors.
+
+    Args:
+        outbox: Where actions go.
+        links: The channels to workers.
+        settlement: Where tasks end.
+    """
+
+    def __init__(self, outbox: Outbox, links: Links, settlement: Settlement) -> None:
+        self._outbox = outbox
+        self._links = links
+        self._settlement = settlement
+        self.queues: dict[int, ClassQueue] = {}
+        self._keys: dict[object, int] = {}
+        self.leases: dict[int, Lease] = {}
+        self._by_worker: dict[bytes, Lease] = {}
+        self._by_peer: dict[Peer, Lease] = {}
+        self._lost: dict[int, tuple[Lease, Instant]] = {}
+        self._causes: dict[int, tuple[str, str]] = {}
+        self.deadline: Instant | None = None
+
+    def class_key(self, shape: SchedulingClass) -> int:
+        """Return the client's number for a scheduling class."""
+        frozen = _hashable(shape)
+        key = self._keys.get(frozen)
+        if key is None:
+            key = self._keys[frozen] = len(self._keys) + 1
+            self.queues[key] = ClassQueue(key, shape)
+        return key
+
+    # ------------------------------------------------------------------------------------------ submitting
+
+    def submit(self, record: TaskRecord, now: Instant) -> None:
+        """Take a new task."""
+        if record.dependencies and self._settlement.wait_for_dependencies(record):
+            return
+        self.ready(record, now)
+
+    def ready(self, record: TaskRecord, now: Instant) -> None:
+        """Take a task whose dependencies all have values."""
+        queue = self.queues[record.class_key]
+        queue.ready.append(record)
+        self._fill(queue, now)
+
+    def _fill(self, queue: ClassQueue, now: Instant) -> None:
+        """Push what can be pushed, and ask for as many leases as the rest could use."""
+        ready = queue.ready
+        while ready:
+            lease = queue.choose(ready[0])
+            if lease is None:
+                break
+            self._push(queue, lease, ready.popleft(), now)
+        self._update_demand(queue)
+
+    def _push(self, queue: ClassQueue, lease: Lease, record: TaskRecord, now: Instant) -> None:
+        assert lease.peer is not None
+        if queue.idle.pop(lease.grant.lease_id, None) is not None:
+            lease.progress = now
+        link = self._links.by_peer[lease.peer]
+        self._links.push(link, record)
+        lease.outstanding[record.sequence] = record
+
+    def _update_demand(self, queue: ClassQueue) -> None:
+        wanted = queue.wanted_demand()
+        held = queue.demand
+        if wanted == held or (0 < wanted < held) or (held and wanted < 2 * held and wanted):
+            return
+        queue.demand = wanted
+        self._outbox.tell_scheduler(SetDemand(queue.key, queue.shape, wanted))
+
+    # ---------------------------------------------------------------------------------------------- leases
+
+    def relink(self) -> None:
+        """Say again what is wanted, to a scheduler that may have been restarted."""
+        for queue in self.queues.values():
+            queue.demand = queue.wanted_demand()
+            if queue.demand:
+                self._outbox.tell_scheduler(SetDemand(queue.key, queue.shape, queue.demand))
+
+    def granted(self, grant: LeaseGranted, now: Instant) -> None:
+        """Take a lease; its worker is used as soon as the channel stands."""
+        queue = self.queues.get(grant.demand_key)
+        if queue is None:
+            self._outbox.tell_scheduler(ReturnLease(grant.lease_id))
+            return
+        queue.demand = max(0, queue.demand - 1)
+        lease = Lease(grant, queue, now)
+        queue.leases[grant.lease_id] = lease
+        self.leases[grant.lease_id] = lease
+        self._by_worker[grant.worker_id] = lease
+        link = self._links.want(grant.worker_id, grant.address)
+        if link is not None:
+            self.channel_opened(link, now)
+
+    def channel_opened(self, link: Link, now: Instant) -> None:
+        """Use the worker at the other end if it is leased to us."""
+        lease = self._by_worker.get(link.process_id)
+        if lease is None or lease.peer is not None:
+            return
+        lease.peer = link.peer
+        self._by_peer[link.peer] = lease
+        self._became_idle(lease, now)
+        self._fill(lease.queue, now)
+
+    def refused(self, refusal: DemandRefused) -> None:
+        """Fail all tasks of a class that can never be placed."""
+        queue = self.queues[refusal.demand_key]
+        queue.demand = 0
+        while queue.ready:
+            self._settlement.failed_with(queue.ready.popleft(), refusal.kind, refusal.text)
+
+    def recalled(self, recall: LeaseRecalled, now: Instant) -> None:
+        """Push nothing more on a lease; return it at once if it is idle, else when it has drained."""
+        lease = self.leases.get(recall.lease_id)
+        if lease is None:
+            return
+        lease.recalled = True
+        if lease.peer is not None and len(lease.outstanding) > 1 and not lease.taking_back:
+            lease.taking_back = True
+            self._outbox.send(lease.peer, TakeBackTasks(len(lease.outstanding)))
+        if not lease.outstanding:
+            self._return(lease)
+            self._fill(lease.queue, now)
+
+    def _return(self, lease: Lease) -> None:
+        self._drop(lease)
+        self._outbox.tell_scheduler(ReturnLease(lease.grant.lease_id))
+
+    def _drop(self, lease: Lease) -> None:
+        lease_id = lease.grant.lease_id
+        self.leases.pop(lease_id, None)
+        lease.queue.leases.pop(lease_id, None)
+        lease.queue.idle.pop(lease_id, None)
+        if self._by_worker.get(lease.grant.worker_id) is lease:
+            del self._by_worker[lease.grant.worker_id]
+        if lease.peer is not None:
+            self._by_peer.pop(lease.peer, None)
+
+    def _became_idle(self, lease: Lease, now: Instant) -> None:
+        lease.idle_since = now
+        if lease.recalled:
+            self._return(lease)
+            return
+        lease.queue.idle[lease.grant.lease_id] = lease
+        if self.deadline is None:
+            self.deadline = Instant(now + KEEP_IDLE_S)
+
+    # --------------------------------------------------------------------------------------------- answers
+
+    def answered(self, link: Link, sequence: int, microseconds: int, now: Instant) -> None:
+        """Note that a pushed task has ended, and how long it ran."""
+        lease = self._by_peer.get(link.peer)
+        if lease is None:
+            return
+        lease.outstanding.pop(sequence, None)
+        lease.progress = now
+        lease.queue.learn(microseconds * 1e-6)
+
+    def after_answers(self, link: Link, now: Instant) -> None:
+        """Give the worker more to do; called once after a batch of answers."""
+        lease = self._by_peer.get(link.peer)
+        if lease is None:
+            return
+        queue = lease.queue
+        if not lease.outstanding:
+            self._became_idle(lease, now)
+        self._fill(queue, now)
+        if queue.idle and not queue.ready:
+            self._take_back(queue, now)
+
+    def _take_back(self, queue: ClassQueue, now: Instant) -> None:
+        loaded = queue.most_loaded(now)
+        if loaded is not None and loaded.peer is not None:
+            loaded.taking_back = True
+            self._outbox.send(loaded.peer, TakeBackTasks(len(loaded.outstanding) // 2))
+
+    def taken_back(self, link: Link, answer: TasksTakenBack, now: Instant) -> None:
+        """Queue again what a worker has given back, before what came later."""
+        lease = self._by_peer.get(link.peer)
+        if lease is not None:
+            lease.taking_back = False
+        queue: ClassQueue | None = None
+        for sequence in sorted(answer.sequences, reverse=True):
+            record = link.outstanding.pop(sequence, None)
+            if record is None:
+                continue
+            if lease is not None:
+                lease.outstanding.pop(sequence, None)
+            record.peer = None
+            if record.cancelled:
+                self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+                continue
+            queue = self.queues[record.class_key]
+            queue.ready.appendleft(record)
+        if lease is not None and not lease.outstanding:
+            self._became_idle(lease, now)
+        if queue is not None:
+            self._fill(queue, now)
+
+    def retry(self, record: TaskRecord, now: Instant) -> bool:
+        """Queue a task again if it may be tried once more; False if not."""
+        if record.cancelled or record.retries_left == 0:
+            return False
+        if record.retries_left > 0:
+            record.retries_left -= 1
+        record.attempt += 1
+        record.peer = None
+        self.ready(record, now)
+        return True
+
+    # ---------------------------------------------------------------------------------------- lost workers
+
+    def channel_lost(self, link: Link, now: Instant) -> None:
+        """A worker's channel is gone: its tasks wait for the reason, then are retried or fail."""
+        lease = self._by_peer.pop(link.peer, None)
+        if lease is None:
+            return
+        lease_id = lease.grant.lease_id
+        self._drop(lease)
+        lease.peer = None
+        cause = self._causes.pop(lease_id, None)
+        if cause is not None or not lease.outstanding:
+            self._worker_lost(lease, *(cause or ("", "")), now)
+            if cause is None:
+                self._outbox.tell_scheduler(ReturnLease(lease_id, discard=True))
+            return
+        self._lost[lease_id] = (lease, Instant(now + CAUSE_WITHIN_S))
+        self._wake_at(Instant(now + CAUSE_WITHIN_S))
+
+    def connect_failed(self, process_id: bytes, cause: str, now: Instant) -> None:
+        """A leased worker cannot be reached: give the lease back and ask for another."""
+        lease = self._by_worker.get(process_id)
+        if lease is None or lease.peer is not None:
+            return
+        self._drop(lease)
+        self._outbox.tell_scheduler(ReturnLease(lease.grant.lease_id, discard=True))
+        queue = lease.queue
+        if cause.startswith("VersionMismatchError"):
+            while queue.ready:
+                self._settlement.failed_with(queue.ready.popleft(), "VersionMismatchError", cause)
+        self._fill(queue, now)
+
+    def lost(self, loss: LeaseLost, now: Instant) -> None:
+        """The scheduler says why a worker is gone. Answers that are still in the channel are read first."""
+        waiting = self._lost.pop(loss.lease_id, None)
+        if waiting is not None:
+            self._worker_lost(waiting[0], loss.kind, loss.text, now)
+            return
+        lease = self.leases.get(loss.lease_id)
+        if lease is None:
+            return
+        if lease.peer is None:
+            self._drop(lease)
+            self._worker_lost(lease, loss.kind, loss.text, now)
+        else:
+            self._causes[loss.lease_id] = (loss.kind, loss.text)
+
+    def _worker_lost(self, lease: Lease, kind: str, text: str, now: Instant) -> None:
+        """Retry or fail what was outstanding. Only the first task can have been running: it alone pays an attempt."""
+        kind = kind or "WorkerCrashedError"
+        text = text or f"the worker of pid unknown on {lease.grant.node_name or 'this node'} died"
+        records = list(lease.outstanding.values())
+        lease.outstanding.clear()
+        for record in reversed(records[1:]):
+            record.peer = None
+            lease.queue.ready.appendleft(record)
+        if records:
+            first = records[0]
+            attempt = first.attempt + 1
+            if not self.retry(first, now):
+                if first.cancelled:
+                    kind, text = "TaskCancelledError", f"{first.name} was cancelled"
+                self._settlement.failed_with(first, kind, f"{first.name}: {text} (attempt {attempt})")
+        self._fill(lease.queue, now)
+
+    # ------------------------------------------------------------------------------------------ cancelling
+
+    def cancel(self, record: TaskRecord, force: bool) -> None:
+        """Cancel a task wherever it is."""
+        record.cancelled = True
+        if record.peer is not None:
+            self._outbox.send(record.peer, CancelTask(record.sequence, force))
+            return
+        if record.unresolved > 0:
+            record.unresolved = -1
+        queue = self.queues.get(record.class_key)
+        if queue is not None and record in queue.ready:
+            queue.ready.remove(record)
+            self._update_demand(queue)
+        self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled before it began")
+
+    # ------------------------------------------------------------------------------------------- deadlines
+
+    def _wake_at(self, instant: Instant) -> None:
+        if self.deadline is None or instant < self.deadline:
+            self.deadline = instant
+
+    def deadline_reached(self, now: Instant) -> None:
+        """Return leases that have been idle for long, and give up waiting for reasons."""
+        self.deadline = None
+        for lease_id, (lease, until) in list(self._lost.items()):
+            if until <= now:
+                del self._lost[lease_id]
+                self._outbox.tell_scheduler(ReturnLease(lease_id, discard=True))
+                self._worker_lost(lease, "", "", now)
+            else:
+                self._wake_at(until)
+        for queue in self.queues.values():
+            for lease in list(queue.idle.values()):
+                until = Instant(lease.idle_since + KEEP_IDLE_S)
+                if until <= now:
+                    self._return(lease)
+                else:
+                    self._wake_at(until)
+
+
+def _hashable(shape: SchedulingClass) -> object:
+    return (
+        tuple(sorted(shape.resources.items())),
+        shape.environment,
+        shape.priority,
+        shape.node,
+        shape.maximum_calls,
+    )

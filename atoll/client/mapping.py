@@ -1,0 +1,146 @@
+"""Segments of shared memory, mapped into this process: written once, read without a copy.
+
+A segment is a memfd that the node agent owns. Its descriptor comes over the agent's socket, is mapped, and closed; the
+mapping is kept, since the agent uses segments again and again and mapping a gigabyte costs milliseconds.
+
+Readers map what the descriptor allows: reading only. A view that is handed out keeps its object pinned: every array or
+table made from it holds, through the buffer protocol, the small ctypes object that exports the memory, and when the
+last of them goes that object's finalizer says so. `mmap.mmap` cannot do this for parts of a mapping before Python
+3.12, which is why libc's mmap is called here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from atoll.exceptions import ObjectStoreFullError
+
+PARALLEL_COPY_BYTES = 8 * 2**20
+"""Larger copies are shared between threads: one core does not fill the memory bus."""
+
+_MAP_POPULATE = 0x8000
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_munmap = _libc.munmap
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_memmove = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+    ctypes.cast(_libc.memmove, ctypes.c_void_p).value or 0
+)
+"""memmove through CFUNCTYPE releases the GIL; `ctypes.memmove` does too, but checks its arguments in Python."""
+
+
+class Segment:
+    """A mapping of a whole segment.
+
+    Args:
+        descriptor: Of the memfd; stays the caller's.
+        size_bytes: To map.
+        writable: Whether to map for writing: only with the descriptor that the agent gives to writers.
+
+    Raises:
+        ObjectStoreFullError: The process has no room for the mapping.
+    """
+
+    __slots__ = ("address", "size_bytes", "writable")
+
+    def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        address = _mmap(None, size_bytes, protection, mmap.MAP_SHARED | _MAP_POPULATE, descriptor, 0)
+        if address in (None, _FAILED):
+            reason = os.strerror(ctypes.get_errno())
+            raise ObjectStoreFullError(f"cannot map {size_bytes} bytes of shared memory: {reason}")
+        self.address: int = address
+        self.size_bytes = size_bytes
+        self.writable = writable
+
+    def unmap(self) -> None:
+        """Give the addresses back. No view of this segment may be left."""
+        _munmap(self.address, self.size_bytes)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Copy bytes into the segment."""
+        size = len(data) if isinstance(data, bytes) else data.nbytes
+        assert self.writable
+        assert offset >= 0
+        assert offset + size <= self.size_bytes
+        if size:
+            _copy(self.address + offset, data, size)
+
+    def view(self, offset: int, size_bytes: int, on_release: Callable[[], object]) -> memoryview:
+        """Return a read-only view of a part; `on_release` is called when nothing made from it is left.
+
+        `on_release` runs wherever the garbage collector runs: it must not lock, block or raise.
+        """
+        exporter = (ctypes.c_ubyte * size_bytes).from_address(self.address + offset)
+        finalizer = weakref.finalize(exporter, on_release)
+        finalizer.atexit = False
+        return memoryview(exporter).toreadonly().cast("B")
+
+
+def _address_of(data: bytes | memoryview) -> int:
+    if isinstance(data, bytes):
+        return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return _buffer_address(data)
+
+
+class _PyBuffer(ctypes.Structure):
+    """`Py_buffer` of the C API: only `buf` is read here."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _buffer_address(view: memoryview) -> int:
+    """Return where a contiguous buffer's memory begins, also a read-only one's."""
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    try:
+        return buffer.buf or 0
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+
+
+@lru_cache(maxsize=1)
+def _copiers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=_copy_threads(), thread_name_prefix="atoll-copy")
+
+
+def _copy_threads() -> int:
+    return max(1, min(4, len(os.sched_getaffinity(0))))
+
+
+def _copy(target: int, data: bytes | memoryview, size: int) -> None:
+    source = _address_of(data)
+    if size < PARALLEL_COPY_BYTES or _copy_threads() == 1:
+        _memmove(target, source, size)
+        return
+    threads = _copy_threads()
+    part = -(-size // threads // 4096) * 4096
+    pending = [
+        _copiers().submit(_memmove, target + start, source + start, min(part, size - start))
+        for start in range(part, size, part)
+    ]
+    _memmove(target, source, min(part, size))
+    for future in pending:
+        future.result()

@@ -1,0 +1,210 @@
+"""The client's side of the node's object store: write a value once, read it without a copy.
+
+    put    CreateObject ─▶ memory ─▶ copy ─▶ SealObject        the copy is the only one there is
+    get    GetObject ─▶ pinned ─▶ view ─▶ ... ─▶ ReleaseObjects   when the last array made from it is gone
+
+What this process has put it keeps pinned until its last ref is gone, and what it has got until its last view is: in
+between, getting it again asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from atoll.client.connection import failure
+from atoll.client.mapping import Segment
+from atoll.protocol.messages import (
+    AbortObject,
+    CreateObject,
+    GetObject,
+    Message,
+    ObjectCreated,
+    ObjectFound,
+    ObjectSealed,
+    ReleaseObjects,
+    SealObject,
+)
+from atoll.protocol.serialization import Layout, Serialized, deserialize
+
+if TYPE_CHECKING:
+    from atoll.client.session import Session
+
+_encode_layout = msgspec.msgpack.Encoder().encode
+_decode_layout = msgspec.msgpack.Decoder(Layout).decode
+
+
+class _Place:
+    """Where a pinned object is.
+
+    Attributes:
+        segment: Mapped.
+        offset: In the segment.
+        layout: How to read it.
+        uses: Live views, and one more while `kept`. The agent's pin goes at zero.
+        kept: This process has put it and there are refs to it.
+    """
+
+    __slots__ = ("kept", "layout", "offset", "segment", "uses")
+
+    def __init__(self, segment: Segment, offset: int, layout: Layout, *, kept: bool) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.layout = layout
+        self.uses = 1
+        self.kept = kept
+
+
+class StoreClient:
+    """Reads and writes objects in shared memory. Safe to use from several threads.
+
+    Args:
+        session: Carries the requests to the node agent.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._segments: dict[tuple[int, bool], Segment] = {}
+        self._places: dict[bytes, _Place] = {}
+        self._released: deque[bytes] = deque()
+
+    def write(self, object_id: bytes, value: Serialized, *, keep: bool) -> int:
+        """Write a value and seal it.
+
+        Args:
+            object_id: Under which others will ask for it.
+            value: What to write.
+            keep: Whether this process keeps it pinned until `forget`, to get it back without asking.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            ObjectStoreFullError: There is no room for it.
+            ClusterLostError: The agent is gone.
+        """
+        layout = value.layout()
+        request = self._session.next_request()
+        created = _expect(self._session.ask_agent(CreateObject(request, object_id, layout.total_bytes)), ObjectCreated)
+        try:
+            segment = self._segment(created, writable=True)
+            segment.write(created.offset, value.data)
+            for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
+                segment.write(created.offset + start, view)
+        except BaseException:
+            self._session.tell_agent(AbortObject(object_id))
+            raise
+        request = self._session.next_request()
+        sealed = self._session.ask_agent(SealObject(request, object_id, _encode_layout(layout), keep))
+        _expect(sealed, ObjectSealed)
+        if keep:
+            with self._lock:
+                self._places[object_id] = _Place(segment, created.offset, layout, kept=True)
+        return layout.total_bytes
+
+    def read(self, object_id: bytes) -> Any:
+        """Return the value of an object. Its arrays are read-only views of shared memory.
+
+        Raises:
+            ObjectLostError: The store does not have it.
+            ClusterLostError: The agent is gone.
+        """
+        with self._lock:
+            place = self._places.get(object_id)
+            if place is not None:
+                place.uses += 1
+        if place is None:
+            place = self._pin(object_id)
+        released = self._released
+        view = place.segment.view(place.offset, place.layout.total_bytes, lambda: released.append(object_id))
+        return _load(view, place.layout)
+
+    def _pin(self, object_id: bytes) -> _Place:
+        answer = self._session.ask_agent(GetObject(self._session.next_request(), object_id))
+        found = _expect(answer, ObjectFound)
+        segment = self._segment(found, writable=False)
+        place = _Place(segment, found.offset, _decode_layout(found.layout), kept=False)
+        with self._lock:
+            other = self._places.get(object_id)
+            if other is None:
+                self._places[object_id] = place
+                return place
+            other.uses += 1
+        self._session.tell_agent(ReleaseObjects([object_id]))  # another thread has pinned it meanwhile: one is enough
+        return other
+
+    def _segment(self, answer: ObjectCreated | ObjectFound, *, writable: bool) -> Segment:
+        """Return the mapping of a segment. A descriptor that came along was put aside by `take_segment`."""
+        with self._lock:
+            return self._segments[answer.segment_id, writable]
+
+    def take_segment(self, answer: ObjectCreated | ObjectFound, descriptor: int) -> None:
+        """Map a segment whose descriptor came with an answer, before anybody acts on the answer; closes it.
+
+        Called by whoever reads the agent's connection, since an answer may be read by another thread than the one
+        that waits for it, and a second answer may rely on the first one's descriptor.
+        """
+        writable = isinstance(answer, ObjectCreated)
+        try:
+            segment = Segment(descriptor, answer.segment_bytes, writable=writable)
+        finally:
+            os.close(descriptor)
+        with self._lock:
+            self._segments[answer.segment_id, writable] = segment
+
+    def forget(self, object_ids: list[bytes]) -> None:
+        """Give up what `write` has kept: no ref to these is left. Views that still live keep their pins."""
+        with self._lock:
+            for object_id in object_ids:
+                place = self._places.get(object_id)
+                if place is not None and place.kept:
+                    place.kept = False
+                    self._released.append(object_id)
+
+    @property
+    def has_released(self) -> bool:
+        """Whether `collect` has something to do."""
+        return bool(self._released)
+
+    def collect(self) -> list[bytes]:
+        """Return the objects whose last use is gone; the agent is to be told."""
+        released = self._released
+        if not released:
+            return []
+        gone = []
+        with self._lock:
+            while released:
+                object_id = released.popleft()
+                place = self._places[object_id]
+                place.uses -= 1
+                if place.uses == 0:
+                    del self._places[object_id]
+                    gone.append(object_id)
+        return gone
+
+    def close(self) -> None:
+        """Forget everything. Mappings stay while the process lives: views of them may."""
+        with self._lock:
+            self._places.clear()
+            self._segments.clear()
+
+
+def _load(view: memoryview, layout: Layout) -> Any:
+    buffers = [view[start : start + size] for start, size in layout.buffers]
+    return deserialize(view[: layout.pickle_bytes], buffers)
+
+
+_Answer = TypeVar("_Answer", ObjectCreated, ObjectSealed, ObjectFound)
+
+
+def _expect(answer: Message, kind: type[_Answer]) -> _Answer:
+    error = failure(answer)
+    if error is not None:
+        raise error
+    assert isinstance(answer, kind), f"the agent answered {type(answer).__name__}, not {kind.__name__}"
+    return answer

@@ -1,0 +1,202 @@
+"""What is said on direct channels: from the process that submits tasks to the one that runs them, and back.
+
+This is the hot path. Messages travel in batches: a frame's body is a msgpack array of them. Tags are small numbers,
+fields are few, and what is the same for every call of a function (its code, its name) is said once.
+
+    caller ─▶ worker     DeclareFunction RunTask CallMethod CancelTask TakeBackTasks
+    worker ─▶ caller     TaskReturned TaskStored TaskRaised TaskOutput TasksTakenBack
+    anybody ─▶ owner     FetchObject AddHold DropHolds
+    owner ─▶ anybody     ObjectValue HoldAdded
+
+A channel has one sequence of tasks: numbers grow by one, and a worker begins tasks of a channel in that order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from atoll.protocol.messages import ObjectLocation
+
+INLINE_BYTES = 100 * 1024
+"""Values up to this size ride in messages; larger ones are objects in the store. Ray's limit, for the same trade."""
+
+
+class DeclareFunction(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
+    """The code of a function, said once on a channel, before its first `RunTask`.
+
+    `payload` is the pickled function; `digest` is what tasks call it by.
+    """
+
+    digest: bytes
+    name: str
+    payload: bytes
+
+
+class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
+    """Run a function once.
+
+    Attributes:
+        sequence: The task's number on this channel.
+        task_id: Its id; return values get ids made from it.
+        function: Digest.
+        arguments: Pickled `(args, kwargs)`, or empty for none at all.
+        dependencies: The values of top-level `ObjectRef` arguments, in the order of their placeholders.
+        returns: How many values.
+    """
+
+    sequence: int
+    task_id: bytes
+    function: bytes
+    arguments: bytes
+    dependencies: list[ObjectLocation] = []
+    returns: int = 1
+
+
+class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
+    """Call a method of the actor that lives in the worker. Fields are as in `RunTask`."""
+
+    sequence: int
+    task_id: bytes
+    method: str
+    arguments: bytes
+    dependencies: list[ObjectLocation] = []
+    returns: int = 1
+
+
+class CancelTask(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):
+    """Do not begin the task, or interrupt it; with `force`, end the process."""
+
+    sequence: int
+    force: bool = False
+
+
+class TakeBackTasks(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
+    """Give back up to `count` tasks that have not begun, the last first: another worker is free."""
+
+    count: int
+
+
+class TaskReturned(msgspec.Struct, array_like=True, tag=11, frozen=True, gc=False):
+    """The task returned one small value: the usual case.
+
+    `value` is pickled, `microseconds` is how long the function ran.
+    """
+
+    sequence: int
+    value: bytes
+    microseconds: int
+
+
+class TaskStored(msgspec.Struct, array_like=True, tag=12, frozen=True, gc=False):
+    """The task returned several values, large ones, or values that contain refs.
+
+    Attributes:
+        sequence: The task.
+        values: One location for each return value.
+        contained: For each value, the ids of the refs inside; the caller has been registered as their holder.
+        microseconds: How long the function ran.
+    """
+
+    sequence: int
+    values: list[ObjectLocation]
+    contained: list[list[bytes]]
+    microseconds: int
+
+
+class TaskRaised(msgspec.Struct, array_like=True, tag=13, frozen=True, gc=False):
+    """The task raised; `error` is a pickled exception of `atoll.exceptions`.
+
+    `retry` says whether another attempt could end otherwise, which the caller's `retry_exceptions` decides about.
+    """
+
+    sequence: int
+    error: bytes
+    microseconds: int
+    retry: bool = True
+
+
+class TaskOutput(msgspec.Struct, array_like=True, tag=14, frozen=True, gc=False):
+    """A piece of what the task writes or shows while it runs, in order."""
+
+    sequence: int
+    kind: str
+    payload: bytes
+
+
+class TasksTakenBack(msgspec.Struct, array_like=True, tag=15, frozen=True, gc=False):
+    """These have not begun and will not: the answer to `TakeBackTasks`, also said unasked by a worker that waits."""
+
+    sequences: list[int]
+
+
+class FetchObject(msgspec.Struct, array_like=True, tag=21, frozen=True, gc=False):
+    """Ask an object's owner for it. Answered by `ObjectValue` as soon as there is a value."""
+
+    request: int
+    object_id: bytes
+
+
+class ObjectValue(msgspec.Struct, array_like=True, tag=22, frozen=True, gc=False):
+    """The object: a location, or a pickled error."""
+
+    request: int
+    location: ObjectLocation | None
+    error: bytes = b""
+
+
+class AddHold(msgspec.Struct, array_like=True, tag=23, frozen=True, gc=False):
+    """The process `holder` has a ref to the object now. Answered by `HoldAdded`."""
+
+    request: int
+    object_id: bytes
+    holder: bytes
+
+
+class HoldAdded(msgspec.Struct, array_like=True, tag=24, frozen=True, gc=False):
+    """The object stays until its holder drops it or dies."""
+
+    request: int
+
+
+class DropHolds(msgspec.Struct, array_like=True, tag=25, frozen=True, gc=False):
+    """The sender has no ref to these any more."""
+
+    object_ids: list[bytes]
+
+
+ChannelMessage = (
+    DeclareFunction
+    | RunTask
+    | CallMethod
+    | CancelTask
+    | TakeBackTasks
+    | TaskReturned
+    | TaskStored
+    | TaskRaised
+    | TaskOutput
+    | TasksTakenBack
+    | FetchObject
+    | ObjectValue
+    | AddHold
+    | HoldAdded
+    | DropHolds
+)
+
+encode_batch = msgspec.msgpack.Encoder().encode
+"""Return the body of a frame for a list of channel messages."""
+
+_decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[ChannelMessage])
+
+
+def decode_batch(body: bytes) -> list[Any]:
+    """Read a frame's body.
+
+    Returns:
+        Channel messages, in order.
+
+    Raises:
+        msgspec.DecodeError: It is no such array.
+    """
+    return _decoder.decode(body)

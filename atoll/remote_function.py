@@ -1,0 +1,145 @@
+"""`@atoll.remote` on a function: calls that run on workers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from atoll.client import arguments
+from atoll.client.core.events import FunctionDefined, TaskSubmitted
+from atoll.client.core.records import TaskRecord
+from atoll.client.session import current_session
+from atoll.ids import return_id
+from atoll.object_ref import ObjectRef
+from atoll.options import TaskOptions
+from atoll.protocol.serialization import serialize_code
+
+if TYPE_CHECKING:
+    from atoll.client.session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function whose `.remote()` runs it on a worker of the cluster.
+
+    Args:
+        function: The user's.
+        options: What its tasks take.
+    """
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+        if inspect.iscoroutinefunction(function):
+            raise ValueError("an async function cannot be a task; make it a method of an actor, or a plain function")
+        self._function = function
+        self._options = options
+        self._name = options.name or getattr(function, "__qualname__", type(function).__name__)
+        self._signature = arguments.Signature(function)
+        self._prepared: _Prepared | None = None
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise TypeError: say `.remote()`."""
+        raise TypeError(
+            f"a remote function cannot be called directly: write {self._name}.remote(...) and atoll.get(...) the result"
+        )
+
+    def options(self, **changes: Any) -> RemoteFunction[P, R]:
+        """Return this function with other options.
+
+        Raises:
+            ValueError: There is no such option, or its value makes no sense.
+        """
+        changed: RemoteFunction[P, R] = RemoteFunction(self._function, self._options.updated(changes))
+        if self._prepared is not None and changed._name == self._name:
+            changed._prepared = self._prepared.with_options(changed._options)
+        return changed
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """Submit a call and return at once.
+
+        Returns:
+            A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0).
+
+        Raises:
+            TypeError: The function cannot be called with these arguments.
+            SerializationError: The function or an argument does not pickle.
+        """
+        self._signature.check(args, kwargs)
+        session = current_session()
+        prepared = self._prepared
+        if prepared is None or prepared.session is not session:
+            prepared = self._prepared = _Prepared.make(session, self._function, self._name, self._options)
+        options = self._options
+        data, dependencies, keepalive = arguments.pack(session, args, kwargs)
+        task_id = session.ids.task_id()
+        record = TaskRecord(
+            task_id,
+            self._name,
+            data,
+            function=prepared.digest,
+            dependencies=dependencies,
+            returns=options.num_returns,
+            class_key=prepared.class_key,
+            retries_left=options.max_retries,
+            retry_exceptions=options.retry_exceptions,
+            keepalive=keepalive,
+            on_output=options._on_output or session.default_output,
+        )
+        session.submit(TaskSubmitted(record))
+        if options.num_returns == 1:
+            return ObjectRef(return_id(task_id, 0), session)
+        if options.num_returns == 0:
+            return None  # type: ignore[return-value]
+        return [ObjectRef(return_id(task_id, i), session) for i in range(options.num_returns)]  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._function, msgspec_fields(self._options))
+
+    def __repr__(self) -> str:
+        return f"<remote function {self._name}>"
+
+
+class _Prepared:
+    """What is the same for all calls in one session: the code's digest and the scheduling class."""
+
+    __slots__ = ("class_key", "digest", "keepalive", "name", "session")
+
+    def __init__(self, session: Session, digest: bytes, name: str, class_key: int, keepalive: list[Any]) -> None:
+        self.session = session
+        self.digest = digest
+        self.name = name
+        self.class_key = class_key
+        self.keepalive = keepalive
+
+    @classmethod
+    def make(cls, session: Session, function: Callable[..., Any], name: str, options: TaskOptions) -> _Prepared:
+        """Pickle the function, once a session."""
+        payload, contained = serialize_code(function)
+        digest = hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=16).digest()
+        session.handle(FunctionDefined(digest, name, payload))
+        return cls(session, digest, name, _class_key(session, name, options), contained)
+
+    def with_options(self, options: TaskOptions) -> _Prepared:
+        """Return the same code with the scheduling class of other options."""
+        class_key = _class_key(self.session, self.name, options)
+        return _Prepared(self.session, self.digest, self.name, class_key, self.keepalive)
+
+
+def _class_key(session: Session, name: str, options: TaskOptions) -> int:
+    shape = options.scheduling_class(session.environment, name, default_cpus=1)
+    with session.lock:
+        return session.core.tasks.class_key(shape)
+
+
+def msgspec_fields(options: Any) -> dict[str, Any]:
+    """Return options as a dict that can travel: without callbacks, which belong to this process."""
+    return {name: getattr(options, name) for name in options.__struct_fields__ if not name.startswith("_")}
+
+
+def _rebuild(function: Callable[..., Any], options: dict[str, Any]) -> RemoteFunction[Any, Any]:
+    return RemoteFunction(function, TaskOptions(**options))

@@ -1,0 +1,397 @@
+"""What a worker does with the tasks and calls that are pushed to it.
+
+The main thread takes them in the order in which they came, runs them, and answers in batches: at once when nothing
+else is waiting, else a few times a millisecond. While it runs user code, another thread of the session reads the
+sockets, so that tasks can be taken back and cancelled meanwhile.
+
+An actor that asked for concurrency has its calls run by so many threads instead.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from atoll.client import arguments
+from atoll.client.context import TaskContext
+from atoll.client.reactor import Waiter
+from atoll.client.session import Session
+from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
+from atoll.nodeagent.results import ResultWriter
+from atoll.nodeagent.spans import SpanRecorder
+from atoll.protocol.channel_messages import (
+    CallMethod,
+    CancelTask,
+    DeclareFunction,
+    RunTask,
+    TakeBackTasks,
+    TaskOutput,
+    TaskRaised,
+    TasksTakenBack,
+)
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import TaskBlocked, TaskUnblocked
+from atoll.protocol.serialization import deserialize, serialize
+
+ANSWER_WITHIN_S = 0.0005
+"""How long an answer may wait for others to travel with."""
+
+ANSWERS_AT_ONCE = 64
+
+
+class _Running(threading.local):
+    """The task that this thread runs."""
+
+    peer: Peer | None = None
+    sequence: int = 0
+    context: TaskContext | None = None
+
+
+class Executor:
+    """Runs tasks for callers.
+
+    Args:
+        session: The worker's.
+        where: This process, as people read it: `pid 42 on dromedary`.
+        spans: Records what ran.
+    """
+
+    def __init__(self, session: Session, where: str, spans: SpanRecorder) -> None:
+        self._session = session
+        self._where = where
+        self._spans = spans
+        self._results = ResultWriter(session)
+        self._queue: deque[tuple[Peer, Any]] = deque()
+        self._answers: dict[Peer, list[Any]] = {}
+        self._answered_at = 0.0
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._code: dict[bytes, DeclareFunction] = {}
+        self._idle: Waiter | None = None
+        self._running = _Running()
+        self._main_task: tuple[Peer, int] | None = None
+        self._in_user_code = False
+        self._cancelled: dict[tuple[Peer, int], None] = {}
+        self._blocked = 0
+        self._blocked_lock = threading.Lock()
+        self._stopping = False
+        self._pool: ThreadPoolExecutor | None = None
+        self.actor: Any = None
+        self.lease_id = 0
+        self.job = b""
+        self.gpu_ids: list[int] = []
+        signal.signal(signal.SIGINT, self._interrupted)
+        session.on_pushed = self._pushed
+        session.on_channel_lost = self._caller_lost
+        session.blocking = self._blocking
+        session.on_timer = self._report
+
+    # -------------------------------------------------------------------------- what comes (the lock is held)
+
+    def _pushed(self, peer: Peer, message: Any) -> None:
+        kind = type(message)
+        if kind is RunTask or kind is CallMethod:
+            self._queue.append((peer, message))
+            self._wake()
+        elif kind is DeclareFunction:
+            self._code[message.digest] = message
+        elif kind is CancelTask:
+            self._cancel(peer, message)
+        elif kind is TakeBackTasks:
+            self._give_back(peer, message.count)
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have the main thread do something between two tasks. The lock is held."""
+        self._queue.append((Peer(0), work))
+        self._wake()
+
+    def stop(self) -> None:
+        """End `run` as soon as nothing runs. The lock is held."""
+        self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
+        idle = self._idle
+        if idle is not None:
+            idle.remaining = 0
+            idle.wake()
+
+    def _cancel(self, peer: Peer, message: CancelTask) -> None:
+        sequence = message.sequence
+        for index, (other, waiting) in enumerate(self._queue):
+            if other == peer and getattr(waiting, "sequence", None) == sequence:
+                del self._queue[index]
+                self._session.reply_locked(peer, [_cancelled(sequence)])
+                return
+        if self._main_task == (peer, sequence):
+            if message.force:
+                signal.raise_signal(signal.SIGKILL)
+            self._cancelled[peer, sequence] = None
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def _give_back(self, peer: Peer, count: int) -> None:
+        """Give back tasks of a caller that have not begun, the last first. Calls to an actor stay: order counts."""
+        given: list[int] = []
+        kept: list[tuple[Peer, Any]] = []
+        while self._queue and len(given) < count:
+            item = self._queue.pop()
+            if item[0] == peer and type(item[1]) is RunTask:
+                given.append(item[1].sequence)
+            else:
+                kept.append(item)
+        self._queue.extend(reversed(kept))
+        self._session.reply_locked(peer, [TasksTakenBack(given)])
+
+    def _caller_lost(self, peer: Peer) -> None:
+        """What a lost caller has queued is not begun; what runs for it is interrupted."""
+        self._queue = deque(item for item in self._queue if item[0] != peer)
+        task = self._main_task
+        if task is not None and task[0] == peer and self.actor is None:
+            self._cancelled[task] = None
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+
+    # --------------------------------------------------------------------------------------- the main thread
+
+    def run(self) -> None:
+        """Run what comes until `stop`."""
+        queue = self._queue
+        while True:
+            queue = self._queue
+            if not queue:
+                self._send_answers()
+                if self._stopping:
+                    return
+                self._wait_for_work()
+                continue
+            try:
+                peer, message = queue.popleft()
+            except IndexError:  # it was taken back at this moment
+                continue
+            if type(message) is not RunTask and type(message) is not CallMethod:
+                message()
+            elif self._pool is not None and type(message) is CallMethod:
+                self._pool.submit(self._run_in_pool, peer, message)
+            else:
+                self._run_one(peer, message)
+
+    def _wait_for_work(self) -> None:
+        waiter = Waiter(1)
+        with self._session.lock:
+            if self._queue or self._stopping:
+                return
+            self._idle = waiter
+        try:
+            self._session.reactor.wait(waiter, None)
+        finally:
+            self._idle = None
+
+    def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
+        self._main_task = (peer, message.sequence)
+        began = time.time()
+        self._begin(peer, message, began)
+        answer = self._answer(peer, message, began, interruptible=True)
+        self._main_task = None
+        self._finish(peer)
+        now = time.time()
+        self._spans.end(now, failed=type(answer) is TaskRaised)
+        answers = self._answers
+        waiting = answers.setdefault(peer, [])
+        waiting.append(answer)
+        if len(waiting) == 1 and len(answers) == 1:
+            self._answered_at = now
+        if len(waiting) >= ANSWERS_AT_ONCE or now - self._answered_at > ANSWER_WITHIN_S:
+            self._send_answers()
+
+    def _run_in_pool(self, peer: Peer, message: CallMethod) -> None:
+        began = time.time()
+        self._running.peer, self._running.sequence = peer, message.sequence
+        self._running.context = self._context(message.method, message)
+        answer = self._answer(peer, message, began, interruptible=False)
+        self._finish(peer)
+        self._session.reply(peer, [answer], flush=True)
+
+    def _begin(self, peer: Peer, message: RunTask | CallMethod, began: float) -> None:
+        name = message.method if type(message) is CallMethod else self._name_of(message)
+        running = self._running
+        running.peer, running.sequence = peer, message.sequence
+        running.context = self._context(name, message)
+        self._spans.begin(self.job, name, began)
+        self._session.set_timer()
+
+    def _name_of(self, message: Any) -> str:
+        code = self._code.get(message.function)
+        return code.name if code is not None else "?"
+
+    def _context(self, name: str, message: RunTask | CallMethod) -> TaskContext:
+        return TaskContext(name, message.task_id, self.job, self._session.process_id, self.gpu_ids)
+
+    def _finish(self, peer: Peer) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self._running.peer = None
+        self._running.context = None
+
+    def _send_answers(self) -> None:
+        if self._answers:
+            answers, self._answers = self._answers, {}
+            for peer, waiting in answers.items():
+                self._session.reply(peer, waiting, flush=True)
+
+    # ---------------------------------------------------------------------------------------------- one task
+
+    def _answer(self, peer: Peer, message: RunTask | CallMethod, began: float, *, interruptible: bool) -> Any:
+        """Run a task and return what is to be answered. Nothing that user code raises gets past here."""
+        caller = self._session.process_of(peer)
+        try:
+            value = self._call(message, interruptible)
+            answer = self._results.answer(message, value, caller, _microseconds(began))
+            del value
+            self._results.register_borrowed()
+        except BaseException as error:
+            return self._raised(peer, message, error, began)
+        return answer
+
+    def _call(self, message: RunTask | CallMethod, interruptible: bool) -> Any:
+        function = self._method(message) if type(message) is CallMethod else self._function(message)
+        values = [self._results.load(location) for location in message.dependencies] if message.dependencies else []
+        args, kwargs = arguments.unpack(message.arguments, values)
+        del values
+        if not interruptible:
+            return function(*args, **kwargs)
+        self._in_user_code = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._in_user_code = False
+
+    def _function(self, message: Any) -> Callable[..., Any]:
+        digest = message.function
+        function = self._functions.get(digest)
+        if function is None:
+            code = self._code.get(digest)
+            if code is None:
+                raise AtollError(f"the code of function {digest.hex()} was not declared on this channel")
+            function = self._functions[digest] = deserialize(code.payload)
+        return function
+
+    def _method(self, message: CallMethod) -> Callable[..., Any]:
+        if self.actor is None:
+            raise AtollError(f"no actor lives in this process to call {message.method} of")
+        method: Callable[..., Any] = getattr(self.actor, message.method)
+        return method
+
+    def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
+        key = (peer, message.sequence)
+        if isinstance(error, KeyboardInterrupt) and key in self._cancelled:
+            del self._cancelled[key]
+            return _cancelled(message.sequence)
+        context = self._running.context
+        name = context.name if context is not None else "the task"
+        payload = error_payload(error, name, self._where)
+        return TaskRaised(message.sequence, payload, _microseconds(began), isinstance(error, Exception))
+
+    def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGINT: user code is interrupted, ours is not."""
+        if self._in_user_code:
+            raise KeyboardInterrupt
+
+    # ------------------------------------------------------------------------------------------------ actors
+
+    def make_actor(self, make: Callable[[], Any], concurrency: int) -> None:
+        """Run a constructor in the main thread; what it raises is the caller's to handle."""
+        self._in_user_code = True
+        try:
+            self.actor = make()
+        finally:
+            self._in_user_code = False
+        if concurrency > 1:
+            self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="atoll-call")
+
+    # -------------------------------------------------------------------------------------- output and waiting
+
+    def emit(self, kind: str, payload: bytes) -> None:
+        """Send output of the task that this thread runs; of the main thread's, if this one runs none."""
+        running = self._running
+        if running.peer is not None:
+            self._session.reply(running.peer, [TaskOutput(running.sequence, kind, payload)], flush=True)
+        elif self._main_task is not None:
+            peer, sequence = self._main_task
+            self._session.reply(peer, [TaskOutput(sequence, kind, payload)], flush=True)
+
+    def context(self) -> TaskContext | None:
+        """Return the task that this thread runs."""
+        return self._running.context
+
+    @contextmanager
+    def _blocking(self) -> Iterator[None]:
+        """A task waits: its CPU is lent to others, and what is queued behind it is given back."""
+        with self._blocked_lock:
+            self._blocked += 1
+            first = self._blocked == 1
+        if first:
+            self._send_answers()
+            self._return_queued()
+            self._session.tell_scheduler(TaskBlocked(self.lease_id))
+        try:
+            yield
+        finally:
+            with self._blocked_lock:
+                self._blocked -= 1
+                last = self._blocked == 0
+            if last:
+                self._session.tell_scheduler(TaskUnblocked(self.lease_id))
+
+    def _return_queued(self) -> None:
+        with self._session.lock:
+            peers = dict.fromkeys(peer for peer, message in self._queue if type(message) is RunTask)
+            for peer in peers:
+                self._give_back(peer, len(self._queue))
+
+    def _report(self) -> None:
+        """A few times a second while tasks run: what ran and what runs."""
+        self._session.report_spans(self._spans.take())
+        if self._spans.running:
+            self._session.set_timer()
+
+
+def error_payload(error: BaseException, name: str, where: str) -> bytes:
+    """Return the pickled `TaskError` for what user code raised, without frames of ours; other errors as they are."""
+    if isinstance(error, SerializationError | TaskCancelledError) and error.__traceback__ is None:
+        return serialize(error).data
+    if isinstance(error, SystemExit):
+        error = WorkerCrashedError(f"{name} called sys.exit({error.code!r})")
+    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    made = TaskError(name, text, error, where)
+    try:
+        return serialize(made).data
+    except SerializationError:
+        return serialize(TaskError(name, text, None, where)).data
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from its first frame that is not of this package's running of tasks."""
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
+        ("atoll.nodeagent.", "atoll.client.")
+    ):
+        trace = trace.tb_next
+    return trace
+
+
+def _cancelled(sequence: int) -> TaskRaised:
+    return TaskRaised(sequence, serialize(TaskCancelledError("the task was cancelled")).data, 0, False)
+
+
+def _microseconds(began: float) -> int:
+    return max(0, int((time.time() - began) * 1e6))

@@ -1,0 +1,139 @@
+"""A worker: a process that was forked from a zygote and runs what its lease's holder pushes to it.
+
+It attaches to its node agent, listens for callers, and from then on does what it is told: `BeginLease` says whose work
+comes now, `ConstructActor` makes it an actor for good, `FinishLease` and `StopWorker` end that. If its agent is gone,
+so is its reason to be: it exits at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from atoll import actor as actors
+from atoll.client import arguments, context
+from atoll.client.session import Introduction, Session, set_current_session
+from atoll.exceptions import AtollError
+from atoll.ids import ProcessId
+from atoll.nodeagent.executor import Executor, error_payload
+from atoll.nodeagent.output import TaskStream
+from atoll.nodeagent.results import ResultWriter
+from atoll.nodeagent.spans import SpanRecorder
+from atoll.nodeagent.zygote_messages import WorkerStart
+from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import (
+    ActorConstructed,
+    BeginLease,
+    ConstructActor,
+    FinishLease,
+    ReportSpans,
+    StopWorker,
+    WorkerStarted,
+)
+from atoll.protocol.serialization import deserialize
+
+_decode_payload = msgspec.msgpack.Decoder(actors.ActorPayload).decode
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        start: What the node agent says to it.
+
+    Raises:
+        ClusterLostError: The agent does not answer.
+    """
+
+    def __init__(self, start: WorkerStart) -> None:
+        self._spans = SpanRecorder(start.worker_id)
+        self._session = Session(_cluster(start), ProcessId(start.worker_id), Introduction("worker"))
+        self._session.environment = start.environment
+        self._session.on_control = self._told
+        self._session.on_agent_lost = _exit_at_once
+        where = f"pid {os.getpid()} on {socket.gethostname()}"
+        self._executor = Executor(self._session, where, self._spans)
+        self._where = where
+        self._session.report_spans = self._report
+        context.install(self._executor.emit, self._executor.context)
+        sys.stdout = TaskStream("stdout", sys.stdout, self._executor.emit)
+        sys.stderr = TaskStream("stderr", sys.stderr, self._executor.emit)
+        set_current_session(self._session)
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self._session.start()
+        self._session.tell_agent(WorkerStarted(self._session.address, os.getpid()))
+        self._executor.run()
+        self._session.close()
+
+    def _told(self, _peer: Peer, message: Any) -> None:
+        """Do what the agent says. The session's lock is held."""
+        executor = self._executor
+        if isinstance(message, BeginLease):
+            executor.lease_id = message.lease_id
+            executor.job = message.job
+            executor.gpu_ids = [share.index for share in message.devices]
+            self._session.job = ProcessId(message.job)
+        elif isinstance(message, FinishLease):
+            executor.lease_id = 0
+        elif isinstance(message, ConstructActor):
+            executor.later(lambda: self._construct(message))
+        elif isinstance(message, StopWorker):
+            executor.stop()
+
+    def _construct(self, message: ConstructActor) -> None:
+        spec = message.spec
+        name = f"{spec.class_name}.__init__"
+        error, text = b"", ""
+        try:
+            payload = _decode_payload(spec.payload)
+            results = ResultWriter(self._session)
+            values = [results.load(location) for location in payload.dependencies]
+            args, kwargs = arguments.unpack(payload.arguments, values)
+            user_class = deserialize(payload.code)
+            self._executor.make_actor(lambda: user_class(*args, **kwargs), spec.maximum_concurrency)
+        except BaseException as problem:  # whatever a constructor raises is the answer
+            error = error_payload(problem, name, self._where)
+            text = f"{name} raised {type(problem).__name__}: {problem}"
+        self._session.tell_agent(ActorConstructed(spec.actor_id, text, error))
+
+    def _report(self, spans: list[Any]) -> None:
+        if spans:
+            self._session.tell_agent(ReportSpans(spans))
+
+
+def _cluster(start: WorkerStart) -> ClusterFile:
+    """Return what a session needs to know of its cluster."""
+    return ClusterFile(
+        cluster_id="",
+        key=start.key.hex(),
+        host=socket.gethostname(),
+        version="",
+        directory=str(Path(start.socket_path).parent.parent),
+        scheduler_socket=start.scheduler_socket,
+        agent_socket=start.agent_socket,
+        linger_s=None,
+        started_by="",
+        scheduler_pid=0,
+        agent_pid=os.getppid(),
+    )
+
+
+def _exit_at_once() -> NoReturn:
+    os._exit(0)
+
+
+def run_worker(start: WorkerStart) -> None:
+    """Be a worker until told to stop. Called in the child of a zygote's fork."""
+    try:
+        Worker(start).run()
+    except AtollError as error:
+        print(f"atoll worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.__stderr__)
+        os._exit(1)
