@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_FOLDERS = ("atoll", "scheduler", "nodeagent", "kernel_ext", "widgets", "benchmarks")
-FILES = sorted(path for folder in SOURCE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(
+    path for folder in SOURCE_FOLDERS for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts
+)
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PURE = sorted(path for path in FILES if {"core", "policy"} & set(path.relative_to(ROOT).parts[:-1]))
 ROOMS = sorted(path for path in FILES if path.name == "__init__.py" and path.relative_to(ROOT).parts[0] != "benchmarks")
