@@ -1,1 +1,16 @@
-"""."""
+"""The scheduler's decisions, pure: events in, actions out, time as an argument.
+
+Owns jobs, demands, leases, nodes and their devices, actors, names, and when the cluster ends. Never touches a socket,
+a thread, a clock, a file or randomness, and never looks into a user's payload. In: `Received`, `PeerConnected`,
+`PeerLost`, `DeadlineReached`, `RecordsRestored`, `StopAsked`; out: `Send`, `ClosePeer`, `PersistRecord`,
+`RemoveRecord`, `Warn`, `Exit`.
+
+    scheduler.py   the composition: who may say what, and what happens after every event
+    clients.py     the desk for clients and workers        agents.py   the desk for node agents
+    lifetime.py    when the cluster ends                   cluster.py  the tables, put together
+    queues.py      what waits, in order                    leases.py   from waiting to held and back
+    fairness.py    what to ask back for who waits          nodes.py    resources and devices
+    jobs.py        sessions and peers                      actors.py   actors and their names
+    names.py       the cache                               spans.py    the timeline
+    state.py       all of it for people                    events.py, turn.py  what goes in and out
+"""

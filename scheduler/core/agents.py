@@ -7,7 +7,7 @@ is lost.
 
 from __future__ import annotations
 
-from atoll.protocol.machine import ClosePeer, Peer
+from atoll.protocol.machine import ClosePeer, Instant, Peer
 from atoll.protocol.messages import (
     ActorFailed,
     ActorStarted,
@@ -112,6 +112,14 @@ class AgentDesk:
                 self._cluster.actors.impossible(demand.actor_id, reason)
             else:
                 leases.refuse(demand, "TaskUnschedulableError", reason)
+
+    def expect_nodes(self) -> None:
+        """While there is no node and something waits for one, see to it that it does not wait for ever."""
+        cluster = self._cluster
+        if not len(cluster.nodes) and (len(cluster.leases.queues) or self._jobs_without_node):
+            since = cluster.nodes.none_since
+            assert since is not None, "without a node, there is a time since when"
+            self._turn.set_earlier("nodes", Instant(since + GRACE_S))
 
     def nodes_due(self) -> None:
         """Nodes had their time to come: what depends on those that are not here fails now."""

@@ -36,6 +36,8 @@ from atoll.scheduler.core.state import cluster_state
 KINDS = ("kernel", "script", "server")
 SHORTEST_INTERVAL_S = 0.1
 MAXIMUM_DEFERRED = 1000
+ACTOR_ID_BYTES = 16
+MAXIMUM_PAYLOAD_BYTES = 32 * 2**20
 
 
 class ClientDesk:
@@ -181,8 +183,10 @@ class ClientDesk:
             return
         spec = message.spec
         wrong = what_is_wrong(spec.scheduling_class)
-        if wrong is None and len(spec.actor_id) != 16:
-            wrong = "an actor's id has 16 bytes"
+        if wrong is None and len(spec.actor_id) != ACTOR_ID_BYTES:
+            wrong = f"an actor's id has {ACTOR_ID_BYTES} bytes"
+        if wrong is None and len(spec.payload) > MAXIMUM_PAYLOAD_BYTES:
+            wrong = "the class and its arguments are more than 32 MiB; put large values first and pass their refs"
         if wrong is not None:
             self._turn.fail(record.peer, message.request, "ProtocolError", wrong)
             return

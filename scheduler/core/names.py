@@ -35,6 +35,7 @@ from atoll.scheduler.core.turn import Turn
 
 TABLE = "names"
 MAXIMUM_NAME_LENGTH = 1000
+MAXIMUM_INLINE_BYTES = 2**20
 
 
 class SavedName(msgspec.Struct, frozen=True, array_like=True):
@@ -120,6 +121,9 @@ class NameTable:
         location = message.location
         if len(message.name) > MAXIMUM_NAME_LENGTH:
             self._turn.fail(peer, message.request, "ProtocolError", "a name has at most 1000 characters")
+            return
+        if len(location.inline) > MAXIMUM_INLINE_BYTES:
+            self._turn.fail(peer, message.request, "ProtocolError", "a value of more than 1 MiB belongs into the store")
             return
         if not location.inline and self._nodes.get(location.node_id) is None:
             text = f"the object for {message.name!r} is on a node that is not in the cluster"

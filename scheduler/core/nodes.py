@@ -14,6 +14,9 @@ from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import Device, DeviceShare, NodeSample, RegisterNode
 from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts, Pool, describe
 
+MAXIMUM_WORKERS = 256
+"""Leases of one node whose tasks do not wait: requests that take no resource must not fork without end."""
+
 
 class DeviceUse:
     """A device and the leases that hold it, in units."""
@@ -31,13 +34,14 @@ class DeviceUse:
 
 
 class Holding:
-    """What a lease holds of a node. While `lent`, its CPU is not part of `amounts`."""
+    """What a lease holds of a node. While `blocked`, its CPU is `lent` and not part of `amounts`."""
 
-    __slots__ = ("amounts", "lent", "shares")
+    __slots__ = ("amounts", "blocked", "lent", "shares")
 
     def __init__(self, amounts: Amounts, shares: list[DeviceShare]) -> None:
         self.amounts = amounts
         self.shares = shares
+        self.blocked = False
         self.lent = 0
 
 
@@ -68,6 +72,7 @@ class Node:
         self.pool = Pool(total)
         self.total = self.pool.total
         self.holdings: dict[int, Holding] = {}
+        self.blocked_count = 0
         self.sample: NodeSample | None = None
 
     def could_ever_fit(self, wanted: Mapping[str, int]) -> bool:
@@ -76,7 +81,7 @@ class Node:
 
     def fits(self, wanted: Mapping[str, int]) -> bool:
         """Whether the request fits now."""
-        if not self.pool.fits(wanted):
+        if not self.pool.fits(wanted) or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
             return False
         units = wanted.get(GPU, 0)
         return not units or self._devices_for(units) is not None
@@ -111,14 +116,18 @@ class Node:
     def release(self, lease_id: int) -> None:
         """Take back all that a lease holds."""
         holding = self.holdings.pop(lease_id)
+        self.blocked_count -= holding.blocked
         self.pool.give_back(holding.amounts)
         for share in holding.shares:
             use = self.devices[share.uuid]
             use.free += use.held.pop(lease_id)
 
     def lend_cpu(self, lease_id: int) -> int:
-        """Let others use the CPU of a lease whose task waits. Returns the units; 0 if it has none or lent them."""
+        """Let others use the CPU of a lease whose task waits. Returns the units that it had."""
         holding = self.holdings[lease_id]
+        assert not holding.blocked, "a lease lends its CPU once"
+        holding.blocked = True
+        self.blocked_count += 1
         units = holding.amounts.pop(CPU, 0)
         if units:
             holding.lent = units
@@ -128,6 +137,9 @@ class Node:
     def reclaim_cpu(self, lease_id: int) -> int:
         """Take the lent CPU again, also if it is in use: the task goes on at once. Returns the units."""
         holding = self.holdings[lease_id]
+        assert holding.blocked, "a lease takes its CPU back after it has lent it"
+        holding.blocked = False
+        self.blocked_count -= 1
         units, holding.lent = holding.lent, 0
         if units:
             holding.amounts[CPU] = units
@@ -154,6 +166,8 @@ class Node:
     def why_not(self, wanted: Mapping[str, int]) -> str:
         """Say in words what is short for a request now."""
         short = self.missing(wanted)
+        if not short and len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+            return f"{self.name}: {MAXIMUM_WORKERS} workers are in use, the most there are on a node"
         if not short:
             return f"{self.name}: fits"
         parts = [
@@ -191,6 +205,8 @@ class Node:
         for name in {**free, **held}:
             if free.get(name, 0) + held.get(name, 0) != self.total.get(name, 0):
                 raise InternalError(f"{self.name}: {free.get(name, 0)} {name} free and {held.get(name, 0)} held")
+        if self.blocked_count != sum(holding.blocked for holding in self.holdings.values()):
+            raise InternalError(f"{self.name}: {self.blocked_count} leases are counted as blocked")
         for use in self.devices.values():
             if use.free < 0 or use.free + sum(use.held.values()) != UNITS_PER_ONE:
                 raise InternalError(f"{self.name}: device {use.device.uuid} is held by {use.held}, {use.free} free")

@@ -190,6 +190,7 @@ class Scheduler:
         """Serve what waits, and ask back what others wait for."""
         self.cluster.leases.place()
         self._clients.recall()
+        self._agents.expect_nodes()
         self.cluster.forget_ended()
 
     def _received(self, peer: Peer, message: m.Message) -> None:
@@ -268,6 +269,10 @@ class Scheduler:
         cluster.actors.grace_over()
         for lease in cluster.leases.unclaimed():
             cluster.leases.end(lease, kill=True)
+        for record in list(cluster.peers.values()):
+            deferred, record.deferred = record.deferred, []
+            for message in deferred:
+                self._received(record.peer, message)
 
     # ----------------------------------------------------------------------------------------- after a restart
 
