@@ -13,8 +13,8 @@ from pytest_jupyter.jupyter_core import *  # noqa: F403 # fixtures; pytest takes
 from pytest_jupyter.jupyter_server import *  # noqa: F403
 from pytest_jupyter.pytest_tornasync import *  # noqa: F403
 
-from atoll.kernel_ext.server.app import AtollExtension
 from atoll.kernel_ext.server.cluster import ServerCluster
+from atoll.kernel_ext.server_app import AtollExtension
 from tests.server.hand_scheduler import HandScheduler
 
 
@@ -29,7 +29,7 @@ def runtime_directory(socket_directory: Path, monkeypatch: pytest.MonkeyPatch) -
 def jp_server_config() -> dict[str, Any]:
     """The extension on; no cluster started: tests that want one say so."""
     return {
-        "ServerApp": {"jpserver_extensions": {"atoll.kernel_ext.server.app": True}},
+        "ServerApp": {"jpserver_extensions": {"atoll": True}},
         "AtollExtension": {"start_cluster": False},
     }
 

@@ -1,4 +1,4 @@
-"""The extension as the Jupyter server loads it.
+"""The extension as the Jupyter server loads it. What it is made of is in `atoll.kernel_ext.server`.
 
 Its settings go where Jupyter's go, for example into `jupyter_server_config.py`:
 
@@ -54,8 +54,3 @@ class AtollExtension(ExtensionApp):  # type: ignore[misc] # jupyter_server comes
     async def stop_extension(self) -> None:
         """Stop what was started here. Jupyter calls it before it stops the kernels."""
         await self.cluster.end()
-
-
-def _jupyter_server_extension_points() -> list[dict[str, Any]]:
-    """Return what Jupyter asks the package `atoll` for; it forwards to here."""
-    return [{"module": "atoll", "app": AtollExtension}]

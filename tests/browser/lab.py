@@ -1,0 +1,223 @@
+"""A real JupyterLab with fresh directories on a free loopback port, and a page in Chromium that looks at it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+REPOSITORY = Path(__file__).parents[2]
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run"]
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab."""
+
+    url: str
+    token: str
+    directory: Path
+    """Where notebooks are."""
+    log: Path
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+
+    def write_notebook(self, name: str, cells: Sequence[str]) -> str:
+        """Write a notebook and return its name."""
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(notebook, self.directory / name)
+        return name
+
+    def get(self, path: str) -> Any:
+        """Return the JSON of a route of the server."""
+        request = urllib.request.Request(f"{self.url}/{path}", headers={"Authorization": f"token {self.token}"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
+
+
+@contextlib.contextmanager
+def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab]:
+    """Start JupyterLab with our extension, and end it with all that it started."""
+    home = Path(tempfile.mkdtemp(prefix="atoll-lab-", dir="/tmp"))
+    for name in ("config", "data", "runtime", "notebooks", "ipython", "workspaces", "settings"):
+        (home / name).mkdir(mode=0o700)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("ATOLL_", "JUPYTER_"))},
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(REPOSITORY),
+        "ATOLL_SIMULATED_GPUS": str(simulated_gpus),
+    }
+    configuration = {
+        "ServerApp": {
+            "jpserver_extensions": {"atoll": True, "jupyterlab": True},
+            "port": port,
+            "port_retries": 0,
+            "ip": "127.0.0.1",
+            "root_dir": str(home / "notebooks"),
+            "allow_root": True,
+            "open_browser": False,
+        },
+        "IdentityProvider": {"token": token},
+        "LabApp": {
+            "expose_app_in_browser": True,
+            "workspaces_dir": str(home / "workspaces"),
+            "user_settings_dir": str(home / "settings"),
+            "extension_manager": "readonly",
+        },
+        "AtollExtension": {"start_cluster": start_cluster},
+    }
+    (home / "config" / "jupyter_server_config.json").write_text(json.dumps(configuration))
+    log = home / "jupyter.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab"],
+            env=environment,
+            cwd=home / "notebooks",
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    lab = Lab(f"http://127.0.0.1:{port}", token, home / "notebooks", log, process, environment)
+    try:
+        _wait_until_it_answers(lab)
+        yield lab
+    finally:
+        _stop(process)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait_until_it_answers(lab: Lab) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            lab.get("api/status")
+        except (urllib.error.URLError, ConnectionError):
+            if lab.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"JupyterLab did not come up:\n{lab.log.read_text()[-4000:]}") from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server as a person would; its kernels and the cluster go with it."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+@dataclass
+class Visit:
+    """A page, and what it should not have done."""
+
+    page: Page
+    origin: str
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def run_all(self) -> None:
+        """Run all cells of the notebook in front."""
+        self.command("notebook:run-all-cells")
+
+    def command(self, name: str, **arguments: Any) -> None:
+        """Run a command of JupyterLab."""
+        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
+
+    def run_new_cell(self, source: str) -> None:
+        """Add a cell at the end of the notebook in front and run it."""
+        self.page.evaluate(
+            """async source => {
+                const notebook = window.jupyterapp.shell.currentWidget.content;
+                const model = notebook.model.sharedModel;
+                model.insertCell(model.cells.length, {cell_type: 'code', source});
+                notebook.activeCellIndex = model.cells.length - 1;
+                await window.jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            source,
+        )
+
+    def set_theme(self, name: str) -> None:
+        """Change JupyterLab's theme: `JupyterLab Dark`, `JupyterLab Light`."""
+        self.command("apputils:change-theme", theme=name)
+
+    def restart_kernel(self) -> None:
+        """Restart the kernel of the notebook in front, without a question asked."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+
+    def check(self) -> None:
+        """Fail if our code complained or anything beyond the origin was asked for."""
+        assert not self.foreign, f"requests to other origins: {self.foreign}"
+        assert not self.errors, f"errors in the console: {self.errors}"
+
+
+_NOT_OURS = (
+    # What JupyterLab itself says on a page of a fresh installation.
+    "favicon",
+    "ResizeObserver loop",
+)
+
+
+def visit(context: BrowserContext, lab: Lab, notebook: str) -> Visit:
+    """Open a notebook in JupyterLab and wait until its kernel is idle."""
+    page = context.new_page()
+    seen = Visit(page, lab.url)
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(each in message.text + str(message.location) for each in _NOT_OURS):
+            seen.errors.append(f"{message.text} {message.location}")
+
+    def on_request(request: Request) -> None:
+        if not request.url.startswith((lab.url, lab.url.replace("http", "ws", 1), "data:", "blob:")):
+            seen.foreign.append(request.url)
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("request", on_request)
+    page.on("websocket", lambda each: seen.foreign.append(each.url) if lab.url.split("//")[1] not in each.url else None)
+    page.goto(f"{lab.url}/lab/tree/{notebook}?token={lab.token}")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+        timeout=60_000,
+    )
+    return seen
+
+
+def launch_browser(playwright: Any) -> Browser:
+    """Start Debian's Chromium."""
+    browser: Browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+    return browser
