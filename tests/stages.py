@@ -37,9 +37,9 @@ class StageFailed(Exception):
     """A stage found something."""
 
 
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> None:
-    """Run a command in the root of the repository; its output is ours."""
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | (environment or {}))
+def run(*command: str | Path, environment: dict[str, str] | None = None, directory: Path = ROOT) -> None:
+    """Run a command; its output is ours."""
+    done = subprocess.run([str(part) for part in command], cwd=directory, env=os.environ | (environment or {}))
     if done.returncode:
         raise StageFailed(f"{Path(command[0]).name} ended with {done.returncode}")
 
@@ -80,7 +80,8 @@ def install_typed() -> None:
 def contracts() -> None:
     """Check who imports whom."""
     install_typed()
-    run(BIN / "lint-imports", environment={"PYTHONPATH": str(TYPED)})
+    # From there, since the sources would be found first, and they are mapped only once they are installed.
+    run(BIN / "lint-imports", "--config", ROOT / "pyproject.toml", directory=TYPED)
 
 
 def types() -> None:
