@@ -7,7 +7,8 @@ tasks to leased workers itself:
 * How deep tasks queue on a busy worker follows from how long the class's tasks take: as many as fit into
   `QUEUE_AHEAD_S`, so that the worker never runs dry while an answer travels, and a task that takes longer than that
   never waits behind another. Before the first answer nothing is known and the depth is one.
-* A worker that runs dry while another has tasks that have not begun makes the client take half of those back.
+* A worker that has answered nothing for `STALLED_S` gets nothing more. What waits behind its task is taken back, and
+  goes to a worker that runs dry, or makes the client ask for another lease.
 * A task that must not run twice (no retries) is never queued behind another: if the worker dies, it is known to have
   been begun.
 * A lease that was idle for `KEEP_IDLE_S` is returned; one that is recalled is drained and returned.
@@ -32,8 +33,8 @@ MAXIMUM_DEPTH = 256
 KEEP_IDLE_S = 0.5
 """How long an idle lease is kept. Ray's figure (`idle_worker_killing`'s lease timeout is 500 ms there, too)."""
 
-STALLED_S = 0.001
-"""A worker that has answered nothing for so long is worth taking tasks back from."""
+STALLED_S = 0.005
+"""A worker that has answered nothing for so long runs a task that is longer than those before it."""
 
 MAXIMUM_DEMAND = 64
 """Leases of one class that are asked for beyond those held. More come with those that are granted."""
@@ -106,31 +107,34 @@ class ClassQueue:
         per_lease = self.depth
         return min(MAXIMUM_DEMAND, -(-waiting // per_lease))
 
-    def has_room(self, lease: Lease) -> bool:
+    def has_room(self, lease: Lease, now: Instant) -> bool:
         """Whether another task may be queued on the lease's worker."""
         return (
             lease.peer is not None
             and not lease.recalled
             and not lease.taking_back
-            and (not lease.outstanding or len(lease.outstanding) < self.depth)
+            and len(lease.outstanding) < self.depth
+            and now - lease.progress < STALLED_S
         )
 
-    def choose(self, record: TaskRecord) -> Lease | None:
+    def choose(self, record: TaskRecord, now: Instant) -> Lease | None:
         """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
         if self.idle:
             return next(reversed(self.idle.values()))
-        if record.retries_left == 0 or self.mean_s is None or len(self.ready) > 1:
+        if record.retries_left == 0 or self.mean_s is None:
             return None
-        candidates = [lease for lease in self.leases.values() if self.has_room(lease)]
+        candidates = [lease for lease in self.leases.values() if self.has_room(lease, now)]
         return min(candidates, key=lambda lease: len(lease.outstanding), default=None)
 
-    def most_loaded(self, now: Instant) -> Lease | None:
-        """Return the lease to take tasks back from: the longest queue on a worker that makes no progress."""
-        best: Lease | None = None
-        for lease in self.leases.values():
-            waiting = len(lease.outstanding)
-            if waiting < 2 or lease.taking_back or now - lease.progress < STALLED_S:
-                continue
-            if best is None or waiting > len(best.outstanding):
-                best = lease
-        return best
+    def most_loaded(self) -> Lease | None:
+        """Return the lease with the longest queue behind the task that its worker runs, if there is any queue."""
+        queued = [lease for lease in self.leases.values() if len(lease.outstanding) > 1 and not lease.taking_back]
+        return max(queued, key=lambda lease: len(lease.outstanding), default=None)
+
+    def stalled(self, now: Instant) -> list[Lease]:
+        """Return the leases whose workers have tasks queued and have answered nothing for long."""
+        return [
+            lease
+            for lease in self.leases.values()
+            if len(lease.outstanding) > 1 and not lease.taking_back and now - lease.progress >= STALLED_S
+        ]

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from atoll.client.core.dispatch import KEEP_IDLE_S, ClassQueue, Lease
+from atoll.client.core.dispatch import KEEP_IDLE_S, STALLED_S, ClassQueue, Lease
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement
@@ -24,6 +24,9 @@ from atoll.protocol.messages import (
     SchedulingClass,
     SetDemand,
 )
+
+WORTH_SHARING = 8
+"""A queue of so few short tasks is not worth a message to share it with an idle worker; a stalled one's always is."""
 
 CAUSE_WITHIN_S = 1.0
 """How long a lost worker's tasks wait to hear from the scheduler why it died."""
@@ -78,7 +81,7 @@ class Tasks:
         """Push what can be pushed, and ask for as many leases as the rest could use."""
         ready = queue.ready
         while ready:
-            lease = queue.choose(ready[0])
+            lease = queue.choose(ready[0], now)
             if lease is None:
                 break
             self._push(queue, lease, ready.popleft(), now)
@@ -88,6 +91,8 @@ class Tasks:
         assert lease.peer is not None
         if queue.idle.pop(lease.grant.lease_id, None) is not None:
             lease.progress = now
+        elif len(lease.outstanding) == 1:
+            self._wake_at(Instant(now + STALLED_S))
         link = self._links.by_peer[lease.peer]
         self._links.push(link, record)
         lease.outstanding[record.sequence] = record
@@ -148,8 +153,7 @@ class Tasks:
             return
         lease.recalled = True
         if lease.peer is not None and len(lease.outstanding) > 1 and not lease.taking_back:
-            lease.taking_back = True
-            self._outbox.send(lease.peer, TakeBackTasks(len(lease.outstanding)))
+            self._take_back(lease, len(lease.outstanding))
         if not lease.outstanding:
             self._return(lease)
             self._fill(lease.queue, now)
@@ -198,13 +202,14 @@ class Tasks:
             self._became_idle(lease, now)
         self._fill(queue, now)
         if queue.idle and not queue.ready:
-            self._take_back(queue, now)
+            loaded = queue.most_loaded()
+            if loaded is not None and len(loaded.outstanding) > WORTH_SHARING:
+                self._take_back(loaded, len(loaded.outstanding) // 2)
 
-    def _take_back(self, queue: ClassQueue, now: Instant) -> None:
-        loaded = queue.most_loaded(now)
-        if loaded is not None and loaded.peer is not None:
-            loaded.taking_back = True
-            self._outbox.send(loaded.peer, TakeBackTasks(len(loaded.outstanding) // 2))
+    def _take_back(self, lease: Lease, count: int) -> None:
+        assert lease.peer is not None
+        lease.taking_back = True
+        self._outbox.send(lease.peer, TakeBackTasks(count))
 
     def taken_back(self, link: Link, answer: TasksTakenBack, now: Instant) -> None:
         """Queue again what a worker has given back, before what came later."""
@@ -338,6 +343,10 @@ class Tasks:
             else:
                 self._wake_at(until)
         for queue in self.queues.values():
+            for lease in queue.stalled(now):
+                self._take_back(lease, len(lease.outstanding) - 1)
+            if any(len(lease.outstanding) > 1 for lease in queue.leases.values()):
+                self._wake_at(Instant(now + STALLED_S))
             for lease in list(queue.idle.values()):
                 until = Instant(lease.idle_since + KEEP_IDLE_S)
                 if until <= now:

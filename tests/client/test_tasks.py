@@ -1,0 +1,267 @@
+"""Tasks on leased workers: events in, actions out."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from atoll.client.core.dispatch import KEEP_IDLE_S, MAXIMUM_DEPTH, STALLED_S
+from atoll.client.core.events import AnnounceObject, CancelRequested, ObjectWanted, RefsReleased, ShowOutput
+from atoll.client.core.records import FAILED, INLINE, PENDING
+from atoll.client.core.tasks import CAUSE_WITHIN_S
+from atoll.exceptions import TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from atoll.protocol.channel_messages import (
+    CancelTask,
+    DeclareFunction,
+    RunTask,
+    TakeBackTasks,
+    TaskOutput,
+    TaskRaised,
+    TasksTakenBack,
+)
+from atoll.protocol.machine import DeadlineReached, PeerLost, Received
+from atoll.protocol.messages import DemandRefused, LeaseLost, LeaseRecalled, ReturnLease
+from tests.client.builders import SCHEDULER, Harness, result_id
+
+
+@pytest.fixture
+def client() -> Harness:
+    return Harness()
+
+
+def test_a_task_asks_for_a_lease_and_goes_to_its_worker(client: Harness) -> None:
+    record = client.submit()
+    assert client.demands() == [1]
+    peer = client.grant(1)
+    assert client.pushed(peer) == [record.task_id]
+    assert [declared.name for declared in client.sent(DeclareFunction, peer)] == ["add"]
+    client.answer(peer, 1, value=b"value")
+    assert (client.result(record).state, client.result(record).value) == (INLINE, b"value")
+
+
+def test_code_travels_once_a_channel(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1)
+    client.submit()
+    assert len(client.pushed(peer)) == 2
+    assert len(client.sent(DeclareFunction, peer)) == 1
+
+
+def test_nothing_is_queued_behind_a_task_of_unknown_length(client: Harness) -> None:
+    first, second = client.submit(), client.submit()
+    peer = client.grant(1)
+    assert client.pushed(peer) == [first.task_id]
+    assert client.result(second).state == PENDING
+
+
+def test_short_tasks_queue_deep_and_long_ones_do_not(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1, microseconds=2)
+    for _ in range(400):
+        client.submit()
+    assert len(client.pushed(peer)) == 1 + MAXIMUM_DEPTH
+
+    slow = Harness()
+    slow.submit()
+    peer = slow.grant(1)
+    slow.answer(peer, 1, microseconds=50_000)
+    for _ in range(10):
+        slow.submit()
+    assert len(slow.pushed(peer)) == 2
+
+
+def test_a_task_without_retries_is_never_queued_behind_another(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1, microseconds=2)
+    client.submit()
+    client.submit(retries_left=0)
+    assert len(client.pushed(peer)) == 2
+    client.answer(peer, 2)
+    assert len(client.pushed(peer)) == 3
+
+
+def test_a_stalled_worker_gives_back_what_waits_behind_its_task(client: Harness) -> None:
+    client.submit()
+    one = client.grant(1)
+    client.answer(one, 1, microseconds=2)
+    records = [client.submit() for _ in range(5)]
+    assert len(client.pushed(one)) == 6
+    client.now += STALLED_S * 1.01
+    client.handle(DeadlineReached())
+    assert client.sent(TakeBackTasks, one) == [TakeBackTasks(4)]
+    client.handle(Received(one, [TasksTakenBack([3, 4, 5, 6])]))
+    assert len(client.pushed(one)) == 6, "nothing more goes to a worker that does not answer"
+    assert client.demands()[-1] == 1, "another lease is asked for"
+    two = client.grant(2)
+    assert client.pushed(two) == [record.task_id for record in records[1:]]
+
+
+def test_an_idle_worker_shares_a_long_queue_of_short_tasks(client: Harness) -> None:
+    client.submit()
+    client.submit()
+    one, two = client.grant(1), client.grant(2)
+    client.answer(one, 1, microseconds=2)
+    for _ in range(40):
+        client.submit()
+    assert len(client.pushed(one)) + len(client.pushed(two)) == 42
+    client.answer(two, *range(1, len(client.pushed(two)) + 1), microseconds=2)
+    assert client.sent(TakeBackTasks, one) == [TakeBackTasks((len(client.pushed(one)) - 1) // 2)]
+
+
+def test_what_is_taken_back_goes_first_to_the_other_worker(client: Harness) -> None:
+    client.submit()
+    one = client.grant(1)
+    client.answer(one, 1, microseconds=2)
+    records = [client.submit() for _ in range(4)]
+    client.handle(Received(SCHEDULER, LeaseRecalled(1)))
+    assert client.sent(TakeBackTasks, one)
+    client.handle(Received(one, [TasksTakenBack([4, 5])]))
+    two = client.grant(2)
+    client.answer(two, 1)
+    assert client.pushed(two) == [records[2].task_id, records[3].task_id]
+
+
+def test_a_recalled_lease_is_returned_when_it_has_drained(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.handle(Received(SCHEDULER, LeaseRecalled(1)))
+    assert client.sent(ReturnLease) == []
+    client.answer(peer, 1)
+    assert client.sent(ReturnLease) == [ReturnLease(1)]
+
+
+def test_an_idle_lease_is_kept_a_while_and_then_returned(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1)
+    deadline = client.core.next_deadline()
+    assert deadline == pytest.approx(KEEP_IDLE_S)
+    client.now = KEEP_IDLE_S * 1.01
+    client.handle(DeadlineReached())
+    assert client.sent(ReturnLease) == [ReturnLease(1)]
+    assert client.core.next_deadline() is None
+
+
+def test_a_lost_worker_costs_its_first_task_an_attempt_and_the_others_nothing(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1, microseconds=2)
+    records = [client.submit(retries_left=1) for _ in range(3)]
+    client.handle(PeerLost(peer))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "killed by signal 9")))
+    again = client.grant(2)
+    client.answer(again, 1)
+    client.answer(again, 2)
+    assert sorted(client.pushed(again)) == sorted(record.task_id for record in records)
+    assert [record.retries_left for record in records] == [0, 1, 1]
+
+
+def test_a_task_out_of_retries_fails_with_the_cause_and_its_neighbours_go_on(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1, microseconds=2)
+    doomed = client.submit(retries_left=0)
+    neighbour = client.submit()
+    client.handle(PeerLost(peer))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "killed by signal 9")))
+    entry = client.result(doomed)
+    assert entry.state == FAILED
+    with pytest.raises(WorkerCrashedError, match="killed by signal 9"):
+        raise pickle.loads(entry.value)
+    assert client.result(neighbour).state == PENDING
+
+
+def test_a_lost_worker_without_a_word_from_the_scheduler_is_given_up_after_a_while(client: Harness) -> None:
+    record = client.submit(retries_left=0)
+    peer = client.grant(1)
+    client.handle(PeerLost(peer))
+    assert client.result(record).state == PENDING
+    client.now = CAUSE_WITHIN_S * 1.01
+    client.handle(DeadlineReached())
+    assert client.result(record).state == FAILED
+
+
+def test_answers_that_are_still_in_the_channel_count_although_the_lease_is_lost(client: Harness) -> None:
+    record = client.submit(retries_left=0)
+    peer = client.grant(1)
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "gone")))
+    client.answer(peer, 1, value=b"in time")
+    client.handle(PeerLost(peer))
+    assert client.result(record).value == b"in time"
+
+
+def test_a_demand_that_can_never_be_met_fails_its_tasks(client: Harness) -> None:
+    record = client.submit()
+    client.handle(
+        Received(SCHEDULER, DemandRefused(client.key, "TaskUnschedulableError", "the largest node has 2 CPU"))
+    )
+    with pytest.raises(TaskUnschedulableError, match="the largest node has 2 CPU"):
+        raise pickle.loads(client.result(record).value)
+
+
+def test_cancel_before_it_began_and_while_it_runs(client: Harness) -> None:
+    running, waiting = client.submit(), client.submit()
+    peer = client.grant(1)
+    client.handle(CancelRequested(result_id(waiting), False))
+    with pytest.raises(TaskCancelledError):
+        raise pickle.loads(client.result(waiting).value)
+    client.handle(CancelRequested(result_id(running), True))
+    assert client.sent(CancelTask, peer) == [CancelTask(1, True)]
+    assert client.result(running).state == PENDING
+
+
+def test_a_dependency_holds_a_task_back_and_its_error_fails_it(client: Harness) -> None:
+    first = client.submit()
+    second = client.submit(dependencies=[result_id(first)])
+    third = client.submit(dependencies=[result_id(second)])
+    peer = client.grant(1)
+    assert client.pushed(peer) == [first.task_id]
+    client.answer(peer, 1, value=b"one")
+    assert client.pushed(peer) == [first.task_id, second.task_id]
+    assert client.sent(RunTask, peer)[1].dependencies[0].inline == b"one"
+    client.handle(Received(peer, [TaskRaised(2, b"error", 1)]))
+    assert client.result(third).state == FAILED
+    assert client.result(third).value == b"error"
+
+
+def test_user_exceptions_are_retried_only_if_asked(client: Harness) -> None:
+    plain = client.submit()
+    peer = client.grant(1)
+    client.handle(Received(peer, [TaskRaised(1, b"error", 1)]))
+    assert client.result(plain).state == FAILED
+    again = client.submit(retry_exceptions=True, retries_left=1)
+    client.handle(Received(peer, [TaskRaised(2, b"error", 1)]))
+    assert client.result(again).state == PENDING
+    client.handle(Received(peer, [TaskRaised(3, b"error", 1)]))
+    assert client.result(again).state == FAILED
+
+
+def test_who_wants_an_object_is_told_once(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    client.handle(ObjectWanted(result_id(record)))
+    client.answer(peer, 1)
+    assert [a for a in client.actions if isinstance(a, AnnounceObject)] == [AnnounceObject(result_id(record))]
+
+
+def test_output_is_shown_in_order_for_the_task_that_made_it(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    client.handle(Received(peer, [TaskOutput(1, "stdout", b"a"), TaskOutput(1, "stderr", b"b")]))
+    shown = [action for action in client.actions if isinstance(action, ShowOutput)]
+    assert [(action.record, action.kind, action.payload) for action in shown] == [
+        (record, "stdout", b"a"),
+        (record, "stderr", b"b"),
+    ]
+
+
+def test_a_result_that_nobody_wants_is_forgotten(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    client.handle(RefsReleased([result_id(record)]))
+    client.answer(peer, 1)
+    assert client.core.statistics().objects == 0
