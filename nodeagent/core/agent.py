@@ -225,6 +225,8 @@ class AgentCore:
 
     def next_deadline(self) -> Instant | None:
         """Return when `DeadlineReached` is wanted, or None for never."""
+        if self._exiting:
+            return None
         instants = [
             self.pool.next_deadline(),
             self.leases.next_deadline(),

@@ -1,0 +1,174 @@
+"""A core of an agent with a shell around it that carries nothing out: tests say what happened."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TypeVar
+
+from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.events import (
+    CreateSegment,
+    DestroySegment,
+    ForkWorker,
+    KillWorker,
+    ProcessExited,
+    SegmentCreated,
+    WorkerForked,
+)
+from atoll.protocol.machine import (
+    Action,
+    DeadlineReached,
+    Event,
+    Instant,
+    Peer,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Send,
+)
+from atoll.protocol.messages import (
+    AttachProcess,
+    DefineEnvironment,
+    Device,
+    DeviceShare,
+    Environment,
+    Message,
+    SchedulingClass,
+    StartLease,
+    WorkerStarted,
+)
+
+MIB = 2**20
+SCHEDULER = Peer(1)
+JOB = b"job-0001"
+ENVIRONMENT = Environment("/usr/bin/python3", [], "/", {})
+DEVICES = [Device(f"GPU-{index}", index, "Test device", 16 * 2**30) for index in range(2)]
+ActionT = TypeVar("ActionT", bound=Action)
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def share(index: int, units: int = 10_000) -> DeviceShare:
+    return DeviceShare(f"GPU-{index}", index, units)
+
+
+class CoreDriver:
+    """Feeds a core, checks its invariants after every event, remembers its actions."""
+
+    def __init__(self, capacity: int = 64 * MIB, cpus: int = 2, connected: bool = True) -> None:
+        ids = count(1)
+        node = NodeDescription(
+            b"node-001", "here", 1, "/a.sock", {"CPU": 10_000 * cpus}, DEVICES, {}, store_capacity_bytes=capacity
+        )
+        self.now = 100.0
+        self.core = AgentCore(node, lambda: b"wk%06d" % next(ids), Instant(self.now))
+        self.actions: list[Action] = list(self.core.start())
+        self.segments: dict[int, int] = {}
+        self.making: dict[int, int] = {}
+        self.peers = count(2)
+        if connected:
+            self.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
+
+    # ------------------------------------------------------------------------------------------------- feeding
+
+    def event(self, event: Event) -> list[Action]:
+        actions = self.core.handle(event, Instant(self.now))
+        for action in actions:
+            if isinstance(action, CreateSegment):
+                self.making[action.segment_id] = action.size_bytes
+            elif isinstance(action, DestroySegment):
+                assert (self.making.pop(action.segment_id, 0) or self.segments.pop(action.segment_id, 0)) > 0
+        self.core.check_invariants()
+        self.actions.extend(actions)
+        return actions
+
+    def message(self, peer: Peer, message: Message) -> list[Action]:
+        return self.event(Received(peer, message))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, meeting every deadline on the way."""
+        end = self.now + seconds
+        while (deadline := self.core.next_deadline()) is not None and deadline <= end:
+            self.now = max(self.now, float(deadline))
+            before = deadline
+            self.event(DeadlineReached())
+            after = self.core.next_deadline()
+            assert after is None or after > before or after > self.now, "a deadline that was met is wanted again"
+        self.now = end
+
+    def make_segments(self) -> None:
+        """All segments that were asked for are there."""
+        for segment_id, size in list(self.making.items()):
+            if self.making.pop(segment_id, 0):
+                self.segments[segment_id] = size
+                self.event(SegmentCreated(segment_id))
+
+    # ------------------------------------------------------------------------------------------------- looking
+
+    def take(self, kind: type[ActionT]) -> list[ActionT]:
+        """Return the actions of a kind since they were last taken."""
+        found = [action for action in self.actions if isinstance(action, kind)]
+        self.actions = [action for action in self.actions if not isinstance(action, kind)]
+        return found
+
+    def said(self, kind: type[MessageT], peer: Peer = SCHEDULER) -> list[MessageT]:
+        """Return the messages of a kind to a peer since they were last taken."""
+        found = []
+        rest: list[Action] = []
+        for action in self.actions:
+            message = getattr(action, "message", None)
+            if isinstance(message, kind) and getattr(action, "peer", None) == peer:
+                found.append(message)
+            else:
+                rest.append(action)
+        self.actions = rest
+        return found
+
+    def sends(self) -> list[Send]:
+        return self.take(Send)
+
+    # ------------------------------------------------------------------------------------------------- happenings
+
+    def connect(self, role: str = "client", process_id: bytes = b"client-1", attach: bool = True) -> Peer:
+        peer = Peer(next(self.peers))
+        self.event(PeerConnected(peer, role, process_id))
+        if attach:
+            self.message(peer, AttachProcess(1, process_id, 1))
+        return peer
+
+    def lose(self, peer: Peer) -> None:
+        self.event(PeerLost(peer))
+
+    def define(self, digest: str = "e1", prepare: bool = False) -> None:
+        self.message(SCHEDULER, DefineEnvironment(digest, ENVIRONMENT, prepare))
+
+    def start_lease(
+        self,
+        lease_id: int,
+        devices: list[DeviceShare] | None = None,
+        dedicated: bool = False,
+        job: bytes = JOB,
+        digest: str = "e1",
+        cpus: int = 1,
+    ) -> None:
+        wanted = SchedulingClass({"CPU": 10_000 * cpus}, digest)
+        self.message(SCHEDULER, StartLease(lease_id, job, wanted, devices or [], dedicated))
+
+    def forks(self) -> list[ForkWorker]:
+        return self.take(ForkWorker)
+
+    def run_worker(self, worker_id: bytes, pid: int = 4000) -> Peer:
+        """A worker that was asked for is forked and starts."""
+        self.event(WorkerForked(worker_id, pid))
+        peer = self.connect("worker", worker_id)
+        self.message(peer, WorkerStarted(f"/{worker_id.hex()}", pid))
+        return peer
+
+    def run_all(self) -> dict[bytes, Peer]:
+        return {fork.worker_id: self.run_worker(fork.worker_id) for fork in self.forks()}
+
+    def exit_killed(self) -> list[bytes]:
+        """Whatever was to be killed is gone."""
+        killed = [action.worker_id for action in self.take(KillWorker)]
+        for worker_id in killed:
+            self.event(ProcessExited(worker_id, None, 9))
+        return killed

@@ -1,0 +1,414 @@
+"""Leases, workers, zygotes and devices of the agent's core, event by event."""
+
+from __future__ import annotations
+
+import pytest
+
+from atoll.nodeagent.core.events import (
+    DeviceMemory,
+    DeviceMemoryMeasured,
+    DialScheduler,
+    Exit,
+    ForkFailed,
+    KillWorker,
+    MeasureDeviceMemory,
+    NodeObserved,
+    ObserveNode,
+    ProcessExited,
+    StartZygote,
+    StopRequested,
+    StopZygote,
+    ZygoteDied,
+)
+from atoll.protocol.machine import ClosePeer, PeerConnected
+from atoll.protocol.messages import (
+    ActorConstructed,
+    ActorFailed,
+    ActorSpec,
+    ActorStarted,
+    BeginLease,
+    ConstructActor,
+    EndLease,
+    Failed,
+    FinishLease,
+    GetObject,
+    JobEnded,
+    LeaseEnded,
+    LeaseFailed,
+    LeaseStarted,
+    NodeSampled,
+    RegisterNode,
+    SchedulingClass,
+    StartActor,
+    StopNode,
+    StopWorker,
+    WorkerStarted,
+)
+from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
+
+GIB = 2**30
+
+
+@pytest.fixture
+def driver() -> CoreDriver:
+    return CoreDriver()
+
+
+def test_the_agent_dials_and_registers() -> None:
+    driver = CoreDriver(connected=False)
+    assert driver.take(DialScheduler)
+    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
+    (registered,) = driver.said(RegisterNode)
+    assert registered.node_id == b"node-001"
+    assert len(registered.devices) == 2
+    assert registered.leases == []
+
+
+def test_a_lease_of_an_unknown_environment_fails(driver: CoreDriver) -> None:
+    driver.start_lease(1)
+    (failed,) = driver.said(LeaseFailed)
+    assert failed.kind == "RuntimeEnvSetupError"
+
+
+def test_a_prepared_environment_has_idle_workers_and_a_lease_begins_at_once(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    assert [action.digest for action in driver.take(StartZygote)] == ["e1"]
+    forks = driver.forks()
+    assert [fork.urgent for fork in forks] == [True, False], "the first is wanted soon, the others can wait"
+    for fork in forks:
+        driver.run_worker(fork.worker_id)
+    driver.start_lease(1)
+    (started,) = driver.said(LeaseStarted)
+    assert started.lease_id == 1
+    assert driver.forks() == [], "nothing competes with the task that begins now"
+    driver.advance(0.2)
+    assert len(driver.forks()) == 1, "the idle worker that was taken is replaced a little later"
+
+
+def test_a_lease_that_finds_a_starting_worker_waits_for_it(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    forks = driver.forks()
+    driver.start_lease(7)
+    assert driver.forks() == []
+    peer = driver.run_worker(forks[0].worker_id)
+    (started,) = driver.said(LeaseStarted)
+    assert (started.lease_id, started.worker_id) == (7, forks[0].worker_id)
+    assert [message.lease_id for message in driver.said(BeginLease, peer)] == [7]
+
+
+def test_a_worker_goes_on_after_its_lease_and_serves_its_job_only(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    ((worker_id, peer),) = driver.run_all().items()
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.said(FinishLease, peer)
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+    driver.said(LeaseStarted)
+    driver.start_lease(2)
+    assert driver.said(LeaseStarted)[0].worker_id == worker_id
+    driver.message(SCHEDULER, EndLease(2, kill=False))
+    driver.start_lease(3, job=b"job-0002")
+    assert driver.said(LeaseStarted) == []
+    assert len(driver.forks()) == 1
+
+
+def test_ending_a_lease_before_its_worker_is_there_keeps_the_worker_for_anybody(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+    driver.run_all()
+    assert driver.said(LeaseStarted) == []
+    driver.start_lease(2, job=b"job-0002")
+    assert [started.lease_id for started in driver.said(LeaseStarted)] == [2]
+
+
+def test_a_killed_lease_ends_when_the_process_is_gone(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    ((worker_id, _peer),) = driver.run_all().items()
+    driver.message(SCHEDULER, EndLease(1, kill=True))
+    assert driver.said(LeaseEnded) == []
+    driver.message(SCHEDULER, EndLease(1, kill=True))
+    assert driver.exit_killed() == [worker_id]
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+
+
+def test_r1_a_dead_worker_ends_its_lease_with_its_signal(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    ((worker_id, peer),) = driver.run_all().items()
+    driver.lose(peer)
+    assert driver.said(LeaseEnded) == []
+    assert [action.worker_id for action in driver.take(KillWorker)] == [worker_id]
+    driver.event(ProcessExited(worker_id, None, 11))
+    (ended,) = driver.said(LeaseEnded)
+    assert ended.kind == "WorkerCrashedError"
+    assert "SIGSEGV" in ended.text
+    assert "pid 4000" in ended.text
+
+
+def test_a_worker_that_dies_while_starting_is_replaced_once(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    driver.event(ProcessExited(driver.forks()[0].worker_id, 1, None, "ImportError: no"))
+    assert driver.said(LeaseFailed) == []
+    driver.event(ForkFailed(driver.forks()[0].worker_id, "the system forks no more"))
+    (failed,) = driver.said(LeaseFailed)
+    assert failed.kind == "RuntimeEnvSetupError"
+    assert "the system forks no more" in failed.text
+
+
+def test_workers_that_always_die_are_not_forked_for_ever(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    forked = 0
+    for _turn in range(50):
+        for fork in driver.forks():
+            forked += 1
+            driver.event(ProcessExited(fork.worker_id, 1, None))
+        driver.advance(1.0)
+    assert forked <= 8
+
+
+def test_a_zygote_that_cannot_start_fails_the_leases_that_wait(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    driver.start_lease(2)
+    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "has no Atoll"))
+    assert [(failed.lease_id, failed.text) for failed in driver.said(LeaseFailed)] == [
+        (1, "has no Atoll"),
+        (2, "has no Atoll"),
+    ]
+    driver.take(StartZygote)
+    driver.start_lease(3)
+    assert driver.take(StartZygote), "the next lease tries again: the user may have installed what was missing"
+
+
+def test_a_zygote_that_dies_takes_its_workers_and_waiting_leases_get_another(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    driver.run_all()
+    driver.start_lease(2)
+    driver.forks()
+    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", was_ready=True))
+    (ended,) = driver.said(LeaseEnded)
+    assert (ended.lease_id, ended.kind) == (1, "WorkerCrashedError")
+    assert driver.said(LeaseFailed) == []
+    assert len(driver.forks()) == 1
+
+
+def test_idle_workers_that_ran_something_are_trimmed(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    peers = driver.run_all()
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    driver.advance(29.0)
+    assert not any(driver.said(StopWorker, peer) for peer in peers.values())
+    driver.advance(2.0)
+    assert [bool(driver.said(StopWorker, peer)) for peer in peers.values()] == [True]
+    driver.advance(3.0)
+    assert set(driver.exit_killed()) == set(peers), "one that does not stop is killed"
+
+
+def test_an_environment_that_nobody_uses_is_given_up_and_comes_back(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    driver.take(StartZygote)
+    peers = driver.run_all()
+    driver.advance(601.0)
+    for worker_id, peer in peers.items():
+        assert driver.said(StopWorker, peer)
+        driver.event(ProcessExited(worker_id, 0, None))
+    driver.advance(10.0)
+    assert driver.take(StopZygote)
+    assert driver.forks() == []
+    driver.start_lease(1)
+    assert driver.take(StartZygote)
+    assert len(driver.forks()) == 1
+
+
+def test_the_end_of_a_job_ends_its_idle_workers(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    ((_worker_id, peer),) = driver.run_all().items()
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    driver.message(SCHEDULER, JobEnded(b"job-0001"))
+    assert driver.said(StopWorker, peer)
+
+
+# ------------------------------------------------------------------------------------------------------ devices
+
+
+def memory(used: int, worker: int = 0, other: int = 0) -> list[DeviceMemory]:
+    return [DeviceMemory("GPU-0", used, worker, other)]
+
+
+def begin_on_device(driver: CoreDriver, units: int = 10_000, before: int = 0) -> bytes:
+    driver.define()
+    driver.start_lease(1, devices=[share(0, units)])
+    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 0)]
+    driver.event(DeviceMemoryMeasured(1, memory(before)))
+    forks = driver.forks()
+    assert [fork.devices for fork in forks] == [["GPU-0"]]
+    driver.run_worker(forks[0].worker_id)
+    assert driver.said(LeaseStarted)
+    return forks[0].worker_id
+
+
+def test_a_device_is_bound_to_a_worker_of_its_own(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    driver.run_all()
+    driver.start_lease(1, devices=[share(0)])
+    assert [fork.devices for fork in driver.forks()] == [["GPU-0"]], "an idle worker never gets a device"
+
+
+def test_r14_a_lease_ends_only_when_the_memory_of_its_device_is_free(driver: CoreDriver) -> None:
+    begin_on_device(driver, before=1 * GIB)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.exit_killed(), "a worker with devices ends with its lease"
+    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 4000)]
+    driver.event(DeviceMemoryMeasured(1, memory(9 * GIB, worker=8 * GIB)))
+    assert driver.said(LeaseEnded) == []
+    driver.advance(0.06)
+    assert driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(1, memory(3 * GIB)))
+    assert driver.said(LeaseEnded) == []
+    driver.advance(0.11)
+    assert driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(1, []))
+    assert driver.said(LeaseEnded) == [], "what cannot be measured is not free"
+    driver.advance(0.25)
+    driver.event(DeviceMemoryMeasured(1, memory(1 * GIB)))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+
+
+def test_memory_that_others_took_meanwhile_does_not_hold_a_device(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    driver.event(ProcessExited(worker_id, None, 9))
+    driver.event(DeviceMemoryMeasured(1, memory(2 * GIB, other=2 * GIB)))
+    (ended,) = driver.said(LeaseEnded)
+    assert ended.kind == "WorkerCrashedError"
+
+
+def test_a_share_is_free_when_no_process_of_its_worker_is_left(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver, units=5_000)
+    driver.event(ProcessExited(worker_id, 0, None))
+    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB, worker=1)))
+    assert driver.said(LeaseEnded) == []
+    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB)))
+    assert driver.said(LeaseEnded)
+
+
+def test_a_device_is_looked_at_less_and_less_often_and_never_given_up(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    driver.event(ProcessExited(worker_id, None, 9))
+    looks = 0
+    for _second in range(120):
+        for _look in driver.take(MeasureDeviceMemory):
+            looks += 1
+            driver.event(DeviceMemoryMeasured(1, memory(8 * GIB, worker=8 * GIB)))
+        driver.advance(1.0)
+    assert 20 < looks < 40
+    assert driver.said(LeaseEnded) == []
+
+
+# ------------------------------------------------------------------------------------------------------- actors
+
+
+def spec() -> ActorSpec:
+    return ActorSpec(b"a" * 16, "", "", "Counter", SchedulingClass({}, "e1"), b"")
+
+
+def test_an_actor_is_made_in_its_lease_and_told_of(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1, dedicated=True)
+    ((_worker_id, peer),) = driver.run_all().items()
+    driver.message(SCHEDULER, StartActor(1, spec(), 0))
+    assert driver.said(ConstructActor, peer)
+    driver.message(peer, ActorConstructed(b"b" * 16))
+    assert driver.said(ActorStarted) == [], "it is another actor that the worker speaks of"
+    driver.message(peer, ActorConstructed(b"a" * 16))
+    assert driver.said(ActorStarted) == [ActorStarted(b"a" * 16, 1)]
+
+
+def test_an_actor_whose_lease_is_gone_fails(driver: CoreDriver) -> None:
+    driver.message(SCHEDULER, StartActor(1, spec(), 0))
+    (failed,) = driver.said(ActorFailed)
+    assert failed.lease_id == 1
+
+
+# -------------------------------------------------------------------------------------------- the scheduler's loss
+
+
+def test_without_a_scheduler_what_runs_goes_on_and_is_registered_again(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1, dedicated=True)
+    driver.run_all()
+    (worker,) = driver.core.pool.workers()
+    driver.start_lease(2)
+    driver.take(DialScheduler)
+    driver.lose(SCHEDULER)
+    assert driver.take(DialScheduler)
+    driver.advance(5.0)
+    assert driver.take(Exit) == []
+    driver.said(RegisterNode)
+    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
+    (registered,) = driver.said(RegisterNode)
+    assert registered.leases == [(1, worker.worker_id, worker.address)]
+    driver.advance(20.0)
+    assert driver.take(Exit) == []
+
+
+def test_ten_seconds_without_a_scheduler_end_the_agent(driver: CoreDriver) -> None:
+    driver.lose(SCHEDULER)
+    driver.advance(9.9)
+    assert driver.take(Exit) == []
+    driver.advance(0.2)
+    assert len(driver.take(Exit)) == 1
+
+
+def test_stop_node_and_signals_end_the_agent(driver: CoreDriver) -> None:
+    driver.message(SCHEDULER, StopNode())
+    assert driver.take(Exit)
+    other = CoreDriver()
+    other.event(StopRequested("SIGTERM came"))
+    assert other.take(Exit)
+    assert other.message(SCHEDULER, StopNode()) == []
+
+
+# -------------------------------------------------------------------------------------------------- who may speak
+
+
+def test_s19_who_says_what_it_must_not_is_refused_and_nothing_changes(driver: CoreDriver) -> None:
+    driver.define()
+    stranger = driver.connect(attach=False)
+    driver.message(stranger, GetObject(5, b"x" * 20))
+    assert [failed.request for failed in driver.said(Failed, stranger)] == [5]
+    driver.message(stranger, EndLease(1, kill=True))
+    assert [closed.peer for closed in driver.take(ClosePeer)] == [stranger]
+    assert driver.message(stranger, EndLease(1, kill=True)) == []
+    impostor = driver.connect("worker", b"no-fork!")
+    driver.message(impostor, WorkerStarted("/x", 1))
+    assert [closed.peer for closed in driver.take(ClosePeer)] == [impostor]
+
+
+# ------------------------------------------------------------------------------------------------------- samples
+
+
+def test_samples_are_frequent_while_leases_run_and_rare_otherwise(driver: CoreDriver) -> None:
+    def observed_in(seconds: int) -> int:
+        looks = 0
+        for _tenth in range(10 * seconds):
+            driver.advance(0.1)
+            for _look in driver.take(ObserveNode):
+                looks += 1
+                driver.event(NodeObserved(1.0, 1, 2, [], []))
+        return looks
+
+    observed_in(1)
+    assert observed_in(20) <= 5
+    driver.define()
+    driver.start_lease(1)
+    driver.run_all()
+    driver.said(NodeSampled)
+    assert 16 <= observed_in(10) <= 25
+    assert len(driver.said(NodeSampled)) >= 16
