@@ -59,7 +59,8 @@ class TaskError(AtollError):
         cause: BaseException | None = None,
         where: str = "",
     ) -> None:
-        super().__init__(task_name, remote_traceback, where)
+        # Not `super()`: in `as_instance_of_cause` that would be the user's class, whose constructor is another.
+        Exception.__init__(self, task_name, remote_traceback, where)
         self.cause = cause
         self.remote_traceback = remote_traceback
         self.task_name = task_name
