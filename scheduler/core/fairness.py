@@ -20,7 +20,7 @@ from typing import NamedTuple
 from atoll.protocol.machine import Instant
 from atoll.resources import Amounts
 from atoll.scheduler.core.jobs import Job
-from atoll.scheduler.core.leases import HELD, Lease
+from atoll.scheduler.core.leases import ENDING, HELD, Lease
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.queues import Demand
 
@@ -73,17 +73,20 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
         now: The time.
     """
     shares = _Shares(nodes)
-    givers = [lease for lease in leases if lease.state == HELD and not lease.actor_id]
+    looked_at = list(islice(waiting, MAXIMUM_LOOKED_AT))
+    givers = []
     coming: dict[int, int] = {}
-    for lease in givers:
-        if lease.recalled_for is not None:
-            taker = lease.recalled_for
-            coming[taker.arrival] = coming.get(taker.arrival, 0) + 1
-            shares.move(lease.job, taker.job, lease.amounts, taker.scheduling_class.resources)
-    givers = [lease for lease in givers if not lease.recalled]
+    for lease in leases:
+        if lease.recalled or lease.state == ENDING:
+            taker = lease.recalled_for or next((demand for demand in looked_at if _helps(lease, demand)), None)
+            if taker is not None:
+                coming[taker.arrival] = coming.get(taker.arrival, 0) + 1
+                shares.move(lease.job, taker.job, lease.amounts, taker.scheduling_class.resources)
+        elif lease.state == HELD and not lease.actor_id:
+            givers.append(lease)
     chosen: list[tuple[Lease, Demand]] = []
     again: Instant | None = None
-    for demand in islice(waiting, MAXIMUM_LOOKED_AT):
+    for demand in looked_at:
         needed = demand.shortfall - coming.get(demand.arrival, 0)
         taken = demand.scheduling_class.resources
         useful = [lease for lease in givers if _helps(lease, demand)]

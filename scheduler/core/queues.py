@@ -1,7 +1,7 @@
 """The queues of what waits: one for each scheduling class, ordered, so that the next to serve is always at the front.
 
-    order of classes:   (-priority, share of the job at the front, its arrival)
-    order within one:   (share of the job, arrival)
+    order within a class:   (share of the job, leases that the demand has, arrival)
+    order of classes:       (-priority, then as the demand at the front)
 
 All requests of a class need the same, so when the first does not fit, none does: the class is *blocked* until some
 resource is given back, and the others are tried. So a decision costs a few look-ups in sorted lists, however many
@@ -86,12 +86,17 @@ class Demand:
         self.failures = 0
         self.starting: dict[int, None] = {}
         self.held: dict[int, None] = {}
-        self.listed: tuple[int, int] | None = None
+        self.listed: tuple[int, int, int] | None = None
 
     @property
     def shortfall(self) -> int:
         """Leases that are still to be started for it."""
         return self.wanted - len(self.starting)
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it stands among those that wait: who has least goes first."""
+        return self.job.share, len(self.held) + len(self.starting), self.arrival
 
 
 class _ClassQueue:
@@ -102,7 +107,7 @@ class _ClassQueue:
         self.key = key
         self.order = SortedList()
         self.demands: dict[int, Demand] = {}
-        self.listed: tuple[int, int, int, int] | None = None
+        self.listed: tuple[int, int, int, int, int] | None = None
 
 
 class DemandQueues:
@@ -117,7 +122,7 @@ class DemandQueues:
 
     def update(self, demand: Demand) -> None:
         """Put a demand where it belongs now: in its queue by its job's share, or nowhere if nothing is short."""
-        wanted = (demand.job.share, demand.arrival) if demand.shortfall > 0 else None
+        wanted = demand.place if demand.shortfall > 0 else None
         if wanted == demand.listed:
             return
         queue = self._queues.get(demand.class_key)
@@ -136,7 +141,7 @@ class DemandQueues:
 
     def _list_again(self, queue: _ClassQueue) -> None:
         front = queue.order[0] if queue.order else None
-        wanted = None if front is None else (-queue.key[0], front[0], front[1], queue.number)
+        wanted = None if front is None else (-queue.key[0], *front, queue.number)
         if wanted == queue.listed:
             return
         if queue.listed is not None:
@@ -151,7 +156,7 @@ class DemandQueues:
 
     def next_unblocked(self) -> Demand | None:
         """Return the demand to serve next, of a class that is not blocked."""
-        for _priority, _share, arrival, number in self._order:
+        for *_before, arrival, number in self._order:
             if number not in self._blocked:
                 return self._numbers[number].demands[arrival]
         return None
@@ -168,7 +173,7 @@ class DemandQueues:
         """Yield what waits: classes in order, within each its demands in order."""
         for *_rest, number in self._order:
             queue = self._numbers[number]
-            for _share, arrival in queue.order:
+            for *_before, arrival in queue.order:
                 yield queue.demands[arrival]
 
     def __len__(self) -> int:
@@ -181,7 +186,7 @@ class DemandQueues:
         if len(queued) != len(expected) or {d.arrival for d in queued} != {d.arrival for d in expected}:
             raise InternalError(f"{len(queued)} demands are queued, {len(expected)} wait")
         for demand in queued:
-            if demand.listed != (demand.job.share, demand.arrival):
+            if demand.listed != demand.place:
                 raise InternalError(f"demand {demand.arrival} is queued at {demand.listed}")
         if any(not queue.demands for queue in self._queues.values()) or len(self._order) != len(self._queues):
             raise InternalError("an empty queue is kept")
