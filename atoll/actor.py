@@ -12,7 +12,7 @@ from atoll.client.connection import failure
 from atoll.client.core.events import MethodCalled
 from atoll.client.core.records import TaskRecord
 from atoll.client.session import Session, current_session
-from atoll.exceptions import ActorDiedError
+from atoll.exceptions import ActorDiedError, ActorError
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
 from atoll.options import ActorOptions, CallOptions
@@ -148,7 +148,7 @@ def _create(session: Session, request: CreateActor, handle: ActorHandle) -> Acto
     answer = session.ask_scheduler(request)
     error = failure(answer)
     if error is not None:
-        raise error if not isinstance(error, ActorDiedError) else ValueError(str(error))
+        raise ValueError(str(error)) if isinstance(error, ActorError) else error
     assert isinstance(answer, ActorChanged)
     if answer.actor_id == request.spec.actor_id:
         return handle

@@ -91,19 +91,38 @@ class TaskError(AtollError):
         return error
 
 
-def _portable(cause: BaseException | None) -> BaseException | None:
-    """Return the exception if it survives pickling, else None; its text is in the traceback anyway."""
+class _Parts:
+    """An exception in parts, for one whose class cannot be called with its `args`: a common slip, and no reason to
+    lose its type."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.parts = (type(cause), cause.args, dict(vars(cause)))
+
+    def whole(self) -> BaseException:
+        """Put the exception together again, without its constructor."""
+        cls, args, attributes = self.parts
+        cause = cls.__new__(cls, *args)
+        vars(cause).update(attributes)
+        return cause
+
+
+def _portable(cause: BaseException | None) -> BaseException | _Parts | None:
+    """Return what of the exception survives pickling: all, its parts, or nothing; its text travels anyway."""
     import cloudpickle
 
-    try:
-        pickle.loads(cloudpickle.dumps(cause))
-    except Exception:  # a user's exception may do anything when it is pickled
+    if cause is None:
         return None
-    return cause
+    for form in (cause, _Parts(cause)):
+        try:
+            pickle.loads(cloudpickle.dumps(form))
+        except Exception:  # a user's exception may do anything when it is pickled
+            continue
+        return form
+    return None
 
 
-def _rebuild_task_error(name: str, traceback: str, cause: BaseException | None, where: str) -> TaskError:
-    return TaskError(name, traceback, cause, where)
+def _rebuild_task_error(name: str, traceback: str, cause: BaseException | _Parts | None, where: str) -> TaskError:
+    return TaskError(name, traceback, cause.whole() if isinstance(cause, _Parts) else cause, where)
 
 
 @lru_cache(maxsize=256)

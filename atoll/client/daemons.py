@@ -90,7 +90,7 @@ def start_daemons(
                 os.close(writable)
         _wait_until_ready(cluster, pipes, settings.start_timeout_s)
     except BaseException:
-        end_processes([process.pid for process in started.values()], grace_s=0.0)
+        end_processes([process.pid for process in started.values()])
         raise
     finally:
         for readable in pipes:
@@ -186,15 +186,14 @@ def reap() -> None:
             _children.pop(pid, None)
 
 
-def end_processes(pids: Iterable[int], *, grace_s: float) -> None:
-    """End processes and their groups: wait, then ask (SIGTERM), then kill (SIGKILL).
+def end_processes(pids: Iterable[int]) -> None:
+    """End processes and their groups, and return when they have ended: ask (SIGTERM), then kill (SIGKILL).
 
     Args:
-        pids: Leaders of process groups that were checked to be ours.
-        grace_s: How long they may take to end by themselves, because they were told to.
+        pids: Leaders of process groups that were checked to be ours. Those that have ended already are fine.
     """
     wanted = [pid for pid in pids if pid > 0]
-    left = wait_for_end(wanted, grace_s)
+    left = wait_for_end(wanted, 0.0)
     if left:
         _signal_groups(left, signal.SIGTERM)
         left = wait_for_end(left, CLOSING_S)

@@ -35,6 +35,7 @@ from atoll.client.daemons import (
     reap,
     socket_path,
     start_daemons,
+    wait_for_end,
 )
 from atoll.config import Settings
 from atoll.config import settings as read_settings
@@ -60,6 +61,7 @@ from atoll.protocol.runtime_directory import (
 DAEMONS = (SCHEDULER, AGENT)
 _LOOK_AGAIN_S = 0.02
 _STOP_TIMEOUT_S = 10.0
+_AGENT_ENDS_WITHIN_S = 1.0
 
 
 def find_cluster(path: str | Path | None = None) -> ClusterFile | None:
@@ -232,7 +234,10 @@ def stop_cluster(cluster: ClusterFile, timeout_s: float = _STOP_TIMEOUT_S, *, pa
             if current.cluster_id == cluster.cluster_id:
                 cluster = current  # a daemon may have been started again since
         pids = [pid_of(cluster, daemon) for daemon in DAEMONS if is_alive(cluster, daemon, path)]
-        end_processes(pids, grace_s=timeout_s if _ask_to_stop(cluster) else 0.0)
+        if _ask_to_stop(cluster) and not wait_for_end([cluster.scheduler_pid], timeout_s):
+            # The scheduler goes last, so an agent that is still there had not registered and was not told.
+            wait_for_end([cluster.agent_pid], _AGENT_ENDS_WITHIN_S)
+        end_processes(pids)
         remove_session_directory(Path(cluster.directory))
         remove_cluster_file(path, cluster.cluster_id)
 

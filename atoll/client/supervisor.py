@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from atoll.client.daemons import is_alive
+from atoll.client.daemons import AGENT, is_alive, wait_for_end
 from atoll.client.launch import DAEMONS, exclusive, revive, start_or_attach, stop_cluster
 from atoll.config import Settings
 from atoll.config import settings as read_settings
@@ -23,6 +23,8 @@ from atoll.protocol.cluster_file import ClusterFile, default_path, read_cluster_
 RESTARTS = 5
 WITHIN_S = 60.0
 """A daemon that dies oftener than so many times within this many seconds is given up."""
+
+_ENDING_S = 0.2
 
 
 class Supervisor:
@@ -102,6 +104,9 @@ class Supervisor:
     def _restart(self, dead: list[str]) -> list[str]:
         assert self.cluster is not None
         assert self._settings is not None
+        # A cluster that ends by itself ends its agent first, and its files last.
+        if dead == [AGENT]:
+            wait_for_end([self.cluster.scheduler_pid], _ENDING_S)
         now = self._clock()
         if len(self._restarts) == RESTARTS and now - self._restarts[0] < WITHIN_S:
             raise ClusterStartError(

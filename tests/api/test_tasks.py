@@ -1,0 +1,295 @@
+"""Tasks, as users see them, on a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import atoll
+from atoll.client.session import Session
+from atoll.exceptions import (
+    GetTimeoutError,
+    SerializationError,
+    TaskCancelledError,
+    TaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
+
+
+@atoll.remote
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def test_a_task_returns_its_value() -> None:
+    assert atoll.get(add.remote(1, 2)) == 3
+    assert atoll.get([add.remote(i, b=i) for i in range(50)]) == [2 * i for i in range(50)]
+
+
+def test_top_level_refs_arrive_as_values_and_nested_ones_as_refs() -> None:
+    @atoll.remote
+    def look(value: Any, nested: list[Any]) -> tuple[Any, str, Any]:
+        return value, type(nested[0]).__name__, atoll.get(nested[0])
+
+    ref = add.remote(1)
+    assert atoll.get(look.remote(ref, [ref])) == (2, "ObjectRef", 2)
+
+
+def test_a_chain_of_dependencies() -> None:
+    ref = atoll.put(0)
+    for _ in range(20):
+        ref = add.remote(ref)
+    assert atoll.get(ref) == 20
+
+
+def test_a_ref_that_a_task_returns_outlives_the_task() -> None:
+    @atoll.remote
+    def make() -> list[Any]:
+        return [atoll.put(np.arange(100_000)), add.remote(20, 22)]
+
+    stored, computed = atoll.get(make.remote())
+    assert atoll.get(stored).sum() == np.arange(100_000).sum()
+    assert atoll.get(computed) == 42
+
+
+def test_tasks_nest_deeper_than_there_are_cpus() -> None:
+    @atoll.remote
+    def down(depth: int) -> int:
+        return 0 if depth == 0 else 1 + atoll.get(down.remote(depth - 1))
+
+    assert atoll.get(down.remote(6), timeout=30) == 6
+
+
+def test_several_returns() -> None:
+    @atoll.remote(num_returns=3)
+    def three() -> tuple[int, str, Any]:
+        return 1, "two", np.zeros(50_000)
+
+    one, two, zeros = three.remote()
+    assert (atoll.get(one), atoll.get(two), atoll.get(zeros).shape) == (1, "two", (50_000,))
+
+
+def test_an_error_is_the_users_own_exception_with_the_remote_traceback() -> None:
+    class OwnError(ValueError):
+        def __init__(self, text: str, code: int) -> None:
+            super().__init__(text)
+            self.code = code
+
+    @atoll.remote
+    def fail() -> None:
+        raise OwnError("no such carrier", 7)
+
+    with pytest.raises(ValueError, match="no such carrier") as caught:
+        atoll.get(fail.remote())
+    assert isinstance(caught.value, TaskError)
+    assert type(caught.value.cause).__name__ == "OwnError"
+    assert 'raise OwnError("no such carrier", 7)' in caught.value.remote_traceback
+    assert "atoll/nodeagent" not in caught.value.remote_traceback
+
+
+def test_an_error_passes_through_dependents() -> None:
+    @atoll.remote
+    def fail() -> int:
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError):
+        atoll.get(add.remote(fail.remote()))
+
+
+def test_what_does_not_pickle_is_named() -> None:
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match="lock"):
+        add.remote(lock)
+
+    @atoll.remote
+    def give_lock() -> Any:
+        return threading.Lock()
+
+    with pytest.raises(TaskError, match="lock"):
+        atoll.get(give_lock.remote())
+    assert atoll.get(add.remote(1)) == 2
+
+
+def test_a_wrong_call_fails_where_it_is_made() -> None:
+    with pytest.raises(TypeError, match="missing a required argument: 'a'"):
+        add.remote()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="cannot be called directly"):
+        add(1)
+
+
+def test_an_unknown_option_names_the_near_one() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'num_gpus'"):
+        add.options(num_gpu=1)
+
+
+def test_what_no_node_can_give_fails_at_once_and_says_the_largest() -> None:
+    with pytest.raises(TaskUnschedulableError, match="9 GPU; the largest has 2"):
+        atoll.get(add.options(num_gpus=9).remote(1), timeout=5)
+
+
+def test_a_gpu_task_sees_its_simulated_device_only() -> None:
+    @atoll.remote(num_gpus=1)
+    def devices() -> str:
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    seen = atoll.get([devices.remote() for _ in range(4)])
+    assert all(name.startswith("SIM-GPU-") and "," not in name for name in seen)
+
+
+def test_get_with_a_timeout_and_wait() -> None:
+    @atoll.remote
+    def nap(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    slow, quick = nap.remote(0.6), nap.remote(0.0)
+    with pytest.raises(GetTimeoutError):
+        atoll.get(slow, timeout=0.05)
+    ready, rest = atoll.wait([slow, quick])
+    assert (ready, rest) == ([quick], [slow])
+    assert atoll.wait([]) == ([], [])
+    with pytest.raises(ValueError, match="duplicates"):
+        atoll.wait([slow, slow])
+    assert atoll.get(slow) == 0.6
+
+
+def test_cancel_interrupts_what_runs_and_forgets_what_waits() -> None:
+    @atoll.remote(num_cpus=2)
+    def spin() -> None:
+        while True:
+            time.sleep(0.01)
+
+    running, waiting = spin.remote(), spin.remote()
+    time.sleep(0.3)
+    atoll.cancel(waiting)
+    atoll.cancel(running)
+    for ref in (waiting, running):
+        with pytest.raises(TaskCancelledError):
+            atoll.get(ref, timeout=5)
+    assert atoll.get(add.remote(1), timeout=5) == 2
+
+
+def test_cancel_by_force_ends_the_process() -> None:
+    @atoll.remote
+    def deaf(path: str) -> None:
+        Path(path).write_text("began")
+        while True:
+            try:
+                time.sleep(1)
+            except KeyboardInterrupt:
+                continue
+
+    mark = Path(os.environ["ATOLL_RUNTIME_DIR"]) / "began"
+    ref = deaf.remote(str(mark))
+    while not mark.exists():
+        time.sleep(0.01)
+    mark.unlink()
+    atoll.cancel(ref, force=True)
+    with pytest.raises(TaskCancelledError):
+        atoll.get(ref, timeout=5)
+
+
+def test_r1_a_killed_worker_is_noticed_and_its_task_retried(tmp_path: Path) -> None:
+    @atoll.remote
+    def die_once(path: str) -> str:
+        if not Path(path).exists():
+            Path(path).write_text("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "survived"
+
+    assert atoll.get(die_once.remote(str(tmp_path / "died")), timeout=10) == "survived"
+
+
+def test_r2_a_task_that_always_kills_its_worker_fails_and_its_neighbours_go_on() -> None:
+    @atoll.remote(max_retries=1)
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    doomed = die.remote()
+    neighbours = [add.remote(i) for i in range(20)]
+    with pytest.raises(WorkerCrashedError, match=r"(?s)signal 9|SIGKILL"):
+        atoll.get(doomed, timeout=10)
+    assert atoll.get(neighbours, timeout=10) == [i + 1 for i in range(20)]
+
+
+def test_prints_of_a_task_come_to_who_submitted_it(capsys: pytest.CaptureFixture[str]) -> None:
+    @atoll.remote
+    def talk() -> None:
+        print("hello from afar")
+
+    pieces: list[tuple[str, bytes]] = []
+    atoll.get(talk.options(_on_output=lambda kind, payload: pieces.append((kind, payload))).remote())
+    assert pieces == [("stdout", b"hello from afar\n")]
+    atoll.get(talk.remote())
+    assert capsys.readouterr().out == "hello from afar\n"
+
+
+def test_refs_are_awaitable_and_have_futures() -> None:
+    async def both() -> list[int]:
+        return await asyncio.gather(add.remote(1), add.remote(2))
+
+    assert asyncio.run(both()) == [2, 3]
+    assert add.remote(4).future().result(timeout=5) == 5
+
+
+def test_many_threads_get_at_once() -> None:
+    results: dict[int, int] = {}
+
+    def work(number: int) -> None:
+        for i in range(50):
+            results[number] = atoll.get(add.remote(number, i), timeout=20)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: n + 49 for n in range(6)}
+
+
+def test_interrupting_a_get_leaves_everything_usable() -> None:
+    @atoll.remote
+    def nap() -> int:
+        time.sleep(2)
+        return 1
+
+    ref = nap.remote()
+    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        atoll.get(ref)
+    assert time.monotonic() - began < 1.5
+    timer.join()
+    assert atoll.get(ref, timeout=5) == 1
+
+
+def test_modules_beside_the_script_and_closures_travel() -> None:
+    factor = 3
+
+    def times(value: int) -> int:
+        return value * factor
+
+    assert atoll.get(atoll.remote(times).remote(5)) == 15
+    assert atoll.get(atoll.remote(lambda: factor).remote()) == 3
+
+
+def test_nothing_is_left_in_the_store_when_all_refs_are_gone(session: Session) -> None:
+    refs = [atoll.put(np.ones(200_000)) for _ in range(5)]
+    views = atoll.get(refs)
+    del refs, views
+    until = time.monotonic() + 5
+    while session.state().objects and time.monotonic() < until:
+        time.sleep(0.05)
+    assert session.state().objects == []
