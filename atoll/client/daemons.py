@@ -225,7 +225,8 @@ def wait_for_end(pids: Iterable[int], timeout_s: float, look: Callable[[], None]
     descriptors: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            descriptors[os.pidfd_open(pid)] = pid
+            if pid > 0:
+                descriptors[os.pidfd_open(pid)] = pid
     try:
         poller = select.poll()
         for descriptor in descriptors:
