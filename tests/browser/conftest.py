@@ -38,7 +38,8 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
+def context(browser: Browser, lab: Lab) -> Iterator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1360, "height": 900})
     yield context
     context.close()
+    lab.end_kernels()

@@ -52,11 +52,18 @@ class Lab:
         nbformat.write(notebook, self.directory / name)
         return name
 
-    def get(self, path: str) -> Any:
-        """Return the JSON of a route of the server."""
-        request = urllib.request.Request(f"{self.url}/{path}", headers={"Authorization": f"token {self.token}"})
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """Return the JSON of a route of the server; None where it has nothing to say."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.url}/{path}", headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=20) as response:
-            return json.load(response)
+            body = response.read()
+        return json.loads(body) if body else None
+
+    def end_kernels(self) -> None:
+        """End all kernels."""
+        for session in self.ask("api/sessions"):
+            self.ask(f"api/sessions/{session['id']}", "DELETE")
 
 
 @contextlib.contextmanager
@@ -98,6 +105,9 @@ def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab
         "AtollExtension": {"start_cluster": start_cluster},
     }
     (home / "config" / "jupyter_server_config.json").write_text(json.dumps(configuration))
+    quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     log = home / "jupyter.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -121,7 +131,7 @@ def _wait_until_it_answers(lab: Lab) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         try:
-            lab.get("api/status")
+            lab.ask("api/status")
         except (urllib.error.URLError, ConnectionError):
             if lab.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"JupyterLab did not come up:\n{lab.log.read_text()[-4000:]}") from None
@@ -155,18 +165,18 @@ class Visit:
         self.command("notebook:run-all-cells")
 
     def command(self, name: str, **arguments: Any) -> None:
-        """Run a command of JupyterLab."""
-        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
+        """Run a command of JupyterLab; do not wait for what it does."""
+        self.page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments])
 
     def run_new_cell(self, source: str) -> None:
         """Add a cell at the end of the notebook in front and run it."""
         self.page.evaluate(
-            """async source => {
+            """source => {
                 const notebook = window.jupyterapp.shell.currentWidget.content;
                 const model = notebook.model.sharedModel;
                 model.insertCell(model.cells.length, {cell_type: 'code', source});
                 notebook.activeCellIndex = model.cells.length - 1;
-                await window.jupyterapp.commands.execute('notebook:run-cell');
+                window.jupyterapp.commands.execute('notebook:run-cell');
             }""",
             source,
         )
@@ -177,7 +187,7 @@ class Visit:
 
     def restart_kernel(self) -> None:
         """Restart the kernel of the notebook in front, without a question asked."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        self.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.restartKernel(); }")
 
     def check(self) -> None:
         """Fail if our code complained or anything beyond the origin was asked for."""
@@ -209,7 +219,8 @@ def visit(context: BrowserContext, lab: Lab, notebook: str) -> Visit:
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.on("request", on_request)
     page.on("websocket", lambda each: seen.foreign.append(each.url) if lab.url.split("//")[1] not in each.url else None)
-    page.goto(f"{lab.url}/lab/tree/{notebook}?token={lab.token}")
+    # A workspace of its own: in the usual one JupyterLab opens again what other pages had open.
+    page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={lab.token}")
     page.wait_for_function(
         "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
         timeout=60_000,

@@ -88,7 +88,7 @@ def test_the_timeline_has_a_twin_for_the_keyboard(context: BrowserContext, lab: 
     page.keyboard.press("Enter")
     expect(page.get_by_role("region", name="The last tasks")).to_contain_text("train_fold")
     expect(page.locator(".atoll canvas")).to_be_hidden()
-    page.get_by_role("tab", name="Running").focus()
+    page.locator(".atoll").get_by_role("tab", name="Running").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Actors")).to_be_focused()
     expect(page.get_by_role("region", name="Actors")).to_be_visible()

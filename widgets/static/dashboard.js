@@ -121,7 +121,7 @@ button[aria-pressed="true"] { color: var(--ink); background: color-mix(in srgb, 
 .meter { display: grid; grid-template-columns: auto 1fr; gap: 2px 8px; align-items: baseline; }
 .meter .value { text-align: right; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .meter .bar { grid-column: 1 / -1; }
-.devices { display: grid; grid-template-columns: repeat(auto-fill, minmax(158px, 1fr)); gap: 6px; margin-bottom: 8px; }
+.devices { display: grid; grid-template-columns: repeat(auto-fill, minmax(136px, 1fr)); gap: 6px; margin-bottom: 8px; }
 .devices:empty { display: none; }
 .device { border: 1px solid var(--line); border-radius: 6px; padding: 3px 8px 3px; background: var(--bg); min-width: 0; }
 .device.simulated { border-style: dashed; border-color: var(--faint); }
@@ -178,9 +178,12 @@ td:not(.grow) > .marked { display: block; max-width: 104px; overflow: hidden; te
 .still .tiles, .still .main, .still .below { filter: saturate(0.65); }
 
 @container (max-width: 1020px) {
-  .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .main { grid-template-columns: 304px minmax(0, 1fr); }
   .below { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); grid-template-rows: 200px 180px; }
   .below > :last-child { grid-column: 1 / -1; }
+}
+@container (max-width: 840px) {
+  .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 }
 @container (max-width: 760px) {
   .main { grid-template-columns: minmax(0, 1fr); grid-template-rows: auto 300px; }
