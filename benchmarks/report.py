@@ -14,13 +14,12 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def ratio(row: Row, other: str) -> str:
-    """Return how many times better Atoll is than another, or an empty text."""
+def ratio(row: Row, other: str) -> float | None:
+    """Return how many times better Atoll is than another, or None where one of the two has no figure."""
     ours, theirs = row.median("Atoll"), row.median(other)
     if not ours or not theirs:
-        return ""
-    better = theirs / ours if row.lower_is_better else ours / theirs
-    return f"{better:.3g}x" if better < 100 else f"{better:,.0f}x"
+        return None
+    return theirs / ours if row.lower_is_better else ours / theirs
 
 
 def lines(run: Run) -> Iterator[str]:
@@ -29,11 +28,11 @@ def lines(run: Run) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in run.systems.items())
     yield f"{machine['cpus']} CPUs, Python {machine['python']}, {machine['system']}, load {machine['load_average']:.1f}"
     yield f"{versions}; medians of {run.rounds} interleaved rounds"
-    yield "In brackets: how many times better Atoll is (below 1: worse)."
+    yield "In brackets: how many times better Atoll is than a peer; how much of what the machine allows it reaches."
     yield ""
     names = [*run.systems, *run.limits]
     header = ["", *names]
-    table = [[f"{row.name} [{row.unit}]", *(_cell(row, name) for name in names)] for row in run.rows]
+    table = [[f"{row.name} [{row.unit}]", *(_cell(run, row, name) for name in names)] for row in run.rows]
     widths = [max(len(line[column]) for line in [header, *table]) for column in range(len(header))]
     for line in [header, *table]:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
@@ -45,7 +44,10 @@ def lines(run: Run) -> Iterator[str]:
             yield f"    {who} {why}"
 
 
-def _cell(row: Row, name: str) -> str:
-    shown = figure(row.median(name))
-    times = "" if name == "Atoll" else ratio(row, name)
-    return f"{shown} ({times})" if times else shown
+def _cell(run: Run, row: Row, name: str) -> str:
+    shown, times = figure(row.median(name)), ratio(row, name)
+    if name == "Atoll" or times is None:
+        return shown
+    if name in run.limits:
+        return f"{shown} ({times:.0%})"
+    return f"{shown} ({times:,.0f}x)" if times >= 100 else f"{shown} ({times:.3g}x)"

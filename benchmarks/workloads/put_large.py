@@ -44,7 +44,7 @@ def copies(size_bytes: int, count: int) -> dict[str, list[float]]:
 
 def measure(system: System, scale: float) -> list[float]:
     """Put it several times."""
-    return speeds(system, SIZE_BYTES, max(3, int(8 * scale)), warm_up=2)
+    return speeds(system, SIZE_BYTES, max(3, int(8 * scale)), warm_up=3)
 
 
 def limits(scale: float) -> dict[str, list[float]]:

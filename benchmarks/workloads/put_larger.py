@@ -15,7 +15,7 @@ SIZE_BYTES = 10**9
 
 def measure(system: System, scale: float) -> list[float]:
     """Put it a few times."""
-    return speeds(system, SIZE_BYTES, max(1, int(2 * scale)), warm_up=1)
+    return speeds(system, SIZE_BYTES, max(2, int(3 * scale)), warm_up=3)
 
 
 def limits(scale: float) -> dict[str, list[float]]:
