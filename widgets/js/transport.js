@@ -17,7 +17,7 @@
 
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30000;
-const HEARTBEAT_MS = 5000;
+const HEARTBEAT_MS = 7000;
 
 /** @returns {{baseUrl: string, path: string} | null} where the extension's API is, if this page's server has it */
 export function serverApi() {
@@ -53,7 +53,10 @@ export class Transport {
   start() {
     const heard = (/** @type {any} */ message, /** @type {DataView[]} */ buffers) => this.#fromKernel(message, buffers);
     this.model.on("msg:custom", heard);
-    const beat = window.setInterval(() => this.#tell(), HEARTBEAT_MS);
+    const beat = window.setInterval(() => {
+      // Served by the server, we leave the kernel alone: each message makes it look idle for a moment.
+      if (this.source !== "server") this.#tell();
+    }, HEARTBEAT_MS);
     this.signal.addEventListener("abort", () => {
       this.model.off("msg:custom", heard);
       clearInterval(beat);
