@@ -59,7 +59,7 @@ class CellActorHandle:
         return ActorFunction(self, function)
 
     def __getitem__(self, variable: str) -> Any:
-        packed = current_engine().wait(self._found().call("value_of", variable))
+        packed = current_engine().wait(self._found().call("cell_value", variable))
         return unpack_names(packed, _namespace())[LAST]
 
     def __dir__(self) -> Iterator[str]:
@@ -107,7 +107,7 @@ class ActorFunction:
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], on_output: OnOutput) -> Running:
         packed = pack_names({"args": args, "kwargs": kwargs}, _namespace())
-        return self._handle._found().call("call_function", self.__name__, packed, on_output=on_output)
+        return self._handle._found().call("cell_call", self.__name__, packed, on_output=on_output)
 
     def __repr__(self) -> str:
         return f"<function {self.__name__} of actor {self._handle._name}>"
@@ -162,7 +162,7 @@ def facts_of(engine: Engine, actor: Actor, name: str) -> ActorFacts:
         ActorNameTakenError: It was not made by a cell.
     """
     try:
-        running = actor.call("facts")
+        running = actor.call("cell_facts")
     except _UNKNOWN_METHOD:
         kind = f"of the class {actor.class_name} " if actor.class_name else ""
         raise ActorNameTakenError(

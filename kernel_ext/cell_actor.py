@@ -3,7 +3,7 @@
 The actor is made empty, then its cell runs in it as any cell does, so that what it prints is seen while it runs. Its
 functions can be called in two ways:
 
-    llm.generate(x)                          through `CellActor.call_function`: prints show in the calling cell, errors
+    llm.generate(x)                          through `CellActor.cell_call`: prints show in the calling cell, errors
                                              have the cells' own lines
     atoll.get_actor("llm").generate.remote(x)    as any actor's method: `actor_class` declares the cell's functions
 """
@@ -52,7 +52,7 @@ class CellActor:
         self._facts = ActorFacts()
         self._shown: list[tuple[str, bytes]] = []
 
-    def define(self, request: CellRequest, digest: str, origins: tuple[str, ...], place: str) -> CellResult:
+    def cell_define(self, request: CellRequest, digest: str, origins: tuple[str, ...], place: str) -> CellResult:
         """Run the cell that makes the actor, or that updates its functions.
 
         Raises:
@@ -82,7 +82,7 @@ class CellActor:
                 self._shown = shown
         return finish(_without_values(result))
 
-    def facts(self) -> ActorFacts:
+    def cell_facts(self) -> ActorFacts:
         """Return what is known of the actor."""
         facts = self._facts
         facts.state = tuple(self._state)
@@ -93,11 +93,11 @@ class CellActor:
         }
         return facts
 
-    def shown(self) -> list[tuple[str, bytes]]:
+    def cell_shown(self) -> list[tuple[str, bytes]]:
         """Return what the cell that made the actor has shown."""
         return self._shown
 
-    def run(self, request: CellRequest) -> CellResult:
+    def cell_run(self, request: CellRequest) -> CellResult:
         """Run a cell beside the actor's state: `%%remote on=...`.
 
         Raises:
@@ -107,7 +107,7 @@ class CellActor:
 
         return finish(self._host.run(request, emit_output, keep=self._state))
 
-    def call_function(self, name: str, arguments: PackedNames) -> PackedNames:
+    def cell_call(self, name: str, arguments: PackedNames) -> PackedNames:
         """Call one of the cell's functions.
 
         Args:
@@ -140,7 +140,7 @@ class CellActor:
                 port.close()
         raise RemoteCellError(_failed(failure))
 
-    def value_of(self, name: str) -> PackedNames:
+    def cell_value(self, name: str) -> PackedNames:
         """Return the value of a variable, under `LAST`.
 
         Raises:
@@ -151,7 +151,7 @@ class CellActor:
     def _function(self, name: str) -> Callable[..., Any]:
         value = self._host.namespace.get(name)
         if not callable(value):
-            known = ", ".join(self.facts().functions) or "none"
+            known = ", ".join(self.cell_facts().functions) or "none"
             raise AttributeError(f"this actor has no function {name!r}; its functions are: {known}")
         function: Callable[..., Any] = value
         return function

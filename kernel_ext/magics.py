@@ -64,7 +64,7 @@ class AtollMagics(Magics):  # type: ignore[misc]
         actor = actors.require_actor(engine, host)
         facts = actors.facts_of(engine, actor, host)
         request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"), there=(*facts.state, host))
-        return lambda on_output: actor.call("run", request, on_output=on_output), f"{said.name or 'cell'} on {host}"
+        return lambda on_output: actor.call("cell_run", request, on_output=on_output), f"{said.name or 'cell'} on {host}"
 
     def _in_background(self, said: ParsedLine, start: Start, label: str, quiet: bool) -> None:
         """Send a cell and leave a handle."""
@@ -132,7 +132,7 @@ class AtollMagics(Magics):  # type: ignore[misc]
         else:
             facts = actors.facts_of(engine, actor, name)
             if facts.digest == origin[0]:
-                for kind, payload in engine.wait(actor.call("shown")):
+                for kind, payload in engine.wait(actor.call("cell_shown")):
                     replay(kind, payload, sink)
             elif actors.same_notebook(facts, tokens):
                 packed = request_of(self.shell, text, take=said.get("in"), there=facts.state)
@@ -145,7 +145,7 @@ class AtollMagics(Magics):  # type: ignore[misc]
     def _define(
         self, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: tuple[str, tuple[str, ...], str]
     ) -> None:
-        start: Start = lambda on_output: actor.call("define", request, *origin, on_output=on_output)  # noqa: E731
+        start: Start = lambda on_output: actor.call("cell_define", request, *origin, on_output=on_output)  # noqa: E731
         title = f"%%actor {name}"
         run_and_show(self.shell, current_engine(), start, name, quiet="quiet" in said.flags, title=title)
 

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.error import UsageError
+
+from atoll.kernel_ext.grammar import (
+    ACTOR,
+    REMOTE,
+    MagicUsageError,
+    ParsedLine,
+    completions,
+    documentation,
+    parse,
+    split_words,
+)
+
+
+def evaluate(text: str) -> Any:
+    return eval(text, {"n": 3, "names": ["a", "b"]})
+
+
+def read(line: str) -> ParsedLine:
+    return parse(REMOTE, line, evaluate)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "values", "flags"),
+    [
+        ("", None, {}, ()),
+        ("fit", "fit", {}, ()),
+        ("gpu=1", None, {"gpu": 1.0}, ()),
+        ("--gpu 1", None, {"gpu": 1.0}, ()),
+        ("--gpu=0.5 --bg", None, {"gpu": 0.5}, ("bg",)),
+        ("fit gpu=2 mem=8G bg quiet", "fit", {"gpu": 2.0, "mem": 8 * 2**30}, ("bg", "quiet")),
+        ("bg fit", "fit", {}, ("bg",)),
+        ("cpu={n * 2}", None, {"cpu": 6.0}, ()),
+        ("cpu={ {'a': n}['a'] }", None, {"cpu": 3.0}, ()),
+        ("mem={2 ** 20}", None, {"mem": 2**20}, ()),
+        ("out=a,b", None, {"out": ("a", "b")}, ()),
+        ("out={names}", None, {"out": ("a", "b")}, ()),
+        ("out=", None, {"out": ()}, ()),
+        ('out="a, b"', None, {"out": ("a", "b")}, ()),
+        ("on=my-actor", None, {"on": "my-actor"}, ()),
+        ("  gpu=1   bg  ", None, {"gpu": 1.0}, ("bg",)),
+    ],
+)
+def test_lines(line: str, name: str | None, values: dict[str, Any], flags: tuple[str, ...]) -> None:
+    said = read(line)
+    assert said.name == name
+    assert said.values == values
+    assert said.flags == frozenset(flags)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("gpus=1", "unknown option 'gpus'. Did you mean gpu=1?"),
+        ("--gpus 1", "unknown option '--gpus'. Did you mean gpu=1?"),
+        ("memory=1G", "unknown option 'memory'. Did you mean mem=4G?"),
+        ("fit background", "unknown option 'background'. Did you mean bg?"),
+        ("zzz=1", "unknown option 'zzz'. %%remote knows gpu= cpu= mem= out= in= on= bg quiet"),
+        ("gpu", "gpu needs a value: gpu=1"),
+        ("--gpu", "gpu needs a value: gpu=1"),
+        ("gpu=", "gpu needs a value: gpu=1"),
+        ("gpu = 1", "gpu needs a value: gpu=1"),
+        ("fit =1", "write key=value without spaces around `=`: gpu=1"),
+        ("gpu=1 gpu=2", "gpu is there twice"),
+        ("gpu=two", "gpu=two is no number; write for example gpu=1"),
+        ("gpu=-1", "gpu=-1 must be zero or more, and finite; write for example gpu=1"),
+        ("cpu=nan", "cpu=nan must be zero or more, and finite; write for example cpu=2"),
+        ("mem=lots", "mem=lots is no size in bytes; write for example mem=4G"),
+        ("out=a,2b", "out=a,2b '2b' is no Python name; write for example out=model,score"),
+        ("out={3}", "out={3} has no fitting value; write for example out=model,score"),
+        ("bg=1", "bg takes no value: write bg"),
+        ("cpu={missing}", "{missing} raised NameError: name 'missing' is not defined"),
+        ("cpu={1", "this is not closed: { in cpu={1"),
+        ("out='a", "this is not closed: ' in out='a"),
+        ("one two", "unknown option 'two'. %%remote knows gpu= cpu= mem= out= in= on= bg quiet"),
+        ("my-cell", "'my-cell' is no name; names are made of letters, digits and _"),
+    ],
+)
+def test_wrong_lines(line: str, message: str) -> None:
+    with pytest.raises(MagicUsageError) as caught:
+        read(line)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, UsageError)
+
+
+def test_an_actor_needs_a_name() -> None:
+    with pytest.raises(MagicUsageError, match="%%actor needs a name: %%actor llm gpu=1"):
+        parse(ACTOR, "gpu=1", evaluate)
+    assert parse(ACTOR, "llm fresh", evaluate).flags == {"fresh"}
+
+
+@given(st.text(max_size=60))
+def test_any_line_is_read_or_refused_in_words(line: str) -> None:
+    try:
+        said = read(line)
+    except MagicUsageError:
+        return
+    assert said.name is None or said.name.isidentifier()
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), max_size=6))
+def test_words_without_quotes_are_those_of_split(words: list[str]) -> None:
+    assert split_words("  ".join(words)) == words
+
+
+def test_documentation_begins_with_examples_and_names_everything() -> None:
+    for schema in (REMOTE, ACTOR):
+        text = documentation(schema)
+        assert text.index("Examples:") < text.index("key=value")
+        for option in schema.options:
+            assert f"    {option.name}={option.metavar}" in text
+            assert option.help in text
+        for flag in schema.flags:
+            assert flag.help in text
+        for example, _ in schema.examples:
+            parse(schema, example.removeprefix(schema.magic), lambda _text: 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" ", ["gpu=", "cpu=", "mem=", "out=", "in=", "on=", "bg", "quiet"]),
+        (" g", ["gpu="]),
+        (" gpu=1 ", ["cpu=", "mem=", "out=", "in=", "on=", "bg", "quiet"]),
+        (" --b", ["--bg"]),
+        (" on=", ["on=llm", "on=other"]),
+        (" on=l", ["on=llm"]),
+        (" gpu=1", []),
+    ],
+)
+def test_completion(text: str, expected: list[str]) -> None:
+    assert completions(REMOTE, text, {"on": ["other", "llm"]}) == expected

@@ -1,0 +1,181 @@
+"""An engine whose workers are plain processes: cells run in a process of their own, as on a cluster, without one.
+
+So the tests of this room need no daemon. Each test that needs the cluster itself is marked `processes`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from atoll.exceptions import TaskError, TaskUnschedulableError
+from atoll.kernel_ext.cell_messages import CellRequest
+from atoll.kernel_ext.engine import OnOutput, Resources
+from atoll.protocol.state import ClusterState
+
+
+def _serve(connection: Any) -> None:
+    """Run what comes, one after the other, in the worker process."""
+    import types
+
+    sent = types.ModuleType("atoll.client.context")
+    sent.emit_output = lambda kind, payload: connection.send(("output", kind, payload))  # type: ignore[attr-defined]
+    sys.modules["atoll.client.context"] = sent
+    objects: dict[str, Any] = {}
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except (EOFError, KeyboardInterrupt):
+            return
+        kind, *details = pickle.loads(message)
+        try:
+            if kind == "make":
+                key, made = details
+                objects[key] = made()
+                value = None
+            elif kind == "call":
+                key, method, arguments = details
+                value = getattr(objects[key], method)(*arguments)
+            else:
+                function, arguments = details
+                value = function(*arguments)
+            answer = ("value", cloudpickle.dumps(value))
+        except BaseException as error:
+            answer = ("error", cloudpickle.dumps(TaskError("cell", "", error).as_instance_of_cause()))
+        connection.send(answer)
+
+
+class WorkerProcess:
+    """A worker process and a thread that reads what it sends."""
+
+    def __init__(self) -> None:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            arguments = [sys.executable, "-m", "tests.kernel_ext.worker_process", str(theirs.fileno())]
+            self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()])
+        self._mine = Connection(mine.detach())
+        self._lock = threading.Lock()
+        self._current: tuple[Future[Any], OnOutput | None] | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def send(self, message: tuple[Any, ...], on_output: OnOutput | None) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._current = (future, on_output)
+        self._mine.send_bytes(cloudpickle.dumps(message))
+        return future
+
+    def _read(self) -> None:
+        while True:
+            try:
+                kind, *details = self._mine.recv()
+            except (EOFError, OSError):
+                return
+            assert self._current is not None
+            future, on_output = self._current
+            if kind == "output":
+                if on_output is not None:
+                    on_output(*details)
+            elif kind == "value":
+                future.set_result(pickle.loads(details[0]))
+            else:
+                future.set_exception(pickle.loads(details[0]))
+
+    def interrupt(self) -> None:
+        os.kill(self.process.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+        self._mine.close()
+
+
+class ProcessRun:
+    def __init__(self, worker: WorkerProcess, future: Future[Any]) -> None:
+        self._worker = worker
+        self.future = future
+        self.ref = future
+
+    def cancel(self, *, force: bool = False) -> None:
+        self._worker.interrupt()
+
+
+class ProcessActor:
+    def __init__(self, engine: ProcessEngine, worker: WorkerProcess, name: str, kind: type) -> None:
+        self._engine = engine
+        self.worker = worker
+        self._name = name
+        self.kind = kind
+        self.class_name = kind.__name__
+
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> ProcessRun:
+        if not hasattr(self.kind, method):
+            raise AttributeError(method)
+        return ProcessRun(self.worker, self.worker.send(("call", self._name, method, arguments), on_output))
+
+    def kill(self) -> None:
+        self.worker.close()
+        del self._engine.actors[self._name]
+
+
+class ProcessEngine:
+    """See `atoll.kernel_ext.engine.Engine`. It has 2 CPUs and no GPU."""
+
+    def __init__(self) -> None:
+        self._worker = WorkerProcess()
+        self.actors: dict[str, ProcessActor] = {}
+        self.requests: list[tuple[CellRequest, Resources, str]] = []
+        self.job_id = "0102030405060708"
+
+    def _check(self, resources: Resources) -> None:
+        if resources.gpus:
+            raise TaskUnschedulableError(f"{resources.gpus:g} GPU asked for; the largest node has 2 CPU and no GPU")
+
+    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> ProcessRun:
+        from atoll.kernel_ext.cell_runner import run_cell
+
+        self._check(resources)
+        self.requests.append((request, resources, label))
+        return ProcessRun(self._worker, self._worker.send(("run", run_cell, (request,)), on_output))
+
+    def find_actor(self, name: str) -> ProcessActor | None:
+        return self.actors.get(name)
+
+    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> ProcessActor:
+        self._check(resources)
+        if name in self.actors:
+            raise ValueError(f"the name {name!r} is taken")
+        worker = WorkerProcess()
+        worker.send(("make", name, kind), None).result(30)
+        self.actors[name] = ProcessActor(self, worker, name, kind)
+        return self.actors[name]
+
+    def wait(self, running: Any) -> Any:
+        return running.future.result(30)
+
+    def state(self) -> ClusterState:
+        return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], [], [], [], [], [], [])
+
+    def job(self) -> str:
+        return self.job_id
+
+    def close(self) -> None:
+        for actor in list(self.actors.values()):
+            actor.kill()
+        self._worker.close()
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))
