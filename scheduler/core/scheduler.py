@@ -153,8 +153,10 @@ class Scheduler:
         return min(self._turn.deadlines.values(), default=None)
 
     def check_invariants(self) -> None:
-        """Raise `InternalError` if the state contradicts itself."""
+        """Raise `InternalError` if the state contradicts itself; a cluster that ends keeps no order any more."""
         cluster = self.cluster
+        if self._lifetime.stopping:
+            return
         try:
             for node in cluster.nodes:
                 node.check_invariants()
@@ -229,9 +231,11 @@ class Scheduler:
         record = cluster.peers.pop(event.peer, None)
         if record is None:
             return
+        if self._lifetime.stopping:
+            self._lifetime.exit_if_alone()
+            return
         if record.role == "agent":
             self._agents.node_lost(record, event.cause)
-            self._lifetime.exit_if_alone()
         cluster.leases.holder_lost(record)
         cluster.actors.peer_lost(record)
         cluster.names.peer_lost(record.peer)
