@@ -229,21 +229,30 @@ class Shown:
     def __init__(self) -> None:
         self._partial = ""
         self._lines = 0
+        self._changing: dict[str, dict[str, Any]] = {}
 
     def show(self, kind: str, content: dict[str, Any]) -> None:
         if kind == "stream":
             *whole, self._partial = (self._partial + content["text"]).split("\n")
             for line in whole:
                 self._line(line)
-        elif kind in ("execute_result", "display_data"):
-            data = content["data"]
-            if "image/png" in data:
-                self._line(f"[a picture, {len(data['image/png']) * 3 // 4 // 1024} KiB of PNG]")
-            elif "text/plain" in data:
-                for line in "".join(data["text/plain"]).split("\n"):
-                    self._line(line)
+        elif kind in ("execute_result", "display_data", "update_display_data"):
+            name = content.get("transient", {}).get("display_id")
+            if name:
+                self._changing[name] = content["data"]  # what it says in the end is what stays in a notebook
+            else:
+                self._display(content["data"])
+
+    def _display(self, data: dict[str, Any]) -> None:
+        if "image/png" in data:
+            self._line(f"[a picture, {len(data['image/png']) * 3 // 4 // 1024} KiB of PNG]")
+        elif "".join(data.get("text/plain", "")).strip():
+            for line in "".join(data["text/plain"]).split("\n"):
+                self._line(line)
 
     def finish(self) -> None:
+        for data in self._changing.values():
+            self._display(data)
         if self._partial:
             self._line(self._partial)
         if self._lines > OUTPUT_LINES:
@@ -360,7 +369,7 @@ def check_nothing_left(server: Server, cluster: ClusterFile) -> None:
     deadline = time.monotonic() + 10
     while True:
         left = [process for process in psutil.process_iter() if belongs(process, server.directory)]
-        files = [path.name for path in server.runtime.iterdir() if path.suffix != ".lock"]
+        files = [path.name for path in server.runtime.glob("atoll-*") if path.suffix != ".lock"]
         if Path(cluster.directory).exists():
             files.append(cluster.directory)
         if not left and not files:
