@@ -68,8 +68,28 @@ def begin(message: BeginLease) -> None:
         pids = [os.getpid(), sleepers[0].pid, sleepers[1].pid, int(Path(argument + ".daemon").read_text())]
         Path(argument).with_suffix(".tmp").write_text(" ".join(map(str, pids)))
         Path(argument).with_suffix(".tmp").rename(argument)
+    elif what == "cuda":
+        path, _, size = argument.rpartition(" ")
+        Path(path).with_suffix(".tmp").write_text(take_device_memory(int(size)))
+        Path(path).with_suffix(".tmp").rename(path)
     elif what == "print":
         print(argument)
         print(argument, file=sys.stderr)
     elif what == "sleep":
         time.sleep(float(argument))
+
+
+def take_device_memory(size: int) -> str:
+    """Hold memory of the first visible device until this process ends; say how many devices are visible."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    count, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
+    for status in (
+        cuda.cuInit(0),
+        cuda.cuDeviceGetCount(ctypes.byref(count)),
+        cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0),
+        cuda.cuCtxSetCurrent(context),
+        cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(size)),
+    ):
+        if status:
+            return f"CUDA answered {status}"
+    return f"{count.value} visible"
