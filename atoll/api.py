@@ -12,7 +12,8 @@ from atoll.actor import ActorClass, ActorHandle, kill, method
 from atoll.client import values
 from atoll.client.connection import failure
 from atoll.client.core.events import CancelRequested
-from atoll.client.session import Introduction, Session, current_session, existing_session, set_current_session
+from atoll.client.session import Session, current_session, existing_session, set_current_session
+from atoll.client.uplinks import Introduction
 from atoll.environment import capture_environment
 from atoll.exceptions import ClusterNotFoundError, GetTimeoutError
 from atoll.ids import new_process_id
@@ -187,7 +188,7 @@ def _id_of(ref: Any) -> bytes:
 def _wait_all(session: Session, object_ids: list[bytes], timeout_s: float | None) -> None:
     if timeout_s is not None and timeout_s < 0:
         raise ValueError(f"timeout={timeout_s}: give seconds from 0, or None")
-    with session.blocking():
+    with session.hooks.blocking():
         done = session.wait_for(object_ids, len(object_ids), timeout_s)
     if not done:
         missing = sum(not session.ready(object_id) for object_id in object_ids)
@@ -239,7 +240,7 @@ def wait(
     if not 0 < num_returns <= len(object_ids):
         raise ValueError(f"num_returns={num_returns}: give a whole number from 1 to the {len(object_ids)} refs")
     session = refs[0]._session
-    with session.blocking():
+    with session.hooks.blocking():
         session.wait_for(object_ids, num_returns, timeout)
     ready: list[ObjectRef[T]] = []
     rest: list[ObjectRef[T]] = []

@@ -116,7 +116,7 @@ class Cache:
 
     def _claim(self, session: Session, name: str, *, compute: bool) -> NameClaimed:
         request = ClaimName(session.next_request(), _checked(name), compute)
-        with session.blocking():
+        with session.hooks.blocking():
             answer = session.ask_scheduler(request, timeout_s=None)
         error = failure(answer)
         if error is not None:

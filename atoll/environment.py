@@ -52,9 +52,10 @@ def filter_variables(variables: Mapping[str, str]) -> dict[str, str]:
 def capture_environment() -> Environment:
     """Return the environment of this process, as its workers are to have it."""
     directory = _working_directory()
+    entries: list[object] = list(sys.path)  # programs put there whatever they like; Python looks at texts only
     return Environment(
         executable=sys.executable,
-        sys_path=[str(Path(directory, entry)) for entry in sys.path if isinstance(entry, str) and _travels(entry)],
+        sys_path=[str(Path(directory, entry)) for entry in entries if isinstance(entry, str) and _travels(entry)],
         working_directory=directory,
         variables=filter_variables(os.environ),
     )

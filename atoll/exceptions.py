@@ -112,13 +112,15 @@ def _portable(cause: BaseException | None) -> BaseException | _Parts | None:
 
     if cause is None:
         return None
-    for form in (cause, _Parts(cause)):
+
+    def survives(form: Any) -> bool:
         try:
             pickle.loads(cloudpickle.dumps(form))
         except Exception:  # a user's exception may do anything when it is pickled
-            continue
-        return form
-    return None
+            return False
+        return True
+
+    return next((form for form in (cause, _Parts(cause)) if survives(form)), None)
 
 
 def _rebuild_task_error(name: str, traceback: str, cause: BaseException | _Parts | None, where: str) -> TaskError:
@@ -133,7 +135,7 @@ def _combine(cause_class: type[Exception]) -> type[TaskError] | None:
         return TaskError.__str__(self)
 
     def forward(self: TaskError, name: str) -> Any:
-        return getattr(self.__dict__["cause"], name)
+        return getattr(self.__dict__.get("cause"), name)
 
     name = f"TaskError({cause_class.__name__})"
     body = {

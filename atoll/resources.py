@@ -132,6 +132,14 @@ class Pool:
         """Whether the request fits now."""
         return all(self._free.get(name, 0) >= units for name, units in wanted.items())
 
+    def use_after(self, wanted: Mapping[str, int]) -> float:
+        """Return the highest fraction of any resource that would be taken with this request; above 1 if it is lent."""
+        highest = 0.0
+        for name, total in self._total.items():
+            if total:
+                highest = max(highest, (total - self._free[name] + wanted.get(name, 0)) / total)
+        return highest
+
     def missing(self, wanted: Mapping[str, int]) -> Iterator[tuple[str, int]]:
         """Yield each resource that falls short, with the units that are missing."""
         for name, units in wanted.items():

@@ -39,7 +39,7 @@ from atoll.protocol.channel_messages import (
     TasksTakenBack,
 )
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import TaskBlocked, TaskUnblocked
+from atoll.protocol.messages import ReportSpans, TaskBlocked, TaskUnblocked
 from atoll.protocol.serialization import deserialize, serialize
 
 ANSWER_WITHIN_S = 0.0005
@@ -63,13 +63,20 @@ class Executor:
         session: The worker's.
         where: This process, as people read it: `pid 42 on dromedary`.
         spans: Records what ran.
+
+    Attributes:
+        results: Turns values into answers.
+        actor: What lives in this process, if it is an actor's.
+        lease_id: The lease that it works for.
+        job: The job, likewise.
+        gpu_ids: Numbers of its GPUs.
     """
 
     def __init__(self, session: Session, where: str, spans: SpanRecorder) -> None:
         self._session = session
         self._where = where
         self._spans = spans
-        self._results = ResultWriter(session)
+        self.results = ResultWriter(session)
         self._queue: deque[tuple[Peer, Any]] = deque()
         self._answers: dict[Peer, list[Any]] = {}
         self._answered_at = 0.0
@@ -89,10 +96,10 @@ class Executor:
         self.job = b""
         self.gpu_ids: list[int] = []
         signal.signal(signal.SIGINT, self._interrupted)
-        session.on_pushed = self._pushed
-        session.on_channel_lost = self._caller_lost
-        session.blocking = self._blocking
-        session.on_timer = self._report
+        session.hooks.pushed = self._pushed
+        session.hooks.caller_lost = self._caller_lost
+        session.hooks.blocking = self._blocking
+        session.hooks.timer = self._report
 
     # -------------------------------------------------------------------------- what comes (the lock is held)
 
@@ -220,7 +227,7 @@ class Executor:
         self._running.context = self._context(message.method, message)
         answer = self._answer(peer, message, began, interruptible=False)
         self._finish(peer)
-        self._session.reply(peer, [answer], flush=True)
+        self._session.reply(peer, [answer])
 
     def _begin(self, peer: Peer, message: RunTask | CallMethod, began: float) -> None:
         name = message.method if type(message) is CallMethod else self._name_of(message)
@@ -247,7 +254,7 @@ class Executor:
         if self._answers:
             answers, self._answers = self._answers, {}
             for peer, waiting in answers.items():
-                self._session.reply(peer, waiting, flush=True)
+                self._session.reply(peer, waiting)
 
     # ---------------------------------------------------------------------------------------------- one task
 
@@ -256,16 +263,16 @@ class Executor:
         caller = self._session.process_of(peer)
         try:
             value = self._call(message, interruptible)
-            answer = self._results.answer(message, value, caller, _microseconds(began))
+            answer = self.results.answer(message, value, caller, _microseconds(began))
             del value
-            self._results.register_borrowed()
+            self.results.register_borrowed()
         except BaseException as error:
             return self._raised(peer, message, error, began)
         return answer
 
     def _call(self, message: RunTask | CallMethod, interruptible: bool) -> Any:
         function = self._method(message) if type(message) is CallMethod else self._function(message)
-        values = [self._results.load(location) for location in message.dependencies] if message.dependencies else []
+        values = [self.results.load(location) for location in message.dependencies] if message.dependencies else []
         args, kwargs = arguments.unpack(message.arguments, values)
         del values
         if not interruptible:
@@ -325,10 +332,10 @@ class Executor:
         """Send output of the task that this thread runs; of the main thread's, if this one runs none."""
         running = self._running
         if running.peer is not None:
-            self._session.reply(running.peer, [TaskOutput(running.sequence, kind, payload)], flush=True)
+            self._session.reply(running.peer, [TaskOutput(running.sequence, kind, payload)])
         elif self._main_task is not None:
             peer, sequence = self._main_task
-            self._session.reply(peer, [TaskOutput(sequence, kind, payload)], flush=True)
+            self._session.reply(peer, [TaskOutput(sequence, kind, payload)])
 
     def context(self) -> TaskContext | None:
         """Return the task that this thread runs."""
@@ -361,7 +368,9 @@ class Executor:
 
     def _report(self) -> None:
         """A few times a second while tasks run: what ran and what runs."""
-        self._session.report_spans(self._spans.take())
+        spans = self._spans.take()
+        if spans:
+            self._session.tell_agent(ReportSpans(spans))
         if self._spans.running:
             self._session.set_timer()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.client.core.events import HoldRequested
 from atoll.client.reactor import Waiter
 from atoll.client.session import Session
 from atoll.ids import TaskId, return_id
@@ -27,7 +26,7 @@ class ResultWriter:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._borrowed: dict[bytes, None] = {}
-        session.on_borrowed = self._note_borrowed
+        session.hooks.borrowed = self._note_borrowed
 
     def _note_borrowed(self, object_id: bytes) -> None:
         self._borrowed[object_id] = None
@@ -83,9 +82,7 @@ class ResultWriter:
     def _register(self, object_ids: list[bytes], holder: bytes) -> None:
         """Register a holder for each object at its owner, and wait until the owners know. Nobody holds their own."""
         waiters: list[Waiter] = [
-            self._session.hold(HoldRequested(object_id, holder), (object_id, holder))
-            for object_id in object_ids
-            if not object_id.startswith(holder)
+            self._session.hold(object_id, holder) for object_id in object_ids if not object_id.startswith(holder)
         ]
         for waiter in waiters:
             self._session.reactor.wait(waiter, None)

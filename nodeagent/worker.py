@@ -17,12 +17,12 @@ import msgspec
 
 from atoll import actor as actors
 from atoll.client import arguments, context
-from atoll.client.session import Introduction, Session, set_current_session
+from atoll.client.session import Session, set_current_session
+from atoll.client.uplinks import Introduction
 from atoll.exceptions import AtollError
 from atoll.ids import ProcessId
 from atoll.nodeagent.executor import Executor, error_payload
 from atoll.nodeagent.output import TaskStream
-from atoll.nodeagent.results import ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.zygote_messages import WorkerStart
 from atoll.protocol.cluster_file import ClusterFile
@@ -32,7 +32,6 @@ from atoll.protocol.messages import (
     BeginLease,
     ConstructActor,
     FinishLease,
-    ReportSpans,
     StopWorker,
     WorkerStarted,
 )
@@ -55,12 +54,11 @@ class Worker:
         self._spans = SpanRecorder(start.worker_id)
         self._session = Session(_cluster(start), ProcessId(start.worker_id), Introduction("worker"))
         self._session.environment = start.environment
-        self._session.on_control = self._told
-        self._session.on_agent_lost = _exit_at_once
+        self._session.hooks.control = self._told
+        self._session.hooks.agent_lost = _exit_at_once
         where = f"pid {os.getpid()} on {socket.gethostname()}"
         self._executor = Executor(self._session, where, self._spans)
         self._where = where
-        self._session.report_spans = self._report
         context.install(self._executor.emit, self._executor.context)
         sys.stdout = TaskStream("stdout", sys.stdout, self._executor.emit)
         sys.stderr = TaskStream("stderr", sys.stderr, self._executor.emit)
@@ -94,8 +92,7 @@ class Worker:
         error, text = b"", ""
         try:
             payload = _decode_payload(spec.payload)
-            results = ResultWriter(self._session)
-            values = [results.load(location) for location in payload.dependencies]
+            values = [self._executor.results.load(location) for location in payload.dependencies]
             args, kwargs = arguments.unpack(payload.arguments, values)
             user_class = deserialize(payload.code)
             self._executor.make_actor(lambda: user_class(*args, **kwargs), spec.maximum_concurrency)
@@ -103,10 +100,6 @@ class Worker:
             error = error_payload(problem, name, self._where)
             text = f"{name} raised {type(problem).__name__}: {problem}"
         self._session.tell_agent(ActorConstructed(spec.actor_id, text, error))
-
-    def _report(self, spans: list[Any]) -> None:
-        if spans:
-            self._session.tell_agent(ReportSpans(spans))
 
 
 def _cluster(start: WorkerStart) -> ClusterFile:

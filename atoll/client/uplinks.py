@@ -1,0 +1,224 @@
+"""The two connections that every session has, to the scheduler and to the node agent, and what is asked on them.
+
+A daemon that is lost is dialled again until it is back, and everything that holds is said to it anew. A request that
+it was answering fails; a new one waits for it, `LOST_AFTER_S` at most.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from atoll.client.channel import Channel
+from atoll.client.reactor import Waiter
+from atoll.client.switchboard import Switchboard
+from atoll.exceptions import AtollError
+from atoll.protocol.machine import Peer
+from atoll.protocol.messages import (
+    AttachProcess,
+    Environment,
+    Failed,
+    JobRegistered,
+    Message,
+    ProcessAttached,
+    RegisterJob,
+)
+
+RECONNECT_EVERY_S = 0.1
+LOST_AFTER_S = 15.0
+"""So long a daemon may be away, to be restarted, before what waits for it fails."""
+
+SCHEDULER = "scheduler"
+AGENT = "agent"
+
+
+class Introduction:
+    """What a session says of itself when it connects.
+
+    Args:
+        kind: `kernel`, `script` or `server`; `worker` for a worker, which registers no job.
+        name: Notebook or script, for people.
+        namespace: Of actors' names.
+        environment: For its workers.
+    """
+
+    def __init__(self, kind: str, name: str = "", namespace: str = "", environment: Environment | None = None) -> None:
+        self.kind = kind
+        self.name = name
+        self.namespace = namespace
+        self.environment = environment
+
+
+class Uplink:
+    """The connection to one daemon.
+
+    Attributes:
+        channel: While there is one, proved or not.
+        linked: The daemon knows us.
+        retry_at: When to dial again, if there is no channel.
+    """
+
+    __slots__ = ("channel", "linked", "path", "retry_at", "role")
+
+    def __init__(self, role: str, path: str) -> None:
+        self.role = role
+        self.path = path
+        self.channel: Channel | None = None
+        self.linked = False
+        self.retry_at: float | None = None
+
+
+class PendingRequest:
+    """A control request that was not answered yet."""
+
+    __slots__ = ("answer", "peer", "waiter")
+
+    def __init__(self, peer: Peer) -> None:
+        self.waiter = Waiter(1)
+        self.peer = peer
+        self.answer: Message | None = None
+
+
+class Uplinks:
+    """Both connections. All methods are called with the session's lock held.
+
+    Args:
+        switchboard: Makes channels.
+        introduction: What we say of ourselves.
+        process_id: Of this process.
+        paths: The daemons' sockets, by role.
+        next_request: Makes request numbers.
+
+    Attributes:
+        by_role: Both.
+        on_linked: Called when a daemon knows us, again too.
+        on_lost: Called when one that knew us is gone.
+        on_refused: Called when a daemon and we cannot speak with each other at all.
+        answers: What was said when they linked: `JobRegistered` and `ProcessAttached`.
+    """
+
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        introduction: Introduction,
+        process_id: bytes,
+        paths: dict[str, str],
+        next_request: Callable[[], int],
+    ) -> None:
+        self._switchboard = switchboard
+        self._introduction = introduction
+        self._process_id = process_id
+        self._next_request = next_request
+        self._requests: dict[int, PendingRequest] = {}
+        self.by_role = {role: Uplink(role, path) for role, path in paths.items()}
+        self.on_linked: Callable[[Uplink, Any], None] = lambda _uplink, _answer: None
+        self.on_lost: Callable[[Uplink, Peer], None] = lambda _uplink, _peer: None
+        self.on_refused: Callable[[AtollError], None] = lambda _error: None
+
+    def of(self, channel: Channel) -> Uplink | None:
+        """Return the uplink that a channel is, if it is one."""
+        for uplink in self.by_role.values():
+            if uplink.channel is channel:
+                return uplink
+        return None
+
+    # -------------------------------------------------------------------------------------------- connecting
+
+    def connect(self, uplink: Uplink) -> None:
+        """Dial a daemon; if nobody listens, it is tried again a moment later."""
+        uplink.retry_at = None
+        try:
+            uplink.channel = self._switchboard.dial(uplink.path, control=True)
+        except OSError:
+            uplink.retry_at = time.monotonic() + RECONNECT_EVERY_S
+
+    def proved(self, uplink: Uplink) -> None:
+        """Introduce ourselves. The answer makes the link; a worker's proof is introduction enough at the scheduler."""
+        assert uplink.channel is not None
+        about = self._introduction
+        if uplink.role == AGENT:
+            message: Message = AttachProcess(self._next_request(), self._process_id, os.getpid())
+        elif about.kind == "worker":
+            self._link(uplink, None)
+            return
+        else:
+            message = RegisterJob(
+                self._next_request(),
+                self._process_id,
+                about.kind,
+                about.name,
+                os.getpid(),
+                about.namespace,
+                about.environment,
+            )
+        self._switchboard.send_control(uplink.channel, message)
+
+    def take(self, uplink: Uplink, message: Any) -> bool:
+        """Take a message if it is the answer to an introduction."""
+        if isinstance(message, JobRegistered | ProcessAttached):
+            self._link(uplink, message)
+            return True
+        return False
+
+    def _link(self, uplink: Uplink, answer: Any) -> None:
+        uplink.linked = True
+        self.on_linked(uplink, answer)
+
+    def lost(self, uplink: Uplink, error: AtollError | None) -> None:
+        """A daemon's connection is gone: fail what it was asked, and dial again."""
+        channel, was_linked = uplink.channel, uplink.linked
+        assert channel is not None
+        uplink.channel = None
+        uplink.linked = False
+        uplink.retry_at = time.monotonic() + RECONNECT_EVERY_S
+        if error is not None and not was_linked:
+            self.on_refused(error)
+        for number, request in list(self._requests.items()):
+            if request.peer == channel.peer:
+                text = f"the connection to the {uplink.role} was lost while it answered; try again"
+                self.answer(number, Failed(number, "ClusterLostError", text))
+        if was_linked:
+            self.on_lost(uplink, channel.peer)
+
+    def next_deadline(self) -> float | None:
+        """Return when a daemon is to be dialled again."""
+        waiting = [uplink.retry_at for uplink in self.by_role.values() if uplink.retry_at is not None]
+        return min(waiting, default=None)
+
+    def retry(self, now: float) -> None:
+        """Dial the daemons whose time has come."""
+        for uplink in self.by_role.values():
+            if uplink.retry_at is not None and uplink.retry_at <= now:
+                self.connect(uplink)
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def begin(self, role: str, message: Any) -> PendingRequest | None:
+        """Send a request; None if the daemon is away."""
+        uplink = self.by_role[role]
+        if uplink.channel is None or not uplink.linked:
+            return None
+        pending = self._requests[message.request] = PendingRequest(uplink.channel.peer)
+        self._switchboard.send_control(uplink.channel, message)
+        return pending
+
+    def give_up(self, number: int) -> None:
+        """Expect no answer to a request any more."""
+        self._requests.pop(number, None)
+
+    def answer(self, number: int, answer: Any) -> bool:
+        """Give an answer to who waits for it; False if nobody does."""
+        pending = self._requests.pop(number, None)
+        if pending is None:
+            return False
+        pending.answer = answer
+        pending.waiter.remaining = 0
+        pending.waiter.wake()
+        return True
+
+    def fail_all(self, text: str) -> None:
+        """Fail every request that waits: the session ends."""
+        for number in list(self._requests):
+            self.answer(number, Failed(number, "ClusterLostError", text))
