@@ -219,10 +219,12 @@ def duration(seconds: float) -> str:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    for large, name, small, small_name in ((60, "m", 1, "s"), (3600, "h", 60, "m"), (86400, "d", 3600, "h")):
-        if seconds < 60 * large or large == 86400:
-            return f"{int(seconds // large)}{name} {int(seconds % large // small):02d}{small_name}"
-    raise AssertionError("the last row takes whatever is left")
+    large, name, small, small_name = (86400, "d", 3600, "h")
+    if seconds < 3600:
+        large, name, small, small_name = (60, "m", 1, "s")
+    elif seconds < 86400:
+        large, name, small, small_name = (3600, "h", 60, "m")
+    return f"{int(seconds // large)}{name} {int(seconds % large // small):02d}{small_name}"
 
 
 def _share(used: float, total: float) -> str:

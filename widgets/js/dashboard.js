@@ -49,6 +49,7 @@ export class Dashboard {
     this.lastNews = 0;
     this.source = /** @type {"connecting" | "server" | "kernel" | "saved"} */ ("connecting");
     this.troubleText = "";
+    this.windowChosen = false;
     this.node = this.#build();
   }
 
@@ -84,11 +85,13 @@ export class Dashboard {
     for (const [text, seconds] of /** @type {[string, number][]} */ ([["30 s", 30], ["2 min", 120], ["5 min", 300]])) {
       const button = element("button", { type: "button", "aria-pressed": String(seconds === this.timeline.windowS) }, text);
       button.addEventListener("click", () => {
-        this.timeline.setWindow(seconds);
-        for (const other of windows.children) other.setAttribute("aria-pressed", String(other === button));
+        this.windowChosen = true;
+        this.#setWindow(seconds);
       }, { signal: this.signal });
+      button.value = String(seconds);
       windows.append(button);
     }
+    this.windows = windows;
     const pause = toggle("Pause", "Hold the picture still", this.signal, (pressed) => {
       this.timeline.paused = pressed;
       if (this.state) this.#showTimeline(this.state);
@@ -102,6 +105,15 @@ export class Dashboard {
     });
     return panel("Timeline", "timeline-panel", [legend, element("span", { class: "space" }), windows, pause, table],
       this.timeline.node, this.spans.node);
+  }
+
+  /** @param {number} seconds */
+  #setWindow(seconds) {
+    if (this.timeline.windowS === seconds) return;
+    this.timeline.setWindow(seconds);
+    for (const button of this.windows?.querySelectorAll("button") ?? []) {
+      button.setAttribute("aria-pressed", String(button.value === String(seconds)));
+    }
   }
 
   /** Begin to follow the theme and the clock; call when the node is in the page. */
@@ -139,6 +151,10 @@ export class Dashboard {
     this.objects.update(state);
     this.jobs.update(state);
     this.waits.update(state);
+    if (!this.windowChosen) {
+      const first = state.spans.reduce((earliest, span) => Math.min(earliest, span.start), state.now);
+      this.#setWindow(state.now - first > 45 ? 120 : 30);
+    }
     this.legend?.update(state.jobs.filter((job) => job.kind !== "server").slice(0, GLYPHS.length));
     this.runningTabs?.setCounts([state.leases.length, state.actors.length]);
     if (!this.spans.node.hidden) this.spans.update(state);

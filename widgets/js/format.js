@@ -13,6 +13,17 @@ export function formatBytes(size) {
   return `${trimZeros(size.toFixed(digits))} ${UNITS[unit]}`;
 }
 
+/** @param {number} size @returns {string} with no more digits than a total needs: `64 GiB`, `7.1 GiB` */
+export function formatTotal(size) {
+  const [number, unit] = formatBytes(size).split(" ");
+  return `${trimZeros(Number(number).toFixed(Number(number) < 9.95 ? 1 : 0))} ${unit}`;
+}
+
+/** @param {number} many @param {string} what @returns {string} `1 object`, `3 objects` */
+export function formatCount(many, what) {
+  return `${formatNumber(many)} ${what}${many === 1 ? "" : "s"}`;
+}
+
 /** @param {string} text */
 function trimZeros(text) {
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
@@ -26,7 +37,7 @@ function trimZeros(text) {
 export function formatShare(used, total) {
   const [, unit] = formatBytes(total).split(" ");
   const [number, usedUnit] = formatBytes(used).split(" ");
-  return usedUnit === unit ? `${number} / ${formatBytes(total)}` : `${formatBytes(used)} / ${formatBytes(total)}`;
+  return usedUnit === unit ? `${number} / ${formatTotal(total)}` : `${formatBytes(used)} / ${formatTotal(total)}`;
 }
 
 /** @param {number} seconds @returns {string} `850 ms`, `12.4 s`, `3m 05s`, `2h 04m`, `5d 02h` */

@@ -1,7 +1,7 @@
 /** The head line and the row of figures under it. */
 
 import { element, setText } from "./dom.js";
-import { formatBytes, formatDuration, formatNumber, formatShare, shortId } from "./format.js";
+import { formatBytes, formatCount, formatDuration, formatNumber, formatShare, shortId } from "./format.js";
 import { taskRate, totals } from "./model.js";
 import { Bar, mark, Sparkline } from "./parts.js";
 
@@ -97,10 +97,10 @@ export class Tiles {
     this.gpu.set(formatNumber(sum.gpuHeld), ` / ${sum.gpuTotal}`, sum.gpuTotal ? `${Math.round(sum.gpuPercent)}% in use on average` : "no GPU here");
     this.gpu.spark?.update(this.history.push("gpu", sum.gpuPercent), 100);
     this.#share(this.memory, sum.memoryUsed, sum.memoryTotal, `${formatBytes(sum.memoryTotal - sum.memoryUsed)} free`);
-    this.#share(this.store, sum.storeUsed, sum.storeTotal, `${state.objects.length} objects, ${named} named`);
+    this.#share(this.store, sum.storeUsed, sum.storeTotal, `${formatCount(state.objects.length, "object")}, ${named} named`);
     this.rate.set(formatNumber(rate), "", "over 10 s");
     this.rate.spark?.update(this.history.push("rate", rate));
-    this.running.set(formatNumber(sum.running), "", `${live} ${live === 1 ? "actor" : "actors"}, ${sum.idle} idle workers`);
+    this.running.set(formatNumber(sum.running), "", `${formatCount(live, "actor")}, ${formatCount(sum.idle, "idle worker")}`);
     this.running.spark?.update(this.history.push("running", sum.running));
     this.waiting.set(formatNumber(sum.waiting), "", sum.waiting ? `longest ${formatDuration(sum.longestWait)}` : "nothing waits");
     this.waiting.node.classList.toggle("warn", sum.waiting > 0);
