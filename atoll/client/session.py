@@ -348,6 +348,12 @@ class Session:
                 callback, kind, payload = self._outputs.popleft()
                 callback(kind, payload)
 
+    def deliver_outputs(self) -> None:
+        """Return when what tasks have emitted so far was shown: a future must not be done before its task's output."""
+        self._show_outputs()
+        with self._output_lock:  # another thread may be about to show the last piece
+            return
+
     def release(self, object_id: bytes) -> None:
         """Note that an `ObjectRef` is gone. Called by the garbage collector, at any moment, in any thread."""
         self._released.append(object_id)
