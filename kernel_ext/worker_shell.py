@@ -15,7 +15,6 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from IPython.core.compilerop import CachingCompiler
@@ -271,15 +270,12 @@ def _has_group(error: BaseException | None) -> bool:
     return False
 
 
-_ROOM = f"{Path(__file__).parent}{os.sep}"
-
-
 def _without_ours(frames: types.TracebackType | None) -> types.TracebackType | None:
-    """Return the frames without those of this package, which a user has no use for."""
+    """Return the frames without those of Atoll itself, which a user has no use for."""
     if frames is None:
         return None
     below = _without_ours(frames.tb_next)
-    if frames.tb_frame.f_code.co_filename.startswith(_ROOM):
+    if str(frames.tb_frame.f_globals.get("__name__", "")).startswith("atoll."):
         return below
     return types.TracebackType(below, frames.tb_frame, frames.tb_lasti, frames.tb_lineno)
 
