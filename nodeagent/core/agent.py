@@ -302,10 +302,9 @@ class AgentCore:
         self._dial()
 
     def _forget_process(self, peer: Peer, now: Instant) -> None:
-        worker = self.pool.disconnected(peer)
+        worker = self.pool.disconnected(peer, now)
         if worker is not None:
             self.leases.worker_disconnected(worker)
-            self.pool.kill(worker, now)
         self.store.detach(peer, now)
 
     def _received(self, event: Received, now: Instant) -> None:

@@ -167,7 +167,7 @@ class Leases:
         self._outbox.tell_scheduler(LeaseEnded(lease.lease_id))
 
     def worker_disconnected(self, worker: Worker) -> None:
-        """A worker's connection broke: it is being killed, and its exit will say why."""
+        """A worker's connection broke: it is about to end, and its exit will say why."""
         lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
         if lease is not None and lease.state == "running":
             lease.state = "ending"

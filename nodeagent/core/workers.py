@@ -48,6 +48,11 @@ ENVIRONMENT_IDLE_S = 600.0
 STOP_WITHIN_S = 2.0
 """A worker that was asked to stop is killed when it is still there after this."""
 
+EXIT_WITHIN_S = 0.5
+"""A worker that has closed its connection is in the midst of its exit, and its exit code is wanted."""
+
+NEVER = float("inf")
+
 FAILURES_BEFORE_REST = 3
 """After so many workers in a row that died while starting, none is forked beforehand until one is asked for."""
 
@@ -73,7 +78,8 @@ class Worker:
         address: Where it listens, likewise.
         lease_id: The lease that it serves or, while starting, that waits for it.
         job: The only job that it may serve; empty while it is fresh.
-        since: When it became idle or was asked to stop.
+        since: When it became idle.
+        kill_at: When it is killed if it is still there; never once that is done.
         started: Whether it ever said `WorkerStarted`.
     """
 
@@ -86,6 +92,7 @@ class Worker:
     lease_id: int | None = None
     job: bytes = b""
     since: float = 0.0
+    kill_at: float = NEVER
     started: bool = False
 
 
@@ -264,19 +271,20 @@ class WorkerPool:
         if worker.peer is None:
             self.kill(worker, now)
             return
-        self._leave(worker)
-        worker.state = "stopping"
-        worker.since = now
+        self._stop(worker, now + STOP_WITHIN_S)
         self._outbox.send(worker.peer, StopWorker())
 
     def kill(self, worker: Worker, now: Instant) -> None:
         """End a worker at once."""
-        self._leave(worker)
-        if worker.state == "stopping" and worker.since == float("inf"):
+        if worker.state == "stopping" and worker.kill_at == NEVER:
             return
-        worker.state = "stopping"
-        worker.since = float("inf")
+        self._stop(worker, NEVER)
         self._outbox.do(KillWorker(worker.worker_id))
+
+    def _stop(self, worker: Worker, kill_at: float) -> None:
+        self._leave(worker)
+        worker.state = "stopping"
+        worker.kill_at = kill_at
 
     def _leave(self, worker: Worker) -> None:
         self._environments[worker.key.environment].idle.pop(worker.worker_id, None)
@@ -326,11 +334,14 @@ class WorkerPool:
         if worker.peer is not None:
             self._by_peer.pop(worker.peer, None)
 
-    def disconnected(self, peer: Peer) -> Worker | None:
-        """A connection is gone; return the worker that it was of."""
+    def disconnected(self, peer: Peer, now: Instant) -> Worker | None:
+        """A connection is gone; return the worker that it was of, which ends now, one way or the other."""
         worker = self._by_peer.pop(peer, None)
-        if worker is not None:
-            worker.peer = None
+        if worker is None:
+            return None
+        worker.peer = None
+        if worker.state != "stopping":
+            self._stop(worker, now + EXIT_WITHIN_S)
         return worker
 
     # ---------------------------------------------------------------------------------------------- timers
@@ -344,9 +355,9 @@ class WorkerPool:
             instants.extend(worker.since + TRIM_AFTER_S for worker in state.idle.values() if worker.job)
             if state.zygote and not self._in_use(digest):
                 instants.append(state.last_used + ENVIRONMENT_IDLE_S)
-        instants.extend(w.since + STOP_WITHIN_S for w in self._workers.values() if w.state == "stopping")
-        earliest = min(instants, default=float("inf"))
-        return Instant(earliest) if earliest != float("inf") else None
+        instants.extend(worker.kill_at for worker in self._workers.values())
+        earliest = min(instants, default=NEVER)
+        return Instant(earliest) if earliest != NEVER else None
 
     def _in_use(self, digest: str) -> bool:
         return any(w.key.environment == digest and w.state != "idle" for w in self._workers.values())
@@ -354,7 +365,7 @@ class WorkerPool:
     def tick(self, now: Instant) -> None:
         """Do what is due."""
         for worker in self.workers():
-            if worker.state == "stopping" and worker.since + STOP_WITHIN_S <= now:
+            if worker.kill_at <= now:
                 self.kill(worker, now)
             elif worker.state == "idle" and worker.job and worker.since + TRIM_AFTER_S <= now:
                 self.retire(worker, now)

@@ -140,12 +140,22 @@ def test_r1_a_dead_worker_ends_its_lease_with_its_signal(driver: CoreDriver) -> 
     ((worker_id, peer),) = driver.run_all().items()
     driver.lose(peer)
     assert driver.said(LeaseEnded) == []
-    assert [action.worker_id for action in driver.take(KillWorker)] == [worker_id]
+    assert driver.take(KillWorker) == [], "it is in the midst of its exit, which will say why"
     driver.event(ProcessExited(worker_id, None, 11))
     (ended,) = driver.said(LeaseEnded)
     assert ended.kind == "WorkerCrashedError"
     assert "SIGSEGV" in ended.text
     assert "pid 4000" in ended.text
+
+
+def test_a_worker_that_has_lost_its_connection_and_lives_on_is_killed(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1)
+    ((worker_id, peer),) = driver.run_all().items()
+    driver.lose(peer)
+    driver.advance(0.6)
+    assert driver.exit_killed() == [worker_id]
+    assert [ended.kind for ended in driver.said(LeaseEnded)] == ["WorkerCrashedError"]
 
 
 def test_a_worker_that_dies_while_starting_is_replaced_once(driver: CoreDriver) -> None:
