@@ -21,11 +21,11 @@ from atoll.protocol.machine import Instant
 from atoll.resources import Amounts
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.leases import ENDING, HELD, Lease
-from atoll.scheduler.core.nodes import NodeTable
-from atoll.scheduler.core.queues import Demand
+from atoll.scheduler.core.nodes import Node, NodeTable
+from atoll.scheduler.core.queues import ClassKey, Demand
 
 QUANTUM_S = 0.05
-MAXIMUM_LOOKED_AT = 32
+MAXIMUM_LOOKED_AT = 16
 """Demands that are looked at in one turn, the first of the queues."""
 
 
@@ -72,13 +72,15 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
         nodes: For the shares, and for what is short where.
         now: The time.
     """
-    shares = _Shares(nodes)
+    shares, useful_for = _Shares(nodes), _Usefulness()
     looked_at = list(islice(waiting, MAXIMUM_LOOKED_AT))
     givers = []
     coming: dict[int, int] = {}
     for lease in leases:
         if lease.recalled or lease.state == ENDING:
-            taker = lease.recalled_for or next((demand for demand in looked_at if _helps(lease, demand)), None)
+            taker = lease.recalled_for or next(
+                (demand for demand in looked_at if useful_for.helps(lease, demand)), None
+            )
             if taker is not None:
                 coming[taker.arrival] = coming.get(taker.arrival, 0) + 1
                 shares.move(lease.job, taker.job, lease.amounts, taker.scheduling_class.resources)
@@ -89,7 +91,7 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
     for demand in looked_at:
         needed = demand.shortfall - coming.get(demand.arrival, 0)
         taken = demand.scheduling_class.resources
-        useful = [lease for lease in givers if _helps(lease, demand)]
+        useful = [lease for lease in givers if useful_for.helps(lease, demand)]
         useful.sort(key=lambda lease: (-shares.of(lease.job), -lease.lease_id))
         for lease in useful:
             if needed <= 0:
@@ -113,16 +115,29 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
     return Recalls(chosen, again)
 
 
-def _helps(lease: Lease, demand: Demand) -> bool:
-    """Whether the lease, given back, brings the demand closer to being placed."""
-    if lease.demand is demand or lease.scheduling_class.priority > demand.scheduling_class.priority:
-        return False
-    wanted = demand.scheduling_class
-    if wanted.node and lease.node.node_id.hex() != wanted.node:
-        return False
-    if not lease.node.could_ever_fit(wanted.resources):
-        return False
-    return any(lease.amounts.get(name, 0) for name in lease.node.missing(wanted.resources))
+class _Usefulness:
+    """Which lease, given back, would bring which demand closer to being placed."""
+
+    def __init__(self) -> None:
+        self._missing: dict[tuple[int, ClassKey], tuple[str, ...]] = {}
+
+    def helps(self, lease: Lease, demand: Demand) -> bool:
+        """Whether it would."""
+        if lease.demand is demand or lease.scheduling_class.priority > demand.scheduling_class.priority:
+            return False
+        amounts = lease.amounts
+        return any(name in amounts for name in self._missing_on(lease.node, demand))
+
+    def _missing_on(self, node: Node, demand: Demand) -> tuple[str, ...]:
+        """Return what is short on a node for a demand; nothing where it could never be placed."""
+        key = (node.order, demand.class_key)
+        found = self._missing.get(key)
+        if found is None:
+            wanted = demand.scheduling_class
+            allowed = not wanted.node or node.node_id.hex() == wanted.node
+            possible = allowed and node.could_ever_fit(wanted.resources)
+            found = self._missing[key] = tuple(node.missing(wanted.resources)) if possible else ()
+        return found
 
 
 def _for_the_starving(demand: Demand, useful: list[Lease], shares: _Shares, now: Instant) -> Lease | Instant | None:

@@ -148,11 +148,7 @@ class Node:
 
     def use_after(self, wanted: Mapping[str, int]) -> float:
         """Return the highest fraction of any resource that would be held with this request, from 0."""
-        free = self.pool.free
-        highest = 0.0
-        for name, total in self.total.items():
-            highest = max(highest, (total - free[name] + wanted.get(name, 0)) / total)
-        return highest
+        return self.pool.use_after(wanted)
 
     def missing(self, wanted: Mapping[str, int]) -> Amounts:
         """Return what is short for a request now, empty if it fits."""
