@@ -64,8 +64,9 @@ class ActorClass:
         self.__name__ = user_class.__name__
         self.__module__ = user_class.__module__
         self._methods = _public_methods(user_class)
-        self._signature = arguments.Signature(user_class.__init__, skip_first=True)
-        self._takes_nothing = user_class.__init__ is object.__init__
+        constructor: Any = getattr(user_class, "__init__")  # noqa: B009 - to a type checker, it may be a subclass's
+        self._signature = arguments.Signature(constructor, skip_first=True)
+        self._takes_nothing = constructor is object.__init__
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: say `.remote()`."""

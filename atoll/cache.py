@@ -151,10 +151,10 @@ class Cache:
         return "\n".join([f"atoll.cache with {len(lines)} names", *lines])
 
 
-def _checked(name: str) -> str:
-    if not isinstance(name, str) or not name:
-        raise TypeError(f"a name in the cache is a non-empty string, not {name!r}")
-    return name
+def _checked(name: object) -> str:
+    if isinstance(name, str) and name:
+        return name
+    raise TypeError(f"a name in the cache is a non-empty string, not {name!r}")
 
 
 cache = Cache()

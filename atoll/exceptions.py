@@ -31,7 +31,7 @@ AtollError
 from __future__ import annotations
 
 import pickle
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 
@@ -78,7 +78,8 @@ class TaskError(AtollError):
         cause = self.cause
         if cause is None or isinstance(cause, TaskError) or not isinstance(cause, Exception):
             return self
-        combined = _combine(type(cause))
+        cause_class: Any = type(cause)
+        combined = _combine(cause_class)
         if combined is None:
             return self
         error: TaskError = combined.__new__(combined)
@@ -101,7 +102,7 @@ class _Parts:
     def whole(self) -> BaseException:
         """Put the exception together again, without its constructor."""
         cls, args, attributes = self.parts
-        cause = cls.__new__(cls, *args)
+        cause: BaseException = cls.__new__(cls, *args)
         vars(cause).update(attributes)
         return cause
 
@@ -127,8 +128,8 @@ def _rebuild_task_error(name: str, traceback: str, cause: BaseException | _Parts
     return TaskError(name, traceback, cause.whole() if isinstance(cause, _Parts) else cause, where)
 
 
-@lru_cache(maxsize=256)
-def _combine(cause_class: type[Exception]) -> type[TaskError] | None:
+@cache
+def _combine(cause_class: Any) -> type[TaskError] | None:
     """Return a class that is both a TaskError and the user's class, or None where the layouts conflict."""
 
     def text(self: TaskError) -> str:
@@ -146,8 +147,8 @@ def _combine(cause_class: type[Exception]) -> type[TaskError] | None:
         "__doc__": f"A task raised {cause_class.__name__}.",
     }
     try:
-        combined = type(name, (TaskError, cause_class), body)
-        combined.__new__(combined)
+        combined: type[TaskError] = type(name, (TaskError, cause_class), body)
+        TaskError.__new__(combined)
     except TypeError:
         return None
     return combined

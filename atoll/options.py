@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from atoll import resources
 from atoll.protocol.messages import SchedulingClass
+from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
 
 OutputCallback = Callable[[str, bytes], None]
 
@@ -51,19 +51,19 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise ValueError for a value that makes no sense."""
         self.amounts(0)
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+        if self.name is not None and not _is_name(self.name):
             raise ValueError(f"name={self.name!r} is no name: give a non-empty string")
 
-    def amounts(self, default_cpus: float) -> resources.Amounts:
+    def amounts(self, default_cpus: float) -> Amounts:
         """Return what a lease takes, in units."""
         wanted = dict(self.resources or {})
-        for taken, option in ((resources.CPU, "num_cpus"), (resources.GPU, "num_gpus"), (resources.MEMORY, "memory")):
+        for taken, option in ((CPU, "num_cpus"), (GPU, "num_gpus"), (MEMORY, "memory")):
             if taken in wanted:
                 raise ValueError(f"resources={{{taken!r}: ...}}: say {option}= instead")
-        wanted[resources.CPU] = default_cpus if self.num_cpus is None else self.num_cpus
-        wanted[resources.GPU] = self.num_gpus or 0
-        wanted[resources.MEMORY] = self.memory or 0
-        return resources.amounts_of(wanted)
+        wanted[CPU] = default_cpus if self.num_cpus is None else self.num_cpus
+        wanted[GPU] = self.num_gpus or 0
+        wanted[MEMORY] = self.memory or 0
+        return amounts_of(wanted)
 
     def scheduling_class(self, environment: str, label: str, default_cpus: float) -> SchedulingClass:
         """Return the shape of a request with these options."""
@@ -93,9 +93,9 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise ValueError for a value that makes no sense."""
         super().check()
-        if not isinstance(self.num_returns, int) or self.num_returns < 0:
+        if not _is_count(self.num_returns, 0):
             raise ValueError(f"num_returns={self.num_returns!r}: give a whole number from 0")
-        if not isinstance(self.max_retries, int) or self.max_retries < -1:
+        if not _is_count(self.max_retries, -1):
             raise ValueError(f"max_retries={self.max_retries!r}: give -1 (without end) or a whole number from 0")
 
 
@@ -130,10 +130,10 @@ class ActorOptions(_Common, frozen=True, kw_only=True):
             raise ValueError(f'lifetime={self.lifetime!r}: give "detached", or leave it out')
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists needs a name= to look for")
-        if not isinstance(self.max_concurrency, int) or self.max_concurrency < 1:
+        if not _is_count(self.max_concurrency, 1):
             raise ValueError(f"max_concurrency={self.max_concurrency!r}: give a whole number from 1")
         for option in ("max_restarts", "max_task_retries"):
-            if not isinstance(getattr(self, option), int) or getattr(self, option) < -1:
+            if not _is_count(getattr(self, option), -1):
                 raise ValueError(f"{option}={getattr(self, option)!r}: give -1 (without end) or a whole number from 0")
 
 
@@ -160,6 +160,14 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
             if key not in self.__struct_fields__:
                 raise ValueError(_unknown(key, self.__struct_fields__))
         return msgspec.structs.replace(self, **changes)
+
+
+def _is_count(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:

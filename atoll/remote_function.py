@@ -37,7 +37,7 @@ class RemoteFunction(Generic[P, R]):
             raise ValueError("an async function cannot be a task; make it a method of an actor, or a plain function")
         self._function = function
         self._options = options
-        self._name = options.name or getattr(function, "__qualname__", type(function).__name__)
+        self._name = options.name or str(getattr(function, "__qualname__", type(function).__name__))
         self._signature = arguments.Signature(function)
         self._prepared: _Prepared | None = None
         functools.update_wrapper(self, function)

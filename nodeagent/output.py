@@ -26,15 +26,11 @@ class TaskStream(io.TextIOBase):
         self._parts: list[str] = []
         self._size = 0
         self._lock = threading.Lock()
+        self.encoding = "utf-8"
 
     def writable(self) -> bool:
         """Return True."""
         return True
-
-    @property
-    def encoding(self) -> str:
-        """UTF-8, always."""
-        return "utf-8"
 
     def fileno(self) -> int:
         """Return the descriptor of the log: what C code writes there goes to the log only."""

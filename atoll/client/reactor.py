@@ -233,7 +233,7 @@ class Reactor:
             if self._lead.locked():
                 if self._turns == seen:
                     self._park()
-            elif self._turns == seen and not self._closed and self._lead.acquire(blocking=False):
+            elif self._turns == seen and self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
                     self._lead_in_background()

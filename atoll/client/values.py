@@ -60,5 +60,8 @@ def resolve_future(session: Session, ref: ObjectRef[Any], future: concurrent.fut
         else:
             future.set_result(value)
 
-    # Loading may wait for the node agent, which a thread that reads sockets must not do.
-    session.when_ready(ref._id, lambda: session.loaders().submit(finish))
+    def hand_over() -> None:
+        # Loading may wait for the node agent, which a thread that reads sockets must not do.
+        session.loaders().submit(finish)
+
+    session.when_ready(ref._id, hand_over)

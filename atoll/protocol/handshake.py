@@ -113,7 +113,9 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(Hello | Welcome | Proof | Accepted | Refused)
+_decoder: msgspec.msgpack.Decoder[Hello | Welcome | Proof | Accepted | Refused] = msgspec.msgpack.Decoder(
+    Hello | Welcome | Proof | Accepted | Refused
+)
 
 
 def _prove(key: bytes, label: bytes, hello: bytes, identity: Identity, nonce: bytes) -> bytes:

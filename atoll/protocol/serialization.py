@@ -132,7 +132,8 @@ def serialize(value: Any) -> Serialized:
     if type(value) in (bytes, bytearray) and len(value) >= IN_BAND_BYTES:
         value = _LargeBytes(value)
     outer = _collector.refs
-    _collector.refs = refs = []
+    refs: list[Any] = []
+    _collector.refs = refs
     try:
         data = _dump(value, keep_apart, buffers, refs)
     finally:
