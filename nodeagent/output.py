@@ -19,6 +19,8 @@ class TaskStream(io.TextIOBase):
         emit: Takes the text.
     """
 
+    encoding = "utf-8"
+
     def __init__(self, kind: str, log: TextIO, emit: Callable[[str, bytes], None]) -> None:
         self._kind = kind
         self._log = log
@@ -26,7 +28,6 @@ class TaskStream(io.TextIOBase):
         self._parts: list[str] = []
         self._size = 0
         self._lock = threading.Lock()
-        self.encoding = "utf-8"
 
     def writable(self) -> bool:
         """Return True."""
