@@ -73,7 +73,6 @@ class Dashboard(anywidget.AnyWidget):  # type: ignore[misc] # anywidget comes wi
 
     _esm = traitlets.Unicode().tag(sync=True)
     _state = traitlets.Unicode("").tag(sync=True)
-    _frozen = traitlets.Bool(False).tag(sync=True)
     _cluster_id = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, source: StateSource | None = None) -> None:

@@ -15,9 +15,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nbformat
@@ -67,8 +68,15 @@ class Lab:
 
 
 @contextlib.contextmanager
-def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab]:
-    """Start JupyterLab with our extension, and end it with all that it started."""
+def running_lab(
+    *,
+    start_cluster: bool,
+    simulated_gpus: int = 4,
+    linger_s: float = 60.0,
+    module: str = "jupyterlab",
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Lab]:
+    """Start JupyterLab (or `module`) with our extension, end it, and see that all that it started has gone too."""
     home = Path(tempfile.mkdtemp(prefix="atoll-lab-", dir="/tmp"))
     for name in ("config", "data", "runtime", "notebooks", "ipython", "workspaces", "settings"):
         (home / name).mkdir(mode=0o700)
@@ -84,6 +92,7 @@ def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab
         "IPYTHONDIR": str(home / "ipython"),
         "PYTHONPATH": str(REPOSITORY),
         "ATOLL_SIMULATED_GPUS": str(simulated_gpus),
+        **more,
     }
     configuration = {
         "ServerApp": {
@@ -102,7 +111,7 @@ def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab
             "user_settings_dir": str(home / "settings"),
             "extension_manager": "readonly",
         },
-        "AtollExtension": {"start_cluster": start_cluster},
+        "AtollExtension": {"start_cluster": start_cluster, "linger_s": linger_s},
     }
     (home / "config" / "jupyter_server_config.json").write_text(json.dumps(configuration))
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
@@ -111,7 +120,7 @@ def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab
     log = home / "jupyter.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab"],
+            [sys.executable, "-m", module],
             env=environment,
             cwd=home / "notebooks",
             stdout=output,
@@ -124,7 +133,9 @@ def running_lab(*, start_cluster: bool, simulated_gpus: int = 4) -> Iterator[Lab
         yield lab
     finally:
         _stop(process)
+        left = wait_until_gone(home)
         shutil.rmtree(home, ignore_errors=True)
+        assert not left, f"left behind: {left}"
 
 
 def _wait_until_it_answers(lab: Lab) -> None:
@@ -140,8 +151,30 @@ def _wait_until_it_answers(lab: Lab) -> None:
             return
 
 
+def processes_of(directory: Path) -> dict[int, str]:
+    """Return the processes whose command line names a directory: kernels and daemons do."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_text().replace("\0", " ")
+                if str(directory) in command:
+                    found[int(entry.name)] = command
+    return found
+
+
+def wait_until_gone(directory: Path, timeout_s: float = 10.0) -> dict[int, str]:
+    """Wait until no process names a directory; return those that do not go."""
+    deadline = time.monotonic() + timeout_s
+    while (left := processes_of(directory)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server as a person would; its kernels and the cluster go with it."""
+    if process.poll() is not None:
+        return
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_STOP_TIMEOUT_S)

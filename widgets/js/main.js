@@ -19,7 +19,6 @@ function render({ model, el }) {
   el.append(host);
 
   const saved = String(model.get("_state") ?? "");
-  const frozen = Boolean(model.get("_frozen"));
   const transport = new Transport(model, {
     state: (state) => dashboard.show(state, transport.source === "server" ? "server" : "kernel"),
     unchanged: (now) => dashboard.unchanged(now),
@@ -29,7 +28,7 @@ function render({ model, el }) {
     if (ending.signal.aborted) return;
     dashboard.start();
     if (saved) dashboard.show(JSON.parse(saved), "saved");
-    if (!frozen) transport.start();
+    transport.start();
   });
   return () => ending.abort();
 }
