@@ -25,8 +25,8 @@ from atoll.protocol.messages import decode, encode
 _READ_BYTES = 1024 * 1024
 _ANCILLARY_BYTES = socket.CMSG_SPACE(32 * array.array("i").itemsize)
 
-FLUSH_AFTER_S = 0.0001
-"""Messages may wait so long for others to travel with, while more are being made."""
+FLUSH_AFTER_S = 0.0005
+"""Messages to a busy worker may wait so long for others to travel with, while more are being made."""
 
 FLUSH_COUNT = 64
 """So many messages travel at once at the latest."""

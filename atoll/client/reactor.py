@@ -29,7 +29,10 @@ from atoll.protocol.machine import Instant
 TICK_S = 0.005
 """How often the background thread looks whether it is needed."""
 
-_QUIET_TICKS = 10
+QUIET_TICKS = 2
+"""So many ticks without a thread that leads or submits, and the background thread leads."""
+
+_ASLEEP_AFTER_TICKS = 10
 """After so many ticks without traffic the background leader sleeps until something comes."""
 
 Handler = Callable[[int], None]
@@ -204,6 +207,10 @@ class Reactor:
             finally:
                 self._give_up_lead()
 
+    def touch(self) -> None:
+        """Note that a thread is active and will read by itself soon: the background thread stays out of the way."""
+        self._turns += 1
+
     def _take_lead(self) -> bool:
         if self._lead.acquire(blocking=False):
             return True
@@ -225,15 +232,17 @@ class Reactor:
     # ------------------------------------------------------------------------------------------ background
 
     def _background(self) -> None:
+        seen, quiet = self._turns, 0
         while not self._closed:
-            seen = self._turns
             self._unpark.wait(TICK_S)
             self._unpark.clear()
+            quiet = quiet + 1 if self._turns == seen else 0
+            seen = self._turns
             self._on_pause()
             if self._lead.locked():
-                if self._turns == seen:
+                if quiet:
                     self._park()
-            elif self._turns == seen and self._lead.acquire(blocking=False):
+            elif quiet >= QUIET_TICKS and self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
                     self._lead_in_background()
@@ -252,7 +261,7 @@ class Reactor:
     def _lead_in_background(self) -> None:
         quiet = 0
         while not self._yield and not self._closed:
-            if quiet < _QUIET_TICKS:
+            if quiet < _ASLEEP_AFTER_TICKS:
                 timeout = min(TICK_S, self._timeout(time.monotonic() + TICK_S))
             else:
                 self.asleep = True

@@ -151,6 +151,7 @@ class Session:
         self._switchboard.on_proved = self._proved
         self._switchboard.on_message = self._message_came
         self._switchboard.on_lost = self._channel_lost
+        self._switchboard.in_flight = self.core.links.in_flight
         paths = {SCHEDULER: cluster.scheduler_socket, AGENT: cluster.agent_socket}
         self._uplinks = Uplinks(self._switchboard, introduction, process_id, paths, self.core.outbox.next_request)
         self._uplinks.on_linked = self._linked
@@ -388,7 +389,7 @@ class Session:
     # -------------------------------------------------------------------------------- submitting and waiting
 
     def submit(self, event: Event) -> None:
-        """Give the core a submission; it is sent at once, or with those that follow within 0.1 ms."""
+        """Give the core a submission; it is sent at once, or, to a busy worker, with those that follow."""
         with self.lock:
             if self._released:
                 self._drain_released()
@@ -396,6 +397,7 @@ class Session:
             if self._switchboard.has_unsent:
                 self._switchboard.flush_if_due(time.monotonic())
             self._submissions += 1
+        self.reactor.touch()
         if not self._submissions % SUBMISSIONS_A_TURN:
             self.reactor.turn()
 
