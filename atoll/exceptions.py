@@ -148,7 +148,7 @@ def _combine(cause_class: Any) -> type[TaskError] | None:
     }
     try:
         combined: type[TaskError] = type(name, (TaskError, cause_class), body)
-        TaskError.__new__(combined)
+        combined.__new__(combined)
     except TypeError:
         return None
     return combined
