@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import msgspec
 import pytest
 
 from atoll.protocol import messages as m
+from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
-from tests.scheduler.world import World, job_id
+from atoll.scheduler.core.nodes import Node
+from tests.scheduler.world import World, job_id, registration
 
 
 def test_a_lease_is_placed_started_granted_returned_and_freed() -> None:
@@ -272,6 +275,30 @@ def test_r15_whole_devices_have_one_holder_and_fractions_share_one() -> None:
     assert [share.uuid for share in world.granted(client)[0].devices] == ["SIM-GPU-0"]
 
 
+def test_r15_ten_thousand_steps_never_give_a_whole_device_to_two() -> None:
+    chance = random.Random(15)
+    node = Node(registration(1, cpus=16, gpus=4), Peer(1), 1, Instant(0.0))
+    held: dict[int, dict[str, int]] = {}
+    given = 0
+    for lease_id in range(10_000):
+        units = chance.choice([1_000, 2_500, 5_000, 7_000, 10_000, 20_000, 40_000])
+        if node.fits({"GPU": units}):
+            shares = node.take(lease_id, {"GPU": units})
+            held[lease_id] = {share.uuid: share.units for share in shares}
+            assert sum(held[lease_id].values()) == units
+            given += 1
+        if held and chance.random() < 0.6:
+            gone = chance.choice(list(held))
+            node.release(gone)
+            del held[gone]
+        node.check_invariants()
+        for uuid in node.devices:
+            parts = [parts[uuid] for parts in held.values() if uuid in parts]
+            assert sum(parts) <= 10_000
+            assert len(parts) == 1 or 10_000 not in parts
+    assert given > 2_000
+
+
 def test_two_whole_devices_and_the_state_says_who_holds_them() -> None:
     world = World()
     world.agent(cpus=8, gpus=3)
@@ -340,6 +367,19 @@ def test_a_job_that_waits_gets_its_share_of_what_another_holds() -> None:
     world.wait(1)
     assert world.heard(greedy, m.LeaseRecalled) == []
     assert world.heard(modest, m.LeaseRecalled) == [], "it settles"
+
+
+def test_nothing_is_recalled_for_what_is_being_given_back_anyway() -> None:
+    world = World()
+    world.agent(cpus=4)
+    greedy, modest = world.client(1), world.client(2)
+    world.demand(greedy, 4)
+    granted = world.granted(greedy)
+    world.say(greedy, m.ReturnLease(granted[0].lease_id))
+    world.demand(modest, 1)
+    assert world.heard(greedy, m.LeaseRecalled) == []
+    world.demand(modest, 2)
+    assert len(world.heard(greedy, m.LeaseRecalled)) == 1
 
 
 def test_with_one_worker_two_jobs_take_turns() -> None:

@@ -294,6 +294,22 @@ def test_r5_an_actor_whose_process_did_not_survive_is_made_again_or_dead() -> No
     assert states == {"again": ("alive", 1), "dead": ("dead", 0)}
 
 
+def test_r17_an_actor_that_two_nodes_claim_has_one_incarnation() -> None:
+    old = World()
+    old.agent(cpus=4)
+    client = old.client()
+    old.say(client, m.CreateActor(1, b"", old.actor_spec(1, name="llm")))
+    old.serve()
+    world = World(journal=old.journal)
+    reregister(world, old)
+    start = next(iter(old.running.values()))
+    start = m.StartLease(start.lease_id + 1, start.job, start.scheduling_class, [], True)
+    second = world.connect("agent", b"node0002")
+    leases, actors = [(start.lease_id, b"workerX!", "/run/x")], [(old.actor_spec(1).actor_id, start.lease_id)]
+    world.say(second, registration(2, 4, leases=leases, actors=actors, started=[start]))
+    assert world.only(second, m.EndLease) == m.EndLease(start.lease_id, True)
+
+
 def test_a_lease_that_was_declared_lost_is_not_taken_up_again() -> None:
     world = World()
     agent, client = world.agent(cpus=4), world.client()
