@@ -13,7 +13,7 @@ from typing import Any
 from atoll.exceptions import TaskCancelledError
 from atoll.kernel_ext.cell_messages import LAST, CellResult
 from atoll.kernel_ext.engine import Running
-from atoll.kernel_ext.errors import cell_result_of, failure_to_raise, one_line
+from atoll.kernel_ext.errors import cell_result_of, failure_to_raise, one_line, with_header
 from atoll.kernel_ext.namespace_pickle import Namespace
 from atoll.kernel_ext.outputs import NoSink, Sink, replay
 from atoll.kernel_ext.remote_cell import values_of
@@ -147,7 +147,9 @@ class BackgroundOutput:
         if error is None:
             return
         failed = cell_result_of(error)
-        lines = (
-            failed.failure.traceback if failed is not None and failed.failure is not None else [str(one_line(error))]
-        )
-        self._sink.text("stderr", "\n".join(lines).rstrip("\n") + "\n")
+        if failed is None:
+            text = str(error)
+            self._sink.error(type(error).__name__, text, [f"{type(error).__name__}: {text}"])
+        elif failed.failure is not None:
+            where = f"%%remote {cell.name} on {failed.node} (pid {failed.pid})"
+            self._sink.error(failed.failure.kind, failed.failure.text, with_header(failed.failure, where))

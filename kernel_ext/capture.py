@@ -16,7 +16,7 @@ from typing import Any
 
 from atoll.kernel_ext.analysis import CellNames, analyse
 from atoll.kernel_ext.cell_messages import CellRequest, CellSource
-from atoll.kernel_ext.errors import CellSyntaxError, MissingNameError, UnsendableError
+from atoll.kernel_ext.errors import MissingNameError, UnsendableError, syntax_error
 from atoll.kernel_ext.namespace_pickle import AllBut, Namespace, PackedNames, pack_names, split_names
 
 WORKERS_OWN = frozenset({"get_ipython", "exit", "quit", "open", "display", "_dh"})
@@ -103,7 +103,7 @@ def read_cell(shell: Any, body: str) -> CellText:
         body: What the magic was given.
 
     Raises:
-        CellSyntaxError: It is no Python.
+        CellError: It is no Python.
     """
     place = locate_cell(shell, body)
     code = _code_of(shell, body, place)
@@ -111,7 +111,7 @@ def read_cell(shell: Any, body: str) -> CellText:
     try:
         names = analyse(code, place.filename)
     except SyntaxError as error:
-        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
+        raise syntax_error(error, _syntax_lines(shell, error)) from None
     return CellText(place, body, code, names, source)
 
 
@@ -162,7 +162,7 @@ def _code_of(shell: Any, body: str, place: CellPlace) -> str:
     try:
         transformed: str = shell.transform_cell(body)
     except SyntaxError as error:
-        raise CellSyntaxError(error, _syntax_lines(shell, error)) from None
+        raise syntax_error(error, _syntax_lines(shell, error)) from None
     # IPython drops empty lines at the beginning; they count all the same.
     lines = body.splitlines()
     empty = next((index for index, line in enumerate(lines) if line.strip()), len(lines))

@@ -7,6 +7,9 @@ A request goes as the argument of a task, a result comes as its value or, where 
     display            JSON {data, metadata, transient, update}
     result             JSON {data, metadata}: the cell's last expression
     clear              JSON {wait}
+    error              JSON {kind, text, traceback, in_result}: an error that was shown and did not end the cell;
+                       `in_result` if it came while the last expression was rendered
+    page               JSON {data, start}: help and the like
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ STDERR = "stderr"
 DISPLAY = "display"
 RESULT = "result"
 CLEAR = "clear"
+ERROR = "error"
+PAGE = "page"
 
 
 @dataclass
@@ -78,7 +83,7 @@ class CellFailure:
         kind: The exception's class name.
         text: The exception's text.
         traceback: Lines as IPython prints them, with the notebook's own cells and line numbers.
-        error: The exception itself, packed under `ERROR`; None if it does not pickle.
+        error: The exception itself, packed under `EXCEPTION`; None if it does not pickle.
     """
 
     kind: str
@@ -118,7 +123,7 @@ LAST = "_"
 """The name under which the last expression's value travels; a cell cannot set it for good anyway."""
 
 
-ERROR = "error"
+EXCEPTION = "exception"
 """The name under which a cell's exception travels."""
 
 

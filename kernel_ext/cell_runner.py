@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from atoll.kernel_ext.cell_messages import (
-    ERROR,
+    EXCEPTION,
     LAST,
     CellFailure,
     CellRequest,
@@ -226,7 +226,7 @@ def failure_of(error: BaseException, lines: list[str] | None, namespace: Namespa
     """Return what a kernel needs to raise and show an error of a cell or of an actor's function."""
     packed: PackedNames | None
     try:
-        packed = pack_names({ERROR: error}, namespace, ())
+        packed = pack_names({EXCEPTION: error}, namespace, ())
     except Exception:  # its text and traceback travel anyway
         packed = None
     try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.exceptions import AtollError, SerializationError
-from atoll.kernel_ext.cell_messages import ERROR, CellFailure, CellResult
+from atoll.kernel_ext.cell_messages import EXCEPTION, CellFailure, CellResult
 from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
 
 
@@ -39,26 +39,16 @@ def named_error(kind: str, text: str, lines: list[str], original: BaseException 
     return error
 
 
+def syntax_error(error: SyntaxError, lines: list[str]) -> CellError:
+    """Return what is raised for a cell that is no Python; nothing was sent. Shown as IPython shows it."""
+    return named_error(type(error).__name__, str(error), lines, error)
+
+
 class _OneLine:
     """Shown as one line, without a traceback: the message says it all."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__.lstrip('_')}: {self}"]
-
-
-class CellSyntaxError(_OneLine, Exception):
-    """The cell is no Python; nothing was sent. Shown as IPython shows it."""
-
-    def __init__(self, error: SyntaxError, lines: list[str]) -> None:
-        super().__init__(str(error))
-        self.original = error
-        self._lines = lines
-
-    def _render_traceback_(self) -> list[str]:
-        return self._lines
-
-
-CellSyntaxError.__name__ = "SyntaxError"
 
 
 class MissingNameError(_OneLine, NameError):
@@ -124,6 +114,8 @@ def _with_lines(error: BaseException, lines: list[str]) -> BaseException | None:
     """Attach the lines that IPython is to show, where the exception takes them."""
     if isinstance(error, (SyntaxError, BaseExceptionGroup)):
         return None
+    if isinstance(error, SystemExit):  # IPython has its own way for it
+        return error
     try:
         error._render_traceback_ = _Lines(lines)  # type: ignore[attr-defined]
     except AttributeError:
@@ -155,7 +147,7 @@ def _original(failure: CellFailure, namespace: Namespace) -> BaseException | Non
     if failure.error is None:
         return None
     try:
-        error = unpack_names(failure.error, namespace)[ERROR]
+        error = unpack_names(failure.error, namespace)[EXCEPTION]
     except Exception:  # an exception whose own code fails here is shown by its text and traceback
         return None
     return error if isinstance(error, BaseException) else None

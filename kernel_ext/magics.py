@@ -64,7 +64,9 @@ class AtollMagics(Magics):  # type: ignore[misc]
         actor = actors.require_actor(engine, host)
         facts = actors.facts_of(engine, actor, host)
         request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"), there=(*facts.state, host))
-        return lambda on_output: actor.call("cell_run", request, on_output=on_output), f"{said.name or 'cell'} on {host}"
+        return lambda on_output: actor.call(
+            "cell_run", request, on_output=on_output
+        ), f"{said.name or 'cell'} on {host}"
 
     def _in_background(self, said: ParsedLine, start: Start, label: str, quiet: bool) -> None:
         """Send a cell and leave a handle."""

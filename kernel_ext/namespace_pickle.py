@@ -13,6 +13,7 @@ All names of a cell go into one pickle, so that what was one object stays one. T
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import threading
@@ -93,6 +94,13 @@ def _arrived_ref(index: int) -> Any:
     return _arriving.refs[index]
 
 
+def _cached(function: Callable[..., Any], parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    """Make a function with an empty `lru_cache` again."""
+    cached = functools.lru_cache(**parameters)(function)
+    cached.__dict__.update(attributes)
+    return cached
+
+
 class _HomeNamespace(dict[str, Any]):
     """Stands for the notebook's namespace in a pickle; cloudpickle takes it for a function's globals."""
 
@@ -132,6 +140,8 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
             raise pickle.PicklingError(
                 f"an open file ({getattr(obj, 'name', 'without a name')}) belongs to its process"
             )
+        if isinstance(obj, functools._lru_cache_wrapper) and getattr(obj, "__module__", "") == "__main__":
+            return _cached, (obj.__wrapped__, obj.cache_parameters(), vars(obj))
         reduced = super().reducer_override(obj)
         if type(obj) is types.FunctionType and reduced is not NotImplemented and obj.__globals__ is self._home:
             self.code_files.setdefault(obj.__code__.co_filename)

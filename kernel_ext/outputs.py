@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, RESULT, STDERR, STDOUT, decode_event
+from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, STDERR, STDOUT, decode_event
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -34,18 +34,34 @@ class Sink(Protocol):
         """Clear what the cell has shown."""
         ...
 
+    def error(self, kind: str, text: str, lines: list[str], in_result: bool = False) -> None:
+        """Show an error."""
+        ...
+
+    def page(self, data: Any, start: int) -> None:
+        """Show help and the like."""
+        ...
+
 
 def replay(kind: str, payload: bytes, sink: Sink) -> None:
     """Show one piece of output. Kinds of later versions are left out."""
     if kind in (STDOUT, STDERR):
         sink.text(kind, payload.decode("utf-8", "replace"))
         return
-    if kind not in (DISPLAY, RESULT, CLEAR):
+    if kind not in (DISPLAY, RESULT, CLEAR, ERROR, PAGE):
         return
     event = decode_event(payload)
     if kind == CLEAR:
         sink.clear(bool(event.get("wait")))
-        return
+    elif kind == ERROR:
+        sink.error(event["kind"], event["text"], event["traceback"], bool(event["in_result"]))
+    elif kind == PAGE:
+        sink.page(event["data"], event["start"])
+    else:
+        _replay_bundle(kind, event, sink)
+
+
+def _replay_bundle(kind: str, event: dict[str, Any], sink: Sink) -> None:
     data = dict(event["data"])
     # The widget's model lives in the worker and its view would stay empty; what it looks like as text is shown.
     data.pop(WIDGET_VIEW, None)
@@ -109,6 +125,22 @@ class ShellSink:
         """See `Sink`."""
         self._shell.display_pub.clear_output(wait)
 
+    def error(self, kind: str, text: str, lines: list[str], in_result: bool = False) -> None:
+        """See `Sink`."""
+        hook = self._shell.displayhook
+        if in_result:  # a kernel counts a cell as failed whose value cannot be shown
+            hook.start_displayhook()
+        self._shell._showtraceback(type(kind, (Exception,), {}), text, lines)
+        if in_result:
+            hook.msg = None
+            hook._is_active = False
+
+    def page(self, data: Any, start: int) -> None:
+        """See `Sink`."""
+        from IPython.core import page
+
+        page.page(data, start=start)
+
 
 def keep_result(shell: Any, value: Any) -> None:
     """Make the value of a cell's last expression `_` and `Out[n]`, as IPython does after showing it."""
@@ -152,6 +184,14 @@ class RoutedSink:
         """See `Sink`."""
         self._send("clear_output", {"wait": wait})
 
+    def error(self, kind: str, text: str, lines: list[str], in_result: bool = False) -> None:
+        """See `Sink`."""
+        self._send("error", {"ename": kind, "evalue": text, "traceback": lines})
+
+    def page(self, data: Any, start: int) -> None:
+        """See `Sink`. There is no reply any more that could open a pager."""
+        self.display(data, {}, {}, update=False)
+
 
 class PlainSink:
     """Shows output as text, and displays through IPython where there is a shell."""
@@ -176,6 +216,14 @@ class PlainSink:
     def clear(self, wait: bool) -> None:
         """See `Sink`. Text that was printed stays."""
 
+    def error(self, kind: str, text: str, lines: list[str], in_result: bool = False) -> None:
+        """See `Sink`."""
+        print("\n".join(lines), file=sys.stderr)
+
+    def page(self, data: Any, start: int) -> None:
+        """See `Sink`."""
+        print(data.get("text/plain", ""))
+
 
 class NoSink:
     """Shows nothing: `quiet`."""
@@ -190,6 +238,12 @@ class NoSink:
         """See `Sink`."""
 
     def clear(self, wait: bool) -> None:
+        """See `Sink`."""
+
+    def error(self, kind: str, text: str, lines: list[str], in_result: bool = False) -> None:
+        """See `Sink`."""
+
+    def page(self, data: Any, start: int) -> None:
         """See `Sink`."""
 
 

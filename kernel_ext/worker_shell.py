@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, RESULT, CellRequest
+from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, CellRequest
 from atoll.kernel_ext.worker_output import OutputPort
 
 
@@ -96,7 +97,11 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
         if result is None or self.port is None or self.semicolon_at_end_of_expression(self.body):
             return
         self.last = result
-        data, metadata = self.compute_format_data(result)
+        self.start_displayhook()
+        try:
+            data, metadata = self.compute_format_data(result)
+        finally:
+            self._is_active = False
         self.fill_exec_result(result)
         if data:
             self.port.send(RESULT, {"data": data, "metadata": metadata})
@@ -151,6 +156,20 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
         if hasattr(error, "_render_traceback_"):
             return list(error._render_traceback_())
         return list(self.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=offset))
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        """IPython's hook: an error that is shown and does not end the cell, such as one in a repr."""
+        if self.display_pub.port is None:
+            super()._showtraceback(etype, evalue, stb)
+            return
+        content = {"kind": etype.__name__, "text": str(evalue), "traceback": list(stb)}
+        self.display_pub.port.send(ERROR, {**content, "in_result": self.displayhook.is_active})
+
+    def _show_in_pager(self, _shell: Any, data: Any, start: int = 0, screen_lines: int = 0) -> None:
+        """IPython's hook: help is shown where the kernel shows it."""
+        if self.display_pub.port is not None:
+            bundle = data if isinstance(data, dict) else {"text/plain": str(data)}
+            self.display_pub.port.send(PAGE, {"data": bundle, "start": start})
 
     def showsyntaxerror(self, filename: str | None = None, running_compiled_code: bool = False) -> None:
         """IPython's hook for a cell that does not compile."""
@@ -226,6 +245,9 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
 
     def furnish(self) -> None:
         """Note what IPython puts into a namespace; every cell finds it in its own."""
+        self.set_hook("show_in_pager", self._show_in_pager, 0)
+        # A cell that raises SystemExit raises it in the kernel, too, where IPython says this.
+        warnings.filterwarnings("ignore", "To exit: use 'exit'", UserWarning)
         self.furniture = {
             name: value for name, value in self.user_ns.items() if name not in ("__name__", "__builtins__", "__doc__")
         }

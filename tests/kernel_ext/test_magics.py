@@ -269,4 +269,5 @@ def test_background_error(notebook: Notebook, capsys: Any) -> None:
     with pytest.raises(ValueError, match="bad luck"):
         fit.result(timeout_s=30)
     assert fit.status == "failed"
-    assert "bad luck" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "bad luck" in captured.out + captured.err
