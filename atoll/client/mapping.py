@@ -17,7 +17,6 @@ import os
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 from atoll.exceptions import ObjectStoreFullError
 
@@ -67,14 +66,14 @@ class Segment:
         """Give the addresses back. No view of this segment may be left."""
         _munmap(self.address, self.size_bytes)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | memoryview, copier: Copier) -> None:
         """Copy bytes into the segment."""
         size = len(data) if isinstance(data, bytes) else data.nbytes
         assert self.writable
         assert offset >= 0
         assert offset + size <= self.size_bytes
         if size:
-            _copy(self.address + offset, data, size)
+            copier.copy(self.address + offset, data)
 
     def view(self, offset: int, size_bytes: int, on_release: Callable[[], object]) -> memoryview:
         """Return a read-only view of a part; `on_release` is called when nothing made from it is left.
@@ -121,26 +120,33 @@ def _buffer_address(view: memoryview) -> int:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
-@lru_cache(maxsize=1)
-def _copiers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=_copy_threads(), thread_name_prefix="atoll-copy")
+class Copier:
+    """Copies large buffers with as many threads as there are cores, up to four."""
 
+    def __init__(self) -> None:
+        self._count = max(1, min(4, len(os.sched_getaffinity(0))))
+        self._threads: ThreadPoolExecutor | None = None
 
-def _copy_threads() -> int:
-    return max(1, min(4, len(os.sched_getaffinity(0))))
+    def copy(self, target: int, data: bytes | memoryview) -> None:
+        """Copy bytes to an address of this process."""
+        size = len(data) if isinstance(data, bytes) else data.nbytes
+        source = _address_of(data)
+        if size < PARALLEL_COPY_BYTES or self._count == 1:
+            _memmove(target, source, size)
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=self._count, thread_name_prefix="atoll-copy")
+        part = -(-size // self._count // 4096) * 4096
+        pending = [
+            self._threads.submit(_memmove, target + start, source + start, min(part, size - start))
+            for start in range(part, size, part)
+        ]
+        _memmove(target, source, min(part, size))
+        for future in pending:
+            future.result()
 
-
-def _copy(target: int, data: bytes | memoryview, size: int) -> None:
-    source = _address_of(data)
-    if size < PARALLEL_COPY_BYTES or _copy_threads() == 1:
-        _memmove(target, source, size)
-        return
-    threads = _copy_threads()
-    part = -(-size // threads // 4096) * 4096
-    pending = [
-        _copiers().submit(_memmove, target + start, source + start, min(part, size - start))
-        for start in range(part, size, part)
-    ]
-    _memmove(target, source, min(part, size))
-    for future in pending:
-        future.result()
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None

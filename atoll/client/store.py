@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from atoll.client.connection import failure
-from atoll.client.mapping import Segment
+from atoll.client.mapping import Copier, Segment
 from atoll.protocol.messages import (
     AbortObject,
     CreateObject,
@@ -72,6 +72,7 @@ class StoreClient:
         self._segments: dict[tuple[int, bool], Segment] = {}
         self._places: dict[bytes, _Place] = {}
         self._released: deque[bytes] = deque()
+        self._copier = Copier()
 
     def write(self, object_id: bytes, value: Serialized, *, keep: bool) -> int:
         """Write a value and seal it.
@@ -93,9 +94,9 @@ class StoreClient:
         created = _expect(self._session.ask_agent(CreateObject(request, object_id, layout.total_bytes)), ObjectCreated)
         try:
             segment = self._segment(created, writable=True)
-            segment.write(created.offset, value.data)
+            segment.write(created.offset, value.data, self._copier)
             for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
-                segment.write(created.offset + start, view)
+                segment.write(created.offset + start, view, self._copier)
         except BaseException:
             self._session.tell_agent(AbortObject(object_id))
             raise
@@ -189,6 +190,7 @@ class StoreClient:
 
     def close(self) -> None:
         """Forget everything. Mappings stay while the process lives: views of them may."""
+        self._copier.close()
         with self._lock:
             self._places.clear()
             self._segments.clear()

@@ -147,13 +147,15 @@ def test_a_gpu_task_sees_its_simulated_device_only() -> None:
     assert all(name.startswith("SIM-GPU-") and "," not in name for name in seen)
 
 
-def test_get_with_a_timeout_and_wait() -> None:
+def test_get_with_a_timeout_and_wait(tmp_path: Path) -> None:
     @atoll.remote
-    def nap(seconds: float) -> float:
-        time.sleep(seconds)
-        return seconds
+    def until_there(path: str) -> str:
+        while not Path(path).exists():
+            time.sleep(0.01)
+        return path
 
-    slow, quick = nap.remote(0.6), nap.remote(0.0)
+    go = tmp_path / "go"
+    slow, quick = until_there.remote(str(go)), until_there.remote(str(tmp_path))
     with pytest.raises(GetTimeoutError):
         atoll.get(slow, timeout=0.05)
     ready, rest = atoll.wait([slow, quick])
@@ -161,7 +163,8 @@ def test_get_with_a_timeout_and_wait() -> None:
     assert atoll.wait([]) == ([], [])
     with pytest.raises(ValueError, match="duplicates"):
         atoll.wait([slow, slow])
-    assert atoll.get(slow) == 0.6
+    go.touch()
+    assert atoll.get(slow) == str(go)
 
 
 def test_cancel_interrupts_what_runs_and_forgets_what_waits() -> None:
@@ -288,8 +291,15 @@ def test_modules_beside_the_script_and_closures_travel() -> None:
 def test_nothing_is_left_in_the_store_when_all_refs_are_gone(session: Session) -> None:
     refs = [atoll.put(np.ones(200_000)) for _ in range(5)]
     views = atoll.get(refs)
-    del refs, views
-    until = time.monotonic() + 5
-    while session.state().objects and time.monotonic() < until:
-        time.sleep(0.05)
-    assert session.state().objects == []
+
+    def settles_at(count: int) -> bool:
+        until = time.monotonic() + 10
+        while len(session.state().objects) != count and time.monotonic() < until:
+            time.sleep(0.05)
+        return len(session.state().objects) == count
+
+    assert settles_at(5)
+    del refs
+    assert settles_at(5), "views keep their objects"
+    del views
+    assert settles_at(0)

@@ -1,0 +1,220 @@
+"""Objects and names, as users see them, on a real cluster."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import atoll
+from atoll.client.session import Session
+from atoll.exceptions import ObjectStoreFullError, OwnerDiedError, SerializationError
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
+
+
+def in_another_process(code: str) -> str:
+    """Run a script as another job of the same user and return what it prints."""
+    source = "import atoll, numpy as np\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        "text",
+        b"x" * 300_000,
+        bytearray(b"y" * 300_000),
+        {"a": [1, (2, 3)], "b": {4}},
+        np.arange(10),
+        np.arange(500_000).reshape(1000, 500).T,
+        [np.zeros(30_000), np.ones(40_000)],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_come_back_as_they_were(value: Any) -> None:
+    back = atoll.get(atoll.put(value))
+    assert type(back) is type(value)
+    np.testing.assert_equal(back, value)
+
+
+def test_tables_come_back_without_a_copy(session: Session) -> None:
+    frame = pd.DataFrame({"delay": np.arange(200_000.0), "hour": np.arange(200_000) % 24})
+    table = pa.table({"delay": np.arange(200_000.0)})
+    back_frame, back_table = atoll.get([atoll.put(frame), atoll.put(table)])
+    pd.testing.assert_frame_equal(back_frame, frame)
+    assert back_table.equals(table)
+    segments = [(s.address, s.address + s.size_bytes) for s in session.store._segments.values()]
+    address = back_table.column("delay").chunk(0).buffers()[1].address
+    assert any(start <= address < end for start, end in segments), "the table's buffer lies in shared memory"
+
+
+def test_large_arrays_are_read_only_views_that_outlive_their_ref() -> None:
+    ref = atoll.put(np.arange(100_000))
+    view = atoll.get(ref)
+    assert not view.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 1
+    part = view[50:60]
+    del view, ref
+    gc.collect()
+    other = [atoll.put(np.zeros(100_000)) for _ in range(4)]
+    assert part.tolist() == list(range(50, 60)), "memory in use was given to another object"
+    del part, other
+
+
+def test_a_task_reads_what_was_put_and_returns_what_is_large() -> None:
+    @atoll.remote
+    def double(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return array * 2
+
+    ref = atoll.put(np.arange(300_000))
+    assert atoll.get(double.remote(double.remote(ref)))[-1] == 4 * 299_999
+    assert atoll.get(double.remote(np.arange(300_000)))[-1] == 2 * 299_999
+
+
+def test_r12_an_object_larger_than_the_store_is_refused_with_both_sizes() -> None:
+    with pytest.raises(ObjectStoreFullError, match=r"(?s)288.*256 MiB"):
+        atoll.put(_mega(288))
+
+
+def test_a_full_store_is_an_error_and_nothing_else_breaks() -> None:
+    kept: list[Any] = []
+
+    def fill() -> None:
+        while len(kept) < 10:
+            kept.append(atoll.put(_mega(48)))
+
+    with pytest.raises(ObjectStoreFullError, match="free"):
+        fill()
+    assert 4 <= len(kept) <= 5
+    assert all(atoll.get(ref)[0] == 1 for ref in kept)
+    del kept
+    gc.collect()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            atoll.put(_mega(128))
+            return
+        except ObjectStoreFullError:
+            time.sleep(0.05)
+    pytest.fail("the memory of objects that nobody refers to was not used again")
+
+
+def _mega(size: int) -> np.ndarray[Any, Any]:
+    return np.ones(size * 2**20, dtype="u1")
+
+
+def test_put_refuses_refs_and_what_does_not_pickle() -> None:
+    with pytest.raises(TypeError, match="ObjectRef"):
+        atoll.put(atoll.put(1))
+    with pytest.raises(SerializationError, match="generator"):
+        atoll.put(i for i in range(3))
+
+
+def test_a_name_is_found_by_another_job_without_a_copy() -> None:
+    atoll.cache["squares"] = np.arange(200_000) ** 2
+    atoll.cache["small"] = {"answer": 42}
+    assert in_another_process('print(atoll.cache["squares"][-1], atoll.cache["small"]["answer"])') == f"{199_999**2} 42"
+    assert sorted(atoll.cache) == ["small", "squares"]
+    del atoll.cache["squares"], atoll.cache["small"]
+    assert "squares" not in atoll.cache
+    with pytest.raises(KeyError, match="squares"):
+        atoll.cache["squares"]
+
+
+def test_a_name_outlives_the_job_that_gave_it() -> None:
+    in_another_process('atoll.cache["theirs"] = np.arange(100_000)')
+    assert atoll.cache["theirs"].sum() == np.arange(100_000).sum()
+
+    @atoll.remote
+    def total(array: np.ndarray[Any, Any]) -> int:
+        return int(array.sum())
+
+    assert atoll.get(total.remote(atoll.cache.ref("theirs"))) == np.arange(100_000).sum()
+    del atoll.cache["theirs"]
+
+
+def test_get_or_compute_computes_once_whoever_asks(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("")
+    script = f"""
+        import time
+        def load():
+            with open({str(log)!r}, "a") as file:
+                file.write("computed\\n")
+            time.sleep(0.3)
+            return np.arange(100_000)
+        print(atoll.cache.get_or_compute("once", load).sum())
+    """
+    source = "import atoll, numpy as np\n" + textwrap.dedent(script)
+    askers = [subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    sums = {asker.communicate(timeout=30)[0].strip() for asker in askers}
+    assert sums == {str(np.arange(100_000).sum())}
+    assert log.read_text() == "computed\n"
+    del atoll.cache["once"]
+
+
+def test_a_computation_that_fails_leaves_the_name_free() -> None:
+    def fail() -> None:
+        raise OSError("no such table")
+
+    with pytest.raises(OSError, match="no such table"):
+        atoll.cache.get_or_compute("late", fail)
+    assert atoll.cache.get_or_compute("late", lambda: 5) == 5
+    del atoll.cache["late"]
+
+
+def test_the_cache_refuses_what_would_go_with_the_kernel() -> None:
+    with pytest.raises(SerializationError, match="ObjectRef"):
+        atoll.cache["bad"] = [atoll.put(1)]
+    with pytest.raises(TypeError, match="non-empty string"):
+        atoll.cache[3] = 1  # type: ignore[index]
+
+
+def test_what_is_anonymous_goes_with_its_owner(tmp_path: Path) -> None:
+    @atoll.remote
+    class Keeper:
+        def keep(self, refs: list[Any]) -> None:
+            self.refs = refs
+
+        def read(self) -> Any:
+            return atoll.get(self.refs[0], timeout=10)
+
+    keeper = Keeper.options(name="keeper").remote()
+    in_another_process('atoll.get(atoll.get_actor("keeper").keep.remote([atoll.put(np.zeros(100_000))]))')
+    with pytest.raises(OwnerDiedError):
+        atoll.get(keeper.read.remote(), timeout=15)
+    atoll.kill(keeper)
+
+
+def test_a_borrowed_ref_keeps_its_object_alive() -> None:
+    @atoll.remote
+    class Keeper:
+        def keep(self, refs: list[Any]) -> None:
+            self.refs = refs
+
+        def read(self) -> float:
+            return float(atoll.get(self.refs[0]).sum())
+
+    keeper = Keeper.remote()
+    ref = atoll.put(np.ones(100_000))
+    atoll.get(keeper.keep.remote([ref]))
+    del ref
+    gc.collect()
+    fill = [atoll.put(np.zeros(100_000)) for _ in range(5)]
+    assert atoll.get(keeper.read.remote(), timeout=10) == 100_000
+    del fill
