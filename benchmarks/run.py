@@ -49,14 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"{name} is left out: {error}")
                 continue
             say(f"starting {system.name} {system.version}")
-            systems.append(system)
-            system.start()
+            try:
+                system.start()
+            except Exception as error:  # the others are measured, and the run ends with 1
+                say(f"{system.name} is left out, it does not start: {type(error).__name__}: {error}")
+                failed = True
+                system.stop()
+            else:
+                systems.append(system)
         rounds, scale = (min(options.rounds, 2), 0.25) if options.quick else (options.rounds, 1.0)
         run = run_rounds(chosen, systems, rounds, scale, say)
     finally:
         for system in reversed(systems):
             system.stop()
-    failed = any("FAILED" in why for row in run.rows for why in row.absent.values())
+    failed = failed or any("FAILED" in why for row in run.rows for why in row.absent.values())
     print("\n".join(lines(run)))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
