@@ -102,7 +102,7 @@ def test_a_full_store_is_an_error_and_nothing_else_breaks() -> None:
         fill()
     assert 4 <= len(kept) <= 5
     assert all(atoll.get(ref)[0] == 1 for ref in kept)
-    del kept
+    kept.clear()
     gc.collect()
     until = time.monotonic() + 5
     while time.monotonic() < until:
