@@ -299,7 +299,7 @@ class _Flow(ast.NodeVisitor):
         self._branches(node.body, may_skip=True)
         self._branches(node.orelse, may_skip=True)
 
-    def visit_Try(self, node: ast.Try) -> None:
+    def visit_Try(self, node: ast.Try | ast.TryStar) -> None:
         """What the body sets is set only where no handler goes on without it."""
         before = set(self._defined)
         self._branches([*node.body, *node.orelse])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from atoll.plain_text import counted, duration, printable, table
-from atoll.protocol.state import ActorState, ClusterState, LeaseState
+from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
 
 
@@ -125,8 +125,8 @@ def cluster_view(state: ClusterState) -> View:
     return View(title, headings, tuple(rows), "no nodes", (*notes, *_simulated(state)))
 
 
-def _gpus_of(devices: list[object]) -> str:
-    held = sum(1 for device in devices if getattr(device, "held", 0) > 0)
+def _gpus_of(devices: list[DeviceState]) -> str:
+    held = sum(device.held > 0 for device in devices)
     return f"{held} of {len(devices)} held" if devices else ""
 
 

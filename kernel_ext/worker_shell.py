@@ -114,6 +114,9 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
     displayhook_class = Type(CellDisplayHook)
     compiler_class = Type(CellCompiler)
 
+    colors: str
+    furniture: dict[str, Any]
+    _empty: types.ModuleType
     _request: CellRequest | None = None
     cell_traceback: list[str] | None = None
 

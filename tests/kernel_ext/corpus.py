@@ -44,7 +44,7 @@ CORPUS: list[tuple[str, str, str]] = [
     (
         "with_file",
         "",
-        "import tempfile as t\nwith t.TemporaryFile('w+') as f:\n    f.write('x')\n    f.seek(0)\n    r = f.read()\ndel f",
+        "import tempfile as t\nwith t.TemporaryFile('w+') as f:\n    f.write('x'); f.seek(0)\n    r = f.read()\ndel f",
     ),
     ("await", "", "import asyncio\nr = await asyncio.sleep(0.001, 'slept')\nr"),
     ("async_for", "", "async def numbers():\n    for i in range(3): yield i\n[i async for i in numbers()]"),
