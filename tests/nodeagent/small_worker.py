@@ -26,8 +26,8 @@ from atoll.protocol.messages import (
 def run_worker(start: WorkerStart) -> None:
     connection = Connection(start.agent_socket, start.key, Identity("worker", start.worker_id))
     connection.request(AttachProcess(connection.next_request(), start.worker_id, os.getpid()))
-    connection.send(WorkerStarted(start.socket_path, os.getpid()))
     Path(start.socket_path).touch()
+    connection.send(WorkerStarted(start.socket_path, os.getpid()))
     while True:
         message = connection.receive()
         if isinstance(message, StopWorker):
