@@ -36,7 +36,8 @@ from atoll.protocol.stream import Stream, peer_uid
 MAXIMUM_UNPROVED_PEERS = 128
 """With more, the one that has been silent for longest goes: an honest peer needs a few milliseconds."""
 
-_BACKLOG = 512
+_BACKLOG = 4096
+"""A blocking `connect` with a timeout fails at once when the backlog is full; the system may allow less."""
 _ACCEPTS_A_TURN = 16
 _ACCEPT_AGAIN_S = 0.1
 _DIAL_AGAIN_S = 0.01

@@ -37,8 +37,8 @@ def connect(serving: Serving) -> Connection:
 
 def raw(path: str) -> socket.socket:
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    plain.connect(path)  # without a timeout, so that it waits for room in the listener's backlog
     plain.settimeout(8)
-    plain.connect(path)
     return plain
 
 
