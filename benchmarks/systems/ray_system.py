@@ -7,6 +7,8 @@ import os
 
 from benchmarks.systems.ray_like import RayLike
 
+ATTEMPTS = 3
+
 
 class RaySystem(RayLike):
     name = "Ray"
@@ -20,6 +22,18 @@ class RaySystem(RayLike):
         self.version = ray.__version__
 
     def start(self) -> None:
+        # On a busy machine its own daemons do not find each other within their fixed 15 seconds.
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                self._start_once()
+                break
+            except Exception:
+                self._library.shutdown()
+                if not attempts_left:
+                    raise
+        self.declare()
+
+    def _start_once(self) -> None:
         self._library.init(
             num_cpus=2,
             object_store_memory=4 * 2**30,
@@ -27,7 +41,6 @@ class RaySystem(RayLike):
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-        self.declare()
 
     def stop(self) -> None:
         self._library.shutdown()
