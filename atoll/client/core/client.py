@@ -274,6 +274,7 @@ class ClientCore:
         link = self.links.lost(event.peer)
         if link is None:
             return
+        self.objects.drop_asker(event.peer)
         self.tasks.channel_lost(link, self._now)
         self.actors.channel_lost(link, self._now)
         if link.process_id not in self.links.by_process:

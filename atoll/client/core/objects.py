@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, ProcessId
+from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ObjectLocation
 
 
@@ -152,6 +153,13 @@ class ObjectTable:
         """Take all registrations of a process away: it is gone."""
         for object_id, entry in list(self.entries.items()):
             if entry.holders and entry.holders.pop(holder, None) is not None:
+                self.forget_if_unused(object_id, entry)
+
+    def drop_asker(self, peer: Peer) -> None:
+        """Forget what a connection has asked for: it is gone."""
+        for object_id, entry in list(self.entries.items()):
+            if entry.askers:
+                entry.askers = [asker for asker in entry.askers if asker[0] != peer] or None
                 self.forget_if_unused(object_id, entry)
 
     def borrowed_from(self, owner: bytes) -> Iterable[tuple[bytes, ObjectEntry]]:

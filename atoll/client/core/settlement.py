@@ -12,7 +12,7 @@ from atoll import exceptions
 from atoll.client.core.events import AnnounceObject
 from atoll.client.core.links import Outbox
 from atoll.client.core.objects import ObjectTable
-from atoll.client.core.records import FAILED, PENDING, STORED, ObjectEntry, TaskRecord
+from atoll.client.core.records import FAILED, INLINE, PENDING, ObjectEntry, TaskRecord
 from atoll.ids import return_id
 from atoll.protocol.channel_messages import ObjectValue, TaskStored
 from atoll.protocol.machine import Peer
@@ -49,12 +49,12 @@ class Settlement:
         record.keepalive = None
         if entry is None:
             return
-        entry.state = 1
+        entry.state = INLINE
         entry.value = value
         entry.producer = None
         if entry.watched or entry.dependents or entry.askers:
             self.announce(object_id, entry)
-        elif not entry.count:
+        if not entry.count:
             self._objects.forget_if_unused(object_id, entry)
 
     def stored(self, record: TaskRecord, answer: TaskStored) -> None:
@@ -137,7 +137,3 @@ class Settlement:
             if record.unresolved == 0:
                 self.resume(record)
 
-
-def is_stored(entry: ObjectEntry) -> bool:
-    """Whether the object's bytes are in a store."""
-    return entry.state == STORED
