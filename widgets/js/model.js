@@ -131,7 +131,7 @@ export function lanes(state, hues, firstSeen) {
     let lane = byWorker.get(span.worker_id);
     if (!lane) {
       lane = { workerId: span.worker_id, node: names.get(span.node_id) ?? shortId(span.node_id),
-        label: `idle ${span.worker_id.slice(0, 6)}`, detail: "", hue: hues.hueOf(span.job), devices: [], lease: null, spans: [] };
+        label: "idle worker", detail: "", hue: hues.hueOf(span.job), devices: [], lease: null, spans: [] };
       byWorker.set(span.worker_id, lane);
     }
     lane.spans.push(span);

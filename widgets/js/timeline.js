@@ -17,7 +17,7 @@ import { HISTORY_S, skyline } from "./model.js";
 import { GLYPHS, inkOn } from "./theme.js";
 
 const LANE = 22;
-const BLOCK = 16;
+const TALLEST_LANE = 30;
 const AXIS = 20;
 const SKYLINE = 34;
 const LABELS = 160;
@@ -63,6 +63,9 @@ export class Timeline {
     this.tip = element("div", { class: "tip", hidden: "" });
     this.scroller = element("div", { class: "timeline-scroller" }, this.canvas);
     this.node = element("div", { class: "timeline" }, this.scroller, this.tip);
+    /** The height of a lane; few lanes are taller. */
+    this.lane = LANE;
+    this.block = LANE - 6;
     this.windowS = 120;
     /** Seconds between the right edge and the present. */
     this.back = 0;
@@ -188,7 +191,10 @@ export class Timeline {
     const theme = this.theme;
     const width = this.scroller.clientWidth;
     if (!theme || width < 80) return;
-    const wanted = AXIS + SKYLINE + this.columns.length * LANE + (this.hiddenLanes ? LANE : 0) + 4;
+    const room = this.scroller.clientHeight - AXIS - SKYLINE - 8;
+    this.lane = Math.max(LANE, Math.min(TALLEST_LANE, Math.floor(room / Math.max(1, this.columns.length))));
+    this.block = this.lane - 6;
+    const wanted = AXIS + SKYLINE + this.columns.length * this.lane + (this.hiddenLanes ? this.lane : 0) + 4;
     const height = Math.max(wanted, this.scroller.clientHeight - 2);
     const scale = window.devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(width * scale) || this.canvas.height !== Math.round(height * scale)) {
@@ -271,12 +277,12 @@ export class Timeline {
     let node = "";
     const several = new Set(this.columns.map((columns) => columns.lane.node)).size > 1;
     this.columns.forEach((columns, index) => {
-      const top = AXIS + SKYLINE + index * LANE;
-      const hovered = this.pointer !== null && this.pointer.y >= top && this.pointer.y < top + LANE;
+      const top = AXIS + SKYLINE + index * this.lane;
+      const hovered = this.pointer !== null && this.pointer.y >= top && this.pointer.y < top + this.lane;
       if (hovered || index % 2 === 1) {
         context.fillStyle = theme.line;
         context.globalAlpha = hovered ? 1 : 0.32;
-        context.fillRect(0, top, width, LANE);
+        context.fillRect(0, top, width, this.lane);
         context.globalAlpha = 1;
       }
       this.#drawLabel(view, columns.lane, top);
@@ -295,13 +301,13 @@ export class Timeline {
       context.fillStyle = theme.muted;
       context.textAlign = "left";
       context.fillText(`${this.hiddenLanes} more workers are not drawn; the table has them`, 10,
-        AXIS + SKYLINE + this.columns.length * LANE + LANE / 2);
+        AXIS + SKYLINE + this.columns.length * this.lane + this.lane / 2);
     }
   }
 
   /** @param {View} view @param {Lane} lane @param {number} top */
   #drawLabel({ context, theme }, lane, top) {
-    const middle = top + LANE / 2 + 0.5;
+    const middle = top + this.lane / 2 + 0.5;
     context.textAlign = "left";
     context.textBaseline = "middle";
     context.fillStyle = lane.lease ? theme.hues[lane.hue] : theme.muted;
@@ -325,14 +331,14 @@ export class Timeline {
     const left = Math.max(LABELS, x(Math.max(lane.lease.since, from)));
     context.fillStyle = theme.hues[lane.hue];
     context.globalAlpha = 0.4;
-    context.fillRect(left, top + LANE / 2 - 0.5, Math.max(0, x(Math.min(to, now)) - left), 1.5);
+    context.fillRect(left, top + this.lane / 2 - 0.5, Math.max(0, x(Math.min(to, now)) - left), 1.5);
     context.globalAlpha = 1;
   }
 
   /** @param {View} view @param {LaneColumns} columns @param {number} top */
   #drawSpans(view, columns, top) {
     const { context, theme, from, to, now, x, width } = view;
-    const y = top + (LANE - BLOCK) / 2;
+    const y = top + (this.lane - this.block) / 2;
     let drawnTo = -1;
     for (let index = columns.firstFrom(from - columns.longest); index < columns.starts.length; index += 1) {
       if (columns.starts[index] > to) break;
@@ -357,14 +363,14 @@ export class Timeline {
     context.globalAlpha = running ? 1 : failed ? 0.28 : 0.82;
     context.fillStyle = hue;
     context.beginPath();
-    context.roundRect(left, y, wide, BLOCK, wide > 6 ? 3 : 0.5);
+    context.roundRect(left, y, wide, this.block, wide > 6 ? 3 : 0.5);
     context.fill();
     context.globalAlpha = 1;
     if (span.count > 1 && wide > 8) {
       context.fillStyle = theme.background;
       context.globalAlpha = 0.22;
       const apart = Math.max(3, wide / span.count);
-      for (let at = left + apart; at < left + wide - 1; at += apart) context.fillRect(at, y, 1, BLOCK);
+      for (let at = left + apart; at < left + wide - 1; at += apart) context.fillRect(at, y, 1, this.block);
       context.globalAlpha = 1;
     }
     if (failed) {
@@ -375,20 +381,20 @@ export class Timeline {
     }
     if (running && wide > 3) {
       context.fillStyle = theme.ink;
-      context.fillRect(left + wide - 2, y, 2, BLOCK);
+      context.fillRect(left + wide - 2, y, 2, this.block);
     }
     if (failed && wide >= 8 && wide < 26) {
       context.font = `10px ${theme.font}`;
       context.textAlign = "center";
       context.fillStyle = theme.bad;
-      context.fillText("✕", left + wide / 2, y + BLOCK / 2 + 0.5);
+      context.fillText("✕", left + wide / 2, y + this.block / 2 + 0.5);
     }
     if (wide < 26) return;
     const text = `${failed ? "✕ " : ""}${span.name}${span.count > 1 ? ` ×${formatNumber(span.count)}` : ""}`;
     context.font = `11px ${theme.font}`;
     context.textAlign = "left";
     context.fillStyle = failed ? theme.bad : inkOn(hue);
-    context.fillText(fit(context, text, wide - 9), left + 5, y + BLOCK / 2 + 0.5);
+    context.fillText(fit(context, text, wide - 9), left + 5, y + this.block / 2 + 0.5);
   }
 
   /** @param {View} view */
@@ -415,7 +421,7 @@ export class Timeline {
 
   /** @param {number} x @param {number} y @param {View} view @returns {Hit | null} */
   #hit(x, y, view) {
-    const columns = this.columns[Math.floor((y - AXIS - SKYLINE) / LANE)];
+    const columns = this.columns[Math.floor((y - AXIS - SKYLINE) / this.lane)];
     if (!columns || x < LABELS) return null;
     const perPixel = this.windowS / (view.width - LABELS);
     const time = view.from + (x - LABELS) * perPixel;
