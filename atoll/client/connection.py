@@ -24,6 +24,7 @@ from atoll.protocol.messages import Failed, Message, decode, encode
 
 READ_BYTES = 256 * 1024
 _MAXIMUM_DESCRIPTORS = 32
+_BACKLOG_FULL_S = 0.005
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAXIMUM_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -61,7 +62,7 @@ class Connection:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.socket.settimeout(timeout_s)
-            self.socket.connect(path)
+            _connect(self.socket, path, time.monotonic() + timeout_s)
             handshake = ClientHandshake(key, identity, shares_values=shares_values)
             self._shake(handshake)
         except OSError as error:
@@ -195,6 +196,19 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _connect(connecting: socket.socket, path: str, until: float) -> None:
+    """Connect; a listener with a full backlog says EAGAIN at once, and is asked again until the time is over."""
+    while True:
+        try:
+            connecting.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_BACKLOG_FULL_S)
+        else:
+            return
 
 
 def failure(answer: Message) -> Exception | None:
