@@ -1,0 +1,244 @@
+"""What must hold after every step, seen from outside; and what must hold in the end, when everything is well again.
+
+The cores check themselves (`check_invariants`). Here is what no core can see alone: that what one believes is what
+the others do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.client.core.records import FAILED, PENDING, STORED, TaskRecord
+from atoll.ids import PROCESS_ID_BYTES
+from atoll.protocol.messages import ObjectLocation
+from atoll.resources import CPU, UNITS_PER_ONE
+from atoll.testing import Machine
+from tests.sim.client_process import ClientProcess
+from tests.sim.daemon_processes import AgentProcess
+from tests.sim.worker_process import WorkerProcess
+from tests.sim.world import World
+
+
+class Names:
+    """Who computes which name, and which names must be there in the end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._computing: dict[str, tuple[ClientProcess, int, Any]] = {}
+        self.must_be_there: dict[str, ObjectLocation] = {}
+        self.dropped: dict[str, None] = {}
+
+    def begin(self, name: str, process: ClientProcess) -> None:
+        """A process was asked to compute a name. Nobody else may be at it, as far as the scheduler can know."""
+        now = (process, self._world.scheduler_restarts, process.uplinks["scheduler"].peer)
+        other = self._computing.get(name)
+        if other is not None and other[0].alive and other[0].uplinks["scheduler"].peer == other[2]:
+            assert other[1] != now[1], f"{other[0].name} and {process.name} compute {name!r} at once"
+        self._computing[name] = now
+
+    def end(self, name: str, process: ClientProcess) -> None:
+        """It has computed, or given up."""
+        if self._computing.get(name, (None,))[0] is process:
+            del self._computing[name]
+
+    def published(self, name: str, location: ObjectLocation) -> None:
+        """A publication was acknowledged."""
+        self.must_be_there[name] = location
+
+
+def check_step(world: World, touched: dict[Machine, None]) -> None:
+    """Look at what the step has touched."""
+    agents = False
+    for machine in touched:
+        if isinstance(machine, ClientProcess):
+            world.note_ends(machine)
+            check_places(machine)
+            check_refs(world, machine)
+            if isinstance(machine, WorkerProcess) and machine.devices:
+                agents = True
+        elif isinstance(machine, AgentProcess):
+            agents = True
+            check_node(world, machine)
+    if agents:
+        check_devices(world)
+        check_incarnations(world)
+
+
+def check_places(process: ClientProcess) -> None:
+    """Every task or call that has not ended is in exactly one place, and one that has ended is in none."""
+    core = process.core
+    places: dict[bytes, int] = {}
+
+    def count(record: TaskRecord) -> None:
+        places[record.task_id] = places.get(record.task_id, 0) + 1
+
+    for queue in core.tasks.queues.values():
+        for record in queue.ready:
+            count(record)
+    for link in core.links.by_peer.values():
+        for record in link.outstanding.values():
+            count(record)
+    for lease, _until in core.tasks._lost.values():
+        for record in lease.outstanding.values():
+            count(record)
+    for view in core.actors.views.values():
+        for record in view.queue:
+            if record.unresolved >= 0 and record.keepalive is not None:
+                count(record)
+        for record in view.stranded:
+            count(record)
+    for task_id, record in process.records.items():
+        found = places.pop(task_id, 0)
+        waits = record.unresolved > 0
+        expected = 1 if not waits or record.actor_id else 0
+        assert found == expected, f"{process.name}: {record} is in {found} places, not {expected}"
+    left = next(iter(places), None)
+    assert left is None, f"{process.name}: task {left.hex() if left else ''} has ended and is still to be done"
+
+
+def check_refs(world: World, process: ClientProcess) -> None:
+    """What a live ref stands for is there, or is being made, or its loss is known."""
+    for object_id, entry in process.core.objects.entries.items():
+        if not entry.count or entry.state == FAILED:
+            continue
+        owner = world.processes.get(object_id[:PROCESS_ID_BYTES])
+        if entry.state == PENDING and owner is process:
+            record = entry.producer
+            assert record is not None, f"{process.name}: nothing makes {object_id.hex()}, for which there are refs"
+            assert record.task_id in process.records, f"{process.name}: {record} has ended and {object_id.hex()} waits"
+        elif owner is not None and owner is not process and (process.name, owner.name) not in world.strained:
+            assert object_id in owner.core.objects.entries, (
+                f"{process.name} has {entry.count} refs to {object_id.hex()}, which its owner {owner.name} has forgotten"
+            )
+        if entry.state == STORED:
+            check_stored(world, process, object_id, entry.value)
+
+
+def check_stored(world: World, process: ClientProcess, object_id: bytes, location: Any) -> None:
+    """The bytes are where the location says, as long as node and owner are well."""
+    agent = next((agent for agent in world.agents.values() if agent.process_id == location.node_id), None)
+    owner = world.processes.get(object_id[:PROCESS_ID_BYTES])
+    if agent is None or owner is None or (owner.name, agent.host) in world.estranged or owner.host != agent.host:
+        return
+    if (process.name, owner.name) in world.strained:
+        return
+    stored = agent.core.store._objects.get(object_id)
+    assert stored is not None, f"{process.name} has a ref to {object_id.hex()}, which is not in the store"
+
+
+def check_node(world: World, agent: AgentProcess) -> None:
+    """What the leases of a node hold in fact is no more than the node has, lent CPUs left out."""
+    used = 0
+    for lease in agent.core.leases.leases():
+        worker = agent.workers.get(lease.worker.worker_id) if lease.worker is not None else None
+        if lease.state == "running" and worker is not None and not worker.has_waited:
+            used += lease.scheduling_class.resources.get(CPU, 0)
+    total = agent.core.node.resources[CPU]
+    if agent.host not in world.renewed:
+        assert used <= total, f"{agent.name}: leases hold {used / UNITS_PER_ONE:g} CPU of {total / UNITS_PER_ONE:g}"
+
+
+def check_devices(world: World) -> None:
+    """A whole device has one holder; shares of one are together no more than the device."""
+    held: dict[str, dict[str, int]] = {}
+    for process in world.processes.values():
+        if isinstance(process, WorkerProcess):
+            for uuid, units in process.shares.items():
+                held.setdefault(uuid, {})[process.name] = units
+    for uuid, holders in held.items():
+        assert sum(holders.values()) <= UNITS_PER_ONE, f"device {uuid} is held by {holders}"
+
+
+def check_incarnations(world: World) -> None:
+    """An actor has one process; another may be left only on a node that the scheduler has lost."""
+    homes: dict[bytes, WorkerProcess] = {}
+    for process in world.processes.values():
+        if not isinstance(process, WorkerProcess) or not process.actor_id:
+            continue
+        other = homes.get(process.actor_id)
+        if other is not None:
+            apart = process.cut_off_at is not None or other.cut_off_at is not None
+            assert apart, f"actor {process.actor_id.hex()} lives in {other.name} and {process.name}"
+        homes[process.actor_id] = process
+
+
+# -------------------------------------------------------------------------------------------------- in the end
+
+
+def settled(world: World) -> str:
+    """Return what is not at rest yet, or nothing."""
+    scheduler = world.scheduler
+    if scheduler is None or not scheduler.alive:
+        return "there is no scheduler"
+    cluster = scheduler.core.cluster
+    if len(cluster.nodes) < len(world.options.hosts):
+        return f"there are {len(cluster.nodes)} nodes of {len(world.options.hosts)}"
+    for process in world.processes.values():
+        if process.programs and not isinstance(process, WorkerProcess):
+            return f"{process.name} runs {[program.name for program in process.programs]}"
+        if process.records:
+            return f"{process.name} waits for {list(process.records.values())[:3]}"
+    if len(cluster.leases.queues):
+        return f"{len(cluster.leases.queues)} demands wait"
+    for lease in cluster.leases:
+        if not lease.actor_id:
+            return f"lease {lease.lease_id} is {lease.state} for {lease.holder.hex()}"
+    for agent in world.agents.values():
+        for node_lease in agent.core.leases.leases():
+            known = cluster.leases.get(node_lease.lease_id)
+            if known is None:
+                return f"{agent.name} has lease {node_lease.lease_id}, which the scheduler does not know"
+    for actor in cluster.actors:
+        if actor.state != "alive":
+            return f"actor {actor.spec.actor_id.hex()} is {actor.state}"
+    return ""
+
+
+def unreleased(world: World) -> str:
+    """Return which objects are still known to somebody although no program has a ref, or nothing."""
+    for process in world.processes.values():
+        held = {ref.binary() for ref in getattr(process, "_kept", [])}
+        if held and world.processes:
+            continue
+        for object_id, entry in process.core.objects.entries.items():
+            holders = {holder: count for holder, count in (entry.holders or {}).items() if holder in world.processes}
+            if any(getattr(world.processes[holder], "_kept", []) for holder in holders):
+                continue
+            return (
+                f"{process.name} knows {object_id.hex()}: {entry.count} refs, holders {entry.holders}, "
+                f"state {entry.state}, registrations {entry.registrations}"
+            )
+    return ""
+
+
+def unfreed(world: World) -> str:
+    """Return what lies in a store without a name, or nothing. All clients are gone."""
+    assert world.scheduler is not None
+    cluster = world.scheduler.core.cluster
+    named = {
+        record.location.object_id: record.name
+        for record in cluster.names._names.values()
+        if record.location is not None and not record.location.inline
+    }
+    for agent in world.agents.values():
+        for stored in agent.core.store.objects():
+            owner_lives = stored.owner in world.processes
+            away = stored.owner not in world.at_home.get(agent.host, {})
+            if stored.object_id not in named and not owner_lives and not (away and len(world.options.hosts) > 1):
+                return f"{agent.name} stores {stored.object_id.hex()} (owned: {stored.owned}, name: {stored.name})"
+    return ""
+
+
+def check_names_kept(world: World) -> None:
+    """What was published and acknowledged, and never dropped, is there."""
+    assert world.scheduler is not None
+    names = world.scheduler.core.cluster.names._names
+    for name, location in world.names.must_be_there.items():
+        if name in world.names.dropped or world.agents_lost:
+            continue
+        record = names.get(name)
+        assert record is not None, f"the name {name!r} was published and is gone"
+        assert record.location is not None, f"the name {name!r} was published and has no object"
+        if not record.location.inline:
+            kept = any(record.location.object_id in agent.core.store._objects for agent in world.agents.values())
+            assert kept, f"the object {location.object_id.hex()} of {name!r} is in no store"

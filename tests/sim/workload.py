@@ -1,0 +1,404 @@
+"""SIMULATED users: what notebooks and scripts do, by seed. Each cell is a program that checks what it gets."""
+
+from __future__ import annotations
+
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+from atoll.object_ref import ObjectRef
+from atoll.protocol.messages import (
+    AbandonName,
+    ActorChanged,
+    ActorSpec,
+    ClaimName,
+    CreateActor,
+    DropName,
+    Failed,
+    GetActor,
+    KillActor,
+    NameClaimed,
+    ObjectLocation,
+    PublishName,
+    SchedulingClass,
+)
+from tests.sim.programs import Code, Outcome, Request, Sleep
+from tests.sim.values import Plan, Program, encode
+from tests.sim.world import DriverProcess, World
+
+Refs = list[ObjectRef[Any]]
+Cell = Callable[["Notebook"], Code]
+KIB = 1024
+ACTOR_NAMES = ("llm", "counter")
+CACHE_NAMES = ("flights", "weather", "model")
+
+
+class Notebook:
+    """A driver at work.
+
+    Args:
+        world: For what it knows of what should happen.
+        driver: The process.
+    """
+
+    def __init__(self, world: World, driver: DriverProcess) -> None:
+        self.world = world
+        self.driver = driver
+        self.random = world.simulation.random_for(f"work of {driver.name}")
+        self.open_cells = 0
+        self.kept: Refs = []
+
+    # --------------------------------------------------------------------------------------------- making plans
+
+    def duration(self) -> float:
+        """Most tasks are short, some are not."""
+        kind = self.random.random()
+        if kind < 0.5:
+            return self.random.uniform(5e-6, 100e-6)
+        if kind < 0.85:
+            return self.random.uniform(1e-4, 5e-3)
+        return self.random.uniform(0.01, 0.6)
+
+    def plan(self, **more: Any) -> Plan:
+        """Return a plan of a task that ends well."""
+        more.setdefault("duration_s", self.duration())
+        return Plan(**more)
+
+    def big(self) -> int:
+        """Return the size of a value for the store."""
+        return self.random.choice([150, 300, 700, 1500, 3000]) * KIB
+
+    # ------------------------------------------------------------------------------------------------- checking
+
+    def check(self, refs: Sequence[ObjectRef[Any]], outcomes: Sequence[Outcome]) -> None:
+        """Compare outcomes with what the plans say."""
+        for ref, outcome in zip(refs, outcomes, strict=True):
+            kind = outcome.error or "value"
+            self.world.outcomes[kind] += 1
+            submission = self.world.submissions.get(ref.task_id())
+            if self.world.options.calm and outcome.error and self.world.is_safe(ref.binary()):
+                raise AssertionError(f"{ref} must have a value and is a {outcome.error}: {submission}")
+            if submission is not None and not outcome.error and not submission.cancelled:
+                assert submission.plan.can_succeed, f"{ref} must fail and has a value: {submission}"
+
+    def finish(self, refs: Refs) -> Code:
+        """Get everything and check it."""
+        outcomes = yield from self.driver.get(refs)
+        self.check(refs, outcomes)
+
+    # --------------------------------------------------------------------------------------------------- cells
+
+    def many(self) -> Code:
+        """A map over many short tasks, whose results come together."""
+        shared = self.plan(duration_s=self.random.uniform(5e-6, 3e-3), outputs=self.random.choice([0, 0, 0, 2]))
+        refs: Refs = []
+        for _number in range(self.random.randint(3, 30)):
+            shared = Plan(**{name: getattr(shared, name) for name in shared.__struct_fields__})
+            if self.random.random() < 0.1:
+                shared.duration_s = self.duration()
+            refs += self.driver.submit(shared)
+            if self.random.random() < 0.05:
+                yield Sleep(self.random.uniform(0.0, 0.01))
+        if self.random.random() < 0.3:
+            self.random.shuffle(refs)
+        yield from self.finish(refs)
+
+    def graph(self) -> Code:
+        """Tasks that take each other's results."""
+        refs: Refs = []
+        for _number in range(self.random.randint(3, 12)):
+            arguments = self.random.sample(refs, min(len(refs), self.random.randrange(3)))
+            sizes = [self.random.choice([10, 10, 5000, self.big()]) for _ in range(self.random.choice([1, 1, 1, 2, 3]))]
+            plan = self.plan(sizes=sizes, retries=self.random.choice([3, 3, 0]))
+            if self.random.random() < 0.08:
+                plan.failing, plan.failures = "raise", 10
+            refs += self.driver.submit(plan, arguments)
+            if self.random.random() < 0.2 and len(refs) > 1:
+                del refs[self.random.randrange(len(refs))]
+        yield from self.finish(refs)
+
+    def retried(self) -> Code:
+        """Tasks that fail at first, or always."""
+        refs: Refs = []
+        for _number in range(self.random.randint(2, 8)):
+            retries = self.random.choice([0, 1, 3])
+            plan = self.plan(retries=retries, retry_exceptions=self.random.random() < 0.7)
+            if self.random.random() < 0.6:
+                plan.failing = self.random.choice(["raise", "crash"])
+                plan.failures = self.random.choice([1, 2, 9])
+            refs += self.driver.submit(plan)
+        yield from self.finish(refs)
+
+    def cancelled(self) -> Code:
+        """Tasks of which some are not wanted any more."""
+        refs: Refs = []
+        for _number in range(self.random.randint(3, 12)):
+            plan = self.plan()
+            if self.random.random() < 0.4:
+                plan.duration_s = self.random.uniform(0.05, 1.0)
+            if self.random.random() < 0.2:
+                plan.children = [self.plan(duration_s=0.2)]
+            refs += self.driver.submit(plan, refs[-1:] if self.random.random() < 0.2 else [])
+        yield Sleep(self.random.uniform(0.0, 0.3))
+        for ref in refs:
+            if self.random.random() < 0.5:
+                self.driver.cancel(ref, self.random.random() < 0.3)
+                if self.random.random() < 0.3:
+                    yield Sleep(self.random.uniform(0.0, 0.01))
+        yield from self.finish(refs)
+
+    def big_values(self) -> Code:
+        """Values in the store: put, returned, passed on, dropped."""
+        refs: Refs = []
+        for _number in range(self.random.randint(2, 6)):
+            if self.random.random() < 0.5:
+                put = yield from self.driver.put(self.big(), refs[-1:] if self.random.random() < 0.3 else [])
+                if put is None:
+                    self.world.outcomes["put refused"] += 1
+                    assert not self.world.options.calm, "there is room in a calm world"
+                    continue
+                refs.append(put)
+            else:
+                sizes = [self.big() for _ in range(self.random.randint(1, 2))]
+                refs += self.driver.submit(self.plan(sizes=sizes), refs[-2:] if self.random.random() < 0.6 else [])
+            if self.random.random() < 0.2:
+                refs.pop(self.random.randrange(len(refs)))
+        outcomes = yield from self.driver.get(refs)
+        self.check(refs, outcomes)
+        if self.random.random() < 0.5:
+            del refs  # the views stay for a while
+        yield Sleep(self.random.uniform(0.0, 0.05))
+
+    def passed_refs(self) -> Code:
+        """Refs inside of arguments and results: who has one keeps its object alive."""
+        refs: Refs = []
+        for _number in range(self.random.randint(2, 6)):
+            inside = self.random.sample(refs, min(len(refs), self.random.randrange(1, 4)))
+            plan = self.plan(
+                give_arguments=self.random.random() < 0.6,
+                puts=self.random.randrange(3),
+                sizes=[self.random.choice([10, 10, self.big()])],
+            )
+            if self.random.random() < 0.5:
+                plan.children = [self.plan(sizes=[self.random.choice([10, 5000])]) for _ in range(2)]
+                plan.give_children = True
+                plan.wait = self.random.random() < 0.5
+            refs += self.driver.submit(plan, (), inside)
+            del inside
+            if self.random.random() < 0.3:
+                yield Sleep(self.random.uniform(0.0, 0.02))
+        outcomes = yield from self.driver.get(refs)
+        self.check(refs, outcomes)
+        inner = [ref for outcome in outcomes for ref in outcome.refs]
+        if self.random.random() < 0.6:
+            del refs, outcomes
+        yield Sleep(self.random.uniform(0.0, 0.1))
+        yield from self.finish(inner)
+        if inner and self.random.random() < 0.3:
+            self.kept.append(inner[0])
+
+    def nested(self) -> Code:
+        """Tasks that submit tasks, wider than the machine."""
+
+        def tree(depth: int) -> Plan:
+            width = self.random.randint(1, 3) if depth else 0
+            return self.plan(children=[tree(depth - 1) for _ in range(width)], wait=self.random.random() < 0.9)
+
+        refs = [ref for _ in range(self.random.randint(1, 3)) for ref in self.driver.submit(tree(2))]
+        yield from self.finish(refs)
+
+    def on_devices(self) -> Code:
+        """Tasks that want devices, whole, several or shares; some want what no node has."""
+        refs: Refs = []
+        for _number in range(self.random.randint(2, 6)):
+            plan = self.plan(gpus=self.random.choice([2_500, 5_000, 10_000, 10_000, 20_000]), cpus=10_000)
+            plan.failing, plan.failures = self.random.choice([("", 0), ("", 0), ("", 0), ("crash", 1)])
+            refs += self.driver.submit(plan)
+        yield from self.finish(refs)
+
+    def impossible(self) -> Code:
+        """A task that no node can ever run fails, and says so."""
+        refs = self.driver.submit(self.plan(cpus=1_000_000))
+        outcomes = yield from self.driver.get(refs)
+        self.world.outcomes[outcomes[0].error or "value"] += 1
+        if self.world.options.calm:
+            assert outcomes[0].error == "TaskUnschedulableError", f"it is a {outcomes[0].error or 'value'}"
+
+    def impatient(self) -> Code:
+        """Somebody who waits for a while only; the tasks go on."""
+        refs = [ref for _ in range(3) for ref in self.driver.submit(self.plan(duration_s=0.1))]
+        yield from self.driver.get(refs, timeout_s=0.02)
+        yield from self.finish(refs)
+
+    # --------------------------------------------------------------------------------------------------- actors
+
+    def create_actor(self, name: str = "", **more: Any) -> Code:
+        """Make an actor, or find the one of this name. Returns its id, or nothing."""
+        driver = self.driver
+        actor_id = driver.ids.actor_id()
+        program = Program(self.plan(duration_s=self.random.uniform(1e-4, 0.05)), more.pop("fails_in_incarnations", []))
+        if program.fails_in_incarnations and self.random.random() < 0.5:
+            program.construction.failing = "crash"
+        resources = {"CPU": 10_000} if self.random.random() < 0.2 else {}
+        if more.pop("gpus", 0):
+            resources["GPU"] = 10_000
+        shape = SchedulingClass(resources, driver.environment)
+        spec = ActorSpec(actor_id, name, "", "Simulated", shape, encode(program), methods={"call": 1}, **more)
+        if not name:
+            request = CreateActor(driver.core.outbox.next_request(), driver.job, spec)
+            driver.core.actors.follow_new(actor_id, request.request)
+            driver.tell("scheduler", request)
+            return actor_id
+
+        def make(number: int) -> CreateActor:
+            driver.core.actors.follow_new(actor_id, number)
+            return CreateActor(number, driver.job, spec, get_if_exists=True)
+
+        answer = yield Request("scheduler", make)
+        if isinstance(answer, Failed):
+            self.world.outcomes[f"actor: {answer.kind}"] += 1
+            return b""
+        assert isinstance(answer, ActorChanged), f"creation is answered by {answer}"
+        return answer.actor_id
+
+    def actor(self) -> Code:
+        """An anonymous actor: calls in order, with refs, sometimes killed, sometimes dying."""
+        world = self.world
+        fails = [0] if self.random.random() < 0.1 else [1] if self.random.random() < 0.1 else []
+        restarts = self.random.choice([0, 0, 1, 3, -1])
+        gpus = self.random.random() < 0.15 and all(shape.gpus for shape in world.options.nodes.values())
+        actor_id = yield from self.create_actor(fails_in_incarnations=fails, maximum_restarts=restarts, gpus=gpus)
+        if fails or any(shape.gpus == 0 for shape in world.options.nodes.values()) and gpus:
+            world.killed_actors[actor_id] = None
+        refs: Refs = []
+        for _number in range(self.random.randint(2, 10)):
+            retries = self.random.choice([0, 0, 2])
+            plan = self.plan(retries=retries, give_arguments=self.random.random() < 0.2, keep=True)
+            if self.random.random() < 0.06:
+                plan.failing, plan.failures = "crash", 1
+                world.killed_actors[actor_id] = None
+            arguments = refs[-1:] if self.random.random() < 0.2 else []
+            inside = refs[-2:] if self.random.random() < 0.3 else []
+            refs += self.driver.call(actor_id, plan, arguments, inside)
+            del arguments, inside
+            if self.random.random() < 0.1:
+                yield Sleep(self.random.uniform(0.0, 0.05))
+            if self.random.random() < 0.04:
+                yield from self.kill(actor_id, no_restart=self.random.random() < 0.5)
+        yield from self.finish(refs)
+        if self.random.random() < 0.5:
+            yield from self.kill(actor_id, no_restart=True)
+
+    def kill(self, actor_id: bytes, *, no_restart: bool) -> Code:
+        """Kill an actor, or its process."""
+        self.world.killed_actors[actor_id] = None
+        yield Request("scheduler", lambda number: KillActor(number, actor_id, no_restart))
+
+    def named_actor(self) -> Code:
+        """An actor with a name, which several notebooks call."""
+        name = self.random.choice(ACTOR_NAMES)
+        if self.random.random() < 0.5:
+            found = yield Request("scheduler", lambda number: GetActor(number, name, ""))
+            actor_id = found.actor_id if isinstance(found, ActorChanged) else b""
+        else:
+            actor_id = yield from self.create_actor(name, detached=True, maximum_restarts=-1)
+        if not actor_id:
+            return
+        self.world.named_actors.setdefault(actor_id, name)
+        refs: Refs = []
+        for _number in range(self.random.randint(1, 6)):
+            plan = self.plan(retries=self.random.choice([0, 3]), keep=self.random.random() < 0.3)
+            refs += self.driver.call(actor_id, plan, (), refs[-1:] if plan.keep else [])
+        if self.random.random() < 0.05:
+            yield from self.kill(actor_id, no_restart=self.random.random() < 0.5)
+        yield from self.finish(refs)
+
+    # ---------------------------------------------------------------------------------------------------- names
+
+    def cached(self) -> Code:
+        """`get_or_compute` of a name that others want too."""
+        world, driver = self.world, self.driver
+        name = self.random.choice(CACHE_NAMES)
+        claimed: Any = yield Request("scheduler", lambda number: ClaimName(number, name, True))
+        if isinstance(claimed, Failed):
+            world.outcomes[f"claim: {claimed.kind}"] += 1
+            return
+        assert isinstance(claimed, NameClaimed), f"a claim is answered by {claimed}"
+        if claimed.location is not None:
+            yield from self._read_name(claimed.location)
+        elif claimed.compute:
+            world.names.begin(name, driver)
+            yield Sleep(self.random.uniform(0.0, 0.1))
+            world.names.end(name, driver)
+            if self.random.random() < 0.2:
+                driver.tell("scheduler", AbandonName(name))
+            else:
+                yield from self._publish(name)
+        if self.random.random() < 0.15:
+            world.names.dropped[name] = None
+            answer = yield Request("scheduler", lambda number: DropName(number, name))
+            world.outcomes["name dropped" if not isinstance(answer, Failed) else f"drop: {answer.kind}"] += 1
+
+    def _read_name(self, location: ObjectLocation) -> Code:
+        ref = self.driver.refer_to(location)
+        outcomes = yield from self.driver.get([ref])
+        self.check([ref], outcomes)
+
+    def _publish(self, name: str) -> Code:
+        world, driver = self.world, self.driver
+        ref = yield from driver.put(self.random.choice([50, 5000, self.big()]))
+        if ref is None:
+            driver.tell("scheduler", AbandonName(name))
+            return
+        object_id = ref.binary()
+        location = driver.core.objects.location(object_id)
+        answer = yield Request("scheduler", lambda number: PublishName(number, name, location))
+        if isinstance(answer, Failed):
+            world.outcomes[f"publish: {answer.kind}"] += 1
+        else:
+            world.names.published(name, location)
+        del ref
+
+    # ------------------------------------------------------------------------------------------------- the whole
+
+    CELLS: tuple[tuple[str, int], ...] = (
+        ("many", 4),
+        ("graph", 3),
+        ("retried", 2),
+        ("cancelled", 2),
+        ("big_values", 3),
+        ("passed_refs", 4),
+        ("nested", 2),
+        ("on_devices", 2),
+        ("impossible", 1),
+        ("impatient", 1),
+        ("actor", 4),
+        ("named_actor", 2),
+        ("cached", 4),
+    )
+
+    def work(self, cells: int, done: Callable[[Notebook], None]) -> None:
+        """Run so many cells, some of them side by side."""
+        names = [name for name, _weight in self.CELLS]
+        chosen = self.random.choices(names, [weight for _name, weight in self.CELLS], k=cells)
+        lanes = [chosen[index::2] for index in range(2)] if self.random.random() < 0.4 else [chosen]
+        self.open_cells = len(lanes)
+
+        def one_done(_result: Any) -> None:
+            self.open_cells -= 1
+            if not self.open_cells:
+                self.kept.clear()
+                done(self)
+
+        for number, lane in enumerate(lanes):
+            self.driver.run(f"cells {number}", self._lane(lane), one_done, self.random.uniform(0.0, 0.3))
+
+    def _lane(self, names: list[str]) -> Code:
+        for name in names:
+            self.world.simulation.note(self.driver.name, f"cell {name}")
+            yield from getattr(self, name)()
+            if self.random.random() < 0.3:
+                yield Sleep(self.random.uniform(0.0, 0.7))
+
+
