@@ -101,9 +101,8 @@ class ActorFunction:
         return unpack_names(packed, _namespace())[LAST]
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it and return a ref to its value at once. The function must be one that the actor was made with."""
-        handle: Any = self._handle._found()
-        return handle.call(self.__name__, *args, **kwargs).ref
+        """Call it and return a ref to its value at once."""
+        return self._handle._found().call("cell_apply", self.__name__, args, kwargs).ref
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], on_output: OnOutput) -> Running:
         packed = pack_names({"args": args, "kwargs": kwargs}, _namespace())

@@ -35,6 +35,7 @@ class CellNames:
 
     Attributes:
         reads: Names that the cell may read from the namespace it runs in, in order of first appearance.
+        later: Names that functions read which the cell defines and does not use: they will run where they stay.
         sets: Names that it may set, likewise. Incomplete if `dynamic`.
         deletes: Names that it may delete.
         mutates: Names among `reads` whose value it changes in place as far as its text tells: `df["x"] = 1`, `x += 1`.
@@ -44,6 +45,7 @@ class CellNames:
     """
 
     reads: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
     mutates: tuple[str, ...] = ()
@@ -66,11 +68,13 @@ def analyse(source: str, filename: str = "<cell>") -> CellNames:
     assert isinstance(tree, ast.Module)
     flow = _Flow(_Scopes(symtable.symtable(source, filename, "exec")))
     flow.run(tree.body)
+    reads, sets, later = tuple(flow.reads), tuple(flow.sets), flow.read_later()
     return CellNames(
-        tuple(flow.reads),
-        tuple(flow.sets),
+        reads,
+        later,
+        sets,
         tuple(flow.deletes),
-        tuple(name for name in flow.mutates if name in flow.reads),
+        tuple(name for name in flow.mutates if name in reads),
         tuple(flow.certain.items()),
         tuple(flow.functions),
         flow.dynamic,
@@ -143,6 +147,13 @@ class _Flow(ast.NodeVisitor):
         """Walk statements one after the other."""
         for statement in body:
             self.visit(statement)
+
+    def read_later(self) -> tuple[str, ...]:
+        """Return what functions read that were defined and not used. To be asked at the end."""
+        before = set(self.reads)
+        while self._pending:
+            self._take_globals(self._pending.pop(next(iter(self._pending))))
+        return tuple(name for name in self.reads if name not in before)
 
     # ---------------------------------------------------------------------------------------------- names
 

@@ -122,6 +122,7 @@ def request_of(
     take: tuple[str, ...] | None = None,
     bring: tuple[str, ...] | None = None,
     there: Iterable[str] = (),
+    stays: bool = False,
 ) -> CellRequest:
     """Make a request of a cell: pack what it reads.
 
@@ -131,6 +132,7 @@ def request_of(
         take: The names to take along; None for all that it reads.
         bring: The names to bring back; None for all that it sets.
         there: Names that the worker has already: an actor's state.
+        stays: Whether the functions that it defines will be called there, in an actor.
 
     Raises:
         MissingNameError: It reads a name that nobody has.
@@ -138,7 +140,8 @@ def request_of(
     """
     present = frozenset(there)
     _check_missing(text, shell.user_ns, present)
-    values = wanted_values(text.names, shell.user_ns, take, present)
+    reads = (*text.names.reads, *text.names.later) if stays else text.names.reads
+    values = wanted_values(reads, shell.user_ns, take, present)
     modules, values = split_modules(values)
     packed = pack_or_tell(values, shell.user_ns, present)
     sources = known_sources(shell, packed.code_files)
@@ -194,7 +197,7 @@ def _check_missing(text: CellText, namespace: Namespace, there: frozenset[str]) 
 
 
 def wanted_values(
-    names: CellNames, namespace: Namespace, take: tuple[str, ...] | None, there: frozenset[str] = frozenset()
+    reads: Iterable[str], namespace: Namespace, take: tuple[str, ...] | None, there: frozenset[str] = frozenset()
 ) -> Namespace:
     """Return the names that go along, with their values.
 
@@ -208,7 +211,7 @@ def wanted_values(
         return {name: namespace[name] for name in take}
     return {
         name: namespace[name]
-        for name in names.reads
+        for name in reads
         if name in namespace and name not in WORKERS_OWN and name not in there and not name.startswith("__")
     }
 

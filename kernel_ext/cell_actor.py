@@ -10,7 +10,6 @@ functions can be called in two ways:
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,11 +48,21 @@ class CellActor:
     def __init__(self) -> None:
         self._host = CellHost()
         self._state: dict[str, None] = {}
+        self._functions: dict[str, None] = {}
         self._facts = ActorFacts()
         self._shown: list[tuple[str, bytes]] = []
 
-    def cell_define(self, request: CellRequest, digest: str, origins: tuple[str, ...], place: str) -> CellResult:
+    def cell_define(
+        self, request: CellRequest, functions: tuple[str, ...], digest: str, origins: tuple[str, ...], place: str
+    ) -> CellResult:
         """Run the cell that makes the actor, or that updates its functions.
+
+        Args:
+            request: The cell.
+            functions: Those that it defines, without the private ones.
+            digest: See `ActorFacts`; so for the others.
+            origins: See there.
+            place: See there.
 
         Raises:
             RemoteCellError: The cell raised.
@@ -77,6 +86,7 @@ class CellActor:
             own = {name: None for name in self._host.namespace if name not in furniture and not name.startswith("__")}
             taken = before - set(self._state)
             self._state.update({name: None for name in own if name not in taken})
+            self._functions.update(dict.fromkeys(functions))
             self._facts = ActorFacts(digest=digest, origins=origins, place=place)
             if not request.keep_state:
                 self._shown = shown
@@ -87,9 +97,7 @@ class CellActor:
         facts = self._facts
         facts.state = tuple(self._state)
         facts.functions = {
-            name: _signature(value)
-            for name in self._state
-            if isinstance(value := self._host.namespace.get(name), types.FunctionType) and not name.startswith("_")
+            name: _signature(value) for name in self._functions if callable(value := self._host.namespace.get(name))
         }
         return facts
 
@@ -156,9 +164,9 @@ class CellActor:
         function: Callable[..., Any] = value
         return function
 
-    def _call_plainly(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def cell_apply(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function as a method of the API's: values and errors travel as any task's."""
-        return self._function(name)(*args, **kwargs)
+        return self._function(name)(*_resolved(args), **kwargs)
 
 
 def actor_class(name: str, functions: tuple[str, ...]) -> type[CellActor]:
@@ -166,7 +174,7 @@ def actor_class(name: str, functions: tuple[str, ...]) -> type[CellActor]:
 
     def method(function: str) -> Callable[..., Any]:
         def call(self: CellActor, *args: Any, **kwargs: Any) -> Any:
-            return self._call_plainly(function, *args, **kwargs)
+            return self.cell_apply(function, args, kwargs)
 
         call.__name__ = call.__qualname__ = function
         return call
@@ -190,7 +198,7 @@ def _resolved(arguments: tuple[Any, ...]) -> list[Any]:
     return [get(argument) if isinstance(argument, kind) else argument for argument in arguments]
 
 
-def _signature(function: types.FunctionType) -> str:
+def _signature(function: Callable[..., Any]) -> str:
     """Return the parameters as people read them: `(rows, limit=10)`."""
     import inspect
 

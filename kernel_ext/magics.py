@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class, no_var_expand
 
@@ -24,6 +24,15 @@ USUAL_LABEL = "%%remote"
 def resources_of(line: ParsedLine) -> Resources:
     """Return what a first line asks for."""
     return Resources(line.get("cpu"), line.get("gpu"), line.get("mem"))
+
+
+class Origin(NamedTuple):
+    """What an actor remembers of the cell that made it; see `ActorFacts`."""
+
+    functions: tuple[str, ...]
+    digest: str
+    origins: tuple[str, ...]
+    place: str
 
 
 @magics_class
@@ -63,7 +72,9 @@ class AtollMagics(Magics):  # type: ignore[misc]
         engine = current_engine()
         actor = actors.require_actor(engine, host)
         facts = actors.facts_of(engine, actor, host)
-        request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"), there=(*facts.state, host))
+        request = request_of(
+            self.shell, text, take=said.get("in"), bring=said.get("out"), there=(*facts.state, host), stays=True
+        )
         return lambda on_output: actor.call(
             "cell_run", request, on_output=on_output
         ), f"{said.name or 'cell'} on {host}"
@@ -116,14 +127,15 @@ class AtollMagics(Magics):  # type: ignore[misc]
         engine = current_engine()
         sink: Sink = NoSink() if "quiet" in said.flags else ShellSink(self.shell)
         tokens, place = actors.origins(engine, self.shell.user_ns)
-        origin = (actors.code_digest(text.code), tokens, place)
+        functions = tuple(part for part in text.names.functions if not part.startswith("_"))
+        origin = Origin(functions, actors.code_digest(text.code), tokens, place)
         actor = engine.find_actor(name)
         if actor is not None and "fresh" in said.flags:
             actor.kill()
             actor = None
         if actor is None:
-            request = actors.defining_request(request_of(self.shell, text, take=said.get("in")), keep_state=False)
-            functions = tuple(part for part in text.names.functions if not part.startswith("_"))
+            packed = request_of(self.shell, text, take=said.get("in"), stays=True)
+            request = actors.defining_request(packed, keep_state=False)
             actor = actors.make_actor(engine, name, functions, resources_of(said))
             try:
                 self._define(said, name, actor, request, origin)
@@ -133,20 +145,18 @@ class AtollMagics(Magics):  # type: ignore[misc]
                 raise
         else:
             facts = actors.facts_of(engine, actor, name)
-            if facts.digest == origin[0]:
+            if facts.digest == origin.digest:
                 for kind, payload in engine.wait(actor.call("cell_shown")):
                     replay(kind, payload, sink)
             elif actors.same_notebook(facts, tokens):
-                packed = request_of(self.shell, text, take=said.get("in"), there=facts.state)
+                packed = request_of(self.shell, text, take=said.get("in"), there=facts.state, stays=True)
                 self._define(said, name, actor, actors.defining_request(packed, keep_state=True), origin)
             else:
                 raise actors.taken(name, facts)
         self.shell.user_ns[name] = actors.CellActorHandle(name)
         self._show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
 
-    def _define(
-        self, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: tuple[str, tuple[str, ...], str]
-    ) -> None:
+    def _define(self, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: Origin) -> None:
         start: Start = lambda on_output: actor.call("cell_define", request, *origin, on_output=on_output)  # noqa: E731
         title = f"%%actor {name}"
         run_and_show(self.shell, current_engine(), start, name, quiet="quiet" in said.flags, title=title)

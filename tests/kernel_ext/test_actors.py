@@ -49,6 +49,10 @@ def test_declared_methods_can_be_called_as_any_actors(counting: Notebook) -> Non
     assert counting.engine.wait(counting.engine.actors["counter"].call("add", 2)) == 12
 
 
+def test_remote_gives_a_ref_at_once(counting: Notebook) -> None:
+    assert counting.good("counter.add.remote(n=3)").result(30) == 13
+
+
 def test_errors_have_the_cells_lines(counting: Notebook) -> None:
     error = counting.raised("counter.fail(0)")
     assert type(error) is ZeroDivisionError
@@ -96,6 +100,13 @@ def test_the_same_cell_again_shows_again_what_it_showed(notebook: Notebook, caps
     notebook.engine.job_id = "0102030405060708"
     assert notebook.good("once.get()") == first
     assert capsys.readouterr().out.startswith("made\nactor once: get()\n")
+
+
+def test_what_only_its_functions_read_goes_along(notebook: Notebook) -> None:
+    notebook.good("import math\nbase = 3\ndef helper(x): return x + base")
+    notebook.good("%%actor lazy\nfrom os.path import join\ndef compute(x): return math.floor(helper(x))")
+    assert notebook.good("lazy.compute(1.5)") == 4
+    assert repr(notebook.names["lazy"]) == "actor lazy: compute(x)"
 
 
 def test_fresh_makes_it_anew(counting: Notebook) -> None:

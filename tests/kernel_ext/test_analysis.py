@@ -147,6 +147,12 @@ def test_lines_and_order() -> None:
     assert names("def b(): pass\nclass C: pass\nasync def a(): pass").functions == ("b", "a")
 
 
+def test_what_is_read_later() -> None:
+    found = names("import a\ndef f(): return a + b + g()\ndef g(): return c\ndef h(): return d\nh()")
+    assert found.reads == ("d",)
+    assert found.later == ("b", "c")
+
+
 def test_what_only_running_tells() -> None:
     assert names("from os import *").dynamic
     assert names("exec('x = 1')").dynamic
