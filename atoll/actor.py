@@ -16,8 +16,9 @@ from atoll.exceptions import ActorDiedError, ActorError
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
 from atoll.options import ActorOptions, CallOptions
-from atoll.protocol.messages import ActorChanged, ActorSpec, CreateActor, KillActor, ObjectLocation
+from atoll.protocol.messages import ActorChanged, CreateActor, KillActor
 from atoll.protocol.serialization import serialize_code
+from atoll.protocol.values import ActorSpec, ObjectLocation
 from atoll.remote_function import msgspec_fields
 
 

@@ -15,18 +15,9 @@ from atoll.client.connection import failure
 from atoll.client.session import Session, current_session
 from atoll.exceptions import SerializationError
 from atoll.object_ref import ObjectRef
-from atoll.protocol.messages import (
-    AbandonName,
-    ClaimName,
-    DropName,
-    ListNames,
-    NameClaimed,
-    NameInfo,
-    NameList,
-    ObjectLocation,
-    PublishName,
-)
+from atoll.protocol.messages import AbandonName, ClaimName, DropName, ListNames, NameClaimed, NameList, PublishName
 from atoll.protocol.serialization import serialize
+from atoll.protocol.values import NameInfo, ObjectLocation
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from atoll.protocol.messages import Environment
+from atoll.protocol.values import Environment
 
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|_KEY$|_KEY_|^KEY$|APIKEY|API_KEY|_AUTH$|COOKIE", re.IGNORECASE

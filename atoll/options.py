@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.protocol.messages import SchedulingClass
+from atoll.protocol.values import SchedulingClass
 from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
 
 OutputCallback = Callable[[str, bytes], None]

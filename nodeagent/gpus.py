@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from atoll.protocol.messages import Device
+from atoll.protocol.values import Device
 
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg")
 _logger = logging.getLogger("atoll.nodeagent")

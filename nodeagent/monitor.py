@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atoll.nodeagent import processes
 from atoll.nodeagent.core.events import DeviceMemory, DeviceMemoryMeasured, NodeObserved
 from atoll.nodeagent.gpus import DeviceReading, Provider
-from atoll.protocol.messages import DeviceSample, WorkerSample
+from atoll.protocol.values import DeviceSample, WorkerSample
 
 if TYPE_CHECKING:
     import psutil

@@ -12,8 +12,8 @@ from atoll.client.reactor import Waiter
 from atoll.client.session import Session
 from atoll.ids import TaskId, return_id
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored
-from atoll.protocol.messages import ObjectLocation
 from atoll.protocol.serialization import Serialized, deserialize, pack_inline, serialize
+from atoll.protocol.values import ObjectLocation
 
 
 class ResultWriter:

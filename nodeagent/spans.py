@@ -11,7 +11,7 @@ import itertools
 import time
 from collections import deque
 
-from atoll.protocol.messages import Span
+from atoll.protocol.values import Span
 
 SHORT_S = 0.02
 """Tasks shorter than this, with gaps shorter than this, are merged."""

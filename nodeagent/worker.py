@@ -27,14 +27,7 @@ from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.zygote_messages import WorkerStart
 from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import (
-    ActorConstructed,
-    BeginLease,
-    ConstructActor,
-    FinishLease,
-    StopWorker,
-    WorkerStarted,
-)
+from atoll.protocol.messages import ActorConstructed, BeginLease, ConstructActor, FinishLease, StopWorker, WorkerStarted
 from atoll.protocol.serialization import deserialize
 
 _decode_payload = msgspec.msgpack.Decoder(actors.ActorPayload).decode

@@ -28,8 +28,8 @@ from atoll.nodeagent.zygote_messages import (
 from atoll.protocol.framing import MAXIMUM_BODY_BYTES
 from atoll.protocol.handshake import our_versions
 from atoll.protocol.machine import Event
-from atoll.protocol.messages import Environment
 from atoll.protocol.stream import Stream
+from atoll.protocol.values import Environment
 
 PRELOADED_MODULES = ["cloudpickle", "numpy", "pyarrow"]
 

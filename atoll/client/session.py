@@ -72,13 +72,13 @@ from atoll.protocol.messages import (
     Message,
     ObjectCreated,
     ObjectFound,
-    ObjectLocation,
     ProcessAttached,
     ReleaseObjects,
     State,
 )
 from atoll.protocol.serialization import Serialized, pack_inline
 from atoll.protocol.state import ClusterState, decode_state
+from atoll.protocol.values import ObjectLocation
 
 SUBMISSIONS_A_TURN = 64
 """So many submissions after one another, and the submitting thread reads what has come."""

@@ -16,15 +16,8 @@ from atoll.client.reactor import Waiter
 from atoll.client.switchboard import Switchboard
 from atoll.exceptions import AtollError
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import (
-    AttachProcess,
-    Environment,
-    Failed,
-    JobRegistered,
-    Message,
-    ProcessAttached,
-    RegisterJob,
-)
+from atoll.protocol.messages import AttachProcess, Failed, JobRegistered, Message, ProcessAttached, RegisterJob
+from atoll.protocol.values import Environment
 
 RECONNECT_EVERY_S = 0.1
 LOST_AFTER_S = 15.0

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 
 INLINE_BYTES = 100 * 1024
 """Values up to this size ride in messages; larger ones are objects in the store. Ray's limit, for the same trade."""

@@ -30,6 +30,17 @@ from typing import Any
 
 import msgspec
 
+from atoll.protocol.values import (
+    ActorSpec,
+    Device,
+    DeviceShare,
+    Environment,
+    NameInfo,
+    NodeSample,
+    ObjectLocation,
+    SchedulingClass,
+    Span,
+)
 from atoll.resources import Amounts
 
 
@@ -57,150 +68,6 @@ class Done(Message, frozen=True):
     """A request was carried out and has nothing else to say."""
 
     request: int
-
-
-# ---------------------------------------------------------------------------------------------- shared values
-
-
-class Environment(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker must share with the kernel whose code it runs. One zygote is kept for each.
-
-    Attributes:
-        executable: The Python interpreter.
-        sys_path: `sys.path` of the kernel.
-        working_directory: The kernel's.
-        variables: Environment variables, without those that are secrets.
-    """
-
-    executable: str
-    sys_path: list[str]
-    working_directory: str
-    variables: dict[str, str]
-
-
-class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
-    """The shape of a request: all requests of one class are interchangeable to the scheduler.
-
-    Attributes:
-        resources: What each lease takes, in units (`atoll.resources`). `GPU` of 10,000 and more means whole
-            devices, less means a share of one.
-        environment: Digest of the `Environment` that the worker must have.
-        priority: Higher goes first; 0 is usual.
-        node: Only on this node, as hex; empty for any.
-        label: What the request is for, for people: the function or the cell.
-        maximum_calls: After so many tasks the worker is replaced; 0 for never.
-        strategy: `SPREAD` or `PACK`; empty for the usual: pack until half used, then spread.
-    """
-
-    resources: Amounts
-    environment: str
-    priority: int = 0
-    node: str = ""
-    label: str = ""
-    maximum_calls: int = 0
-    strategy: str = ""
-
-
-class Device(msgspec.Struct, frozen=True, array_like=True):
-    """An accelerator of a node.
-
-    Attributes:
-        uuid: NVML's, or `SIM-GPU-...` for a simulated one.
-        index: Its number on the node, for people.
-        model: For example `NVIDIA H100 80GB HBM3`; simulated ones say so.
-        memory_bytes: Its memory.
-        simulated: True for a device that exists for tests and demonstrations only.
-    """
-
-    uuid: str
-    index: int
-    model: str
-    memory_bytes: int
-    simulated: bool = False
-
-
-class DeviceShare(msgspec.Struct, frozen=True, array_like=True):
-    """A device, or a fraction of one, that a lease holds; `units` of 10,000 is the whole."""
-
-    uuid: str
-    index: int
-    units: int
-    simulated: bool = False
-
-
-class DeviceSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a device does now: use in percent, memory in bytes."""
-
-    uuid: str
-    use_percent: float
-    memory_used_bytes: int
-    foreign_memory_bytes: int = 0
-
-
-class ObjectInfo(msgspec.Struct, frozen=True, array_like=True):
-    """An object in a store, as people look at it.
-
-    Attributes:
-        object_id: Its id.
-        size_bytes: Bytes in shared memory.
-        pins: How many processes have it mapped in use.
-        name: The name in the cluster's cache, or empty.
-        owner: The process that owns it; empty for the cluster.
-    """
-
-    object_id: bytes
-    size_bytes: int
-    pins: int
-    name: str
-    owner: bytes
-
-
-class NodeSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a node and its workers do now. Percentages are of one core for workers, of all cores for the node."""
-
-    cpu_percent: float
-    memory_used_bytes: int
-    memory_total_bytes: int
-    store_used_bytes: int
-    store_capacity_bytes: int
-    devices: list[DeviceSample]
-    workers: list[WorkerSample]
-    objects: list[ObjectInfo]
-
-
-class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker process does now."""
-
-    worker_id: bytes
-    pid: int
-    cpu_percent: float
-    memory_bytes: int
-
-
-class Span(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of a worker's time, for the timeline.
-
-    Spans of many tiny tasks are merged by the worker: then `count` says how many.
-
-    Attributes:
-        worker_id: Where.
-        job: The job that submitted it.
-        name: Function, method or cell.
-        start: Wall clock, seconds since 1970.
-        duration_s: So far, if it is still running.
-        count: Tasks in this span.
-        state: `running`, `finished` or `failed`.
-        key: The same for every report of one span, so that a later report replaces an earlier one.
-    """
-
-    worker_id: bytes
-    job: bytes
-    name: str
-    start: float
-    duration_s: float
-    count: int
-    state: str
-    key: int
 
 
 # ----------------------------------------------------------------------------------- client -> scheduler
@@ -262,34 +129,6 @@ class TaskUnblocked(Message, frozen=True):
     lease_id: int
 
 
-class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """All that is needed to make an actor, and to make it again.
-
-    Attributes:
-        actor_id: Made by the creator.
-        name: Empty for an anonymous one.
-        namespace: Where the name lives.
-        class_name: For people.
-        scheduling_class: Where it may live.
-        payload: Class and constructor arguments, serialized; opaque to daemons. Refs inside are resolved first.
-        detached: Lives on when its job ends. Whatever has a name does too.
-        maximum_restarts: -1 for without end.
-        methods: Names of its public methods with their number of returns, for handles made by name.
-        maximum_concurrency: Calls that may run at once.
-    """
-
-    actor_id: bytes
-    name: str
-    namespace: str
-    class_name: str
-    scheduling_class: SchedulingClass
-    payload: bytes
-    detached: bool = False
-    maximum_restarts: int = 0
-    methods: dict[str, int] = {}
-    maximum_concurrency: int = 1
-
-
 class CreateActor(Message, frozen=True):
     """Make an actor. Answered by `ActorChanged` (pending) or `Failed`; the sender then watches it.
 
@@ -323,22 +162,6 @@ class KillActor(Message, frozen=True):
     request: int
     actor_id: bytes
     no_restart: bool = True
-
-
-class ObjectLocation(msgspec.Struct, frozen=True, array_like=True):
-    """Where a value is: in the message itself, or in the store of a node.
-
-    Attributes:
-        object_id: Its id.
-        node_id: The node whose store has it; empty if it is inline.
-        size_bytes: In the store.
-        inline: The serialized value, if it is small (`atoll.protocol.serialization.pack`).
-    """
-
-    object_id: bytes
-    node_id: bytes = b""
-    size_bytes: int = 0
-    inline: bytes = b""
 
 
 class ClaimName(Message, frozen=True):
@@ -504,15 +327,6 @@ class NameClaimed(Message, frozen=True):
     request: int
     location: ObjectLocation | None
     compute: bool
-
-
-class NameInfo(msgspec.Struct, frozen=True, array_like=True):
-    """A name of the cache. `state` is `ready` or `computing`; `created` is wall clock."""
-
-    name: str
-    state: str
-    size_bytes: int
-    created: float
 
 
 class NameList(Message, frozen=True):

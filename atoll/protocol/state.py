@@ -123,7 +123,7 @@ class NameState(msgspec.Struct, frozen=True):
 
 
 class SpanState(msgspec.Struct, frozen=True):
-    """A piece of a worker's time, as `atoll.protocol.messages.Span`, ids in hex."""
+    """A piece of a worker's time, as `atoll.protocol.values.Span`, ids in hex."""
 
     key: str
     worker_id: str

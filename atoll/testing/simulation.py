@@ -312,11 +312,11 @@ class Simulation:
         if deadline is not None and deadline <= self.clock.now:
             machine.deliver(DeadlineReached())
 
-    def run(self, until: Callable[[], bool], within_s: float, what: str) -> None:
-        """Go on until something is so.
+    def run(self, missing: Callable[[], str], within_s: float, what: str) -> None:
+        """Go on until nothing is missing.
 
         Args:
-            until: Asked after every step.
+            missing: Asked after every step; says what is not so yet, or nothing.
             within_s: How much virtual time it may take.
             what: What is waited for, for who reads the failure.
 
@@ -324,9 +324,9 @@ class Simulation:
             SimulationFailure: It did not become so, or something else is wrong.
         """
         limit = Instant(self.clock.now + within_s)
-        while not until():
+        while still := missing():
             if not self._heap or self._heap[0][0] > limit:
-                raise self.failure(AssertionError(f"{what}: not within {within_s:g} s of virtual time"), "waiting")
+                raise self.failure(AssertionError(f"{what}: not within {within_s:g} s; {still}"), "waiting")
             self.step()
 
     def run_for(self, duration_s: float) -> None:

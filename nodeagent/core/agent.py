@@ -54,14 +54,12 @@ from atoll.protocol.messages import (
     CreateObject,
     DefineEnvironment,
     DeleteObjects,
-    Device,
     DropObject,
     EndLease,
     Failed,
     GetObject,
     JobEnded,
     NodeRegistered,
-    NodeSample,
     NodeSampled,
     ProcessAttached,
     RegisterNode,
@@ -74,6 +72,7 @@ from atoll.protocol.messages import (
     StopNode,
     WorkerStarted,
 )
+from atoll.protocol.values import Device, NodeSample
 from atoll.resources import CPU, UNITS_PER_ONE, Amounts
 
 WITHOUT_SCHEDULER_S = 10.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from atoll.nodeagent.core.events import DeviceMemory, DeviceMemoryMeasured, MeasureDeviceMemory
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import DeviceShare
+from atoll.protocol.values import DeviceShare
 from atoll.resources import UNITS_PER_ONE
 
 SLACK_BYTES = 64 * 2**20

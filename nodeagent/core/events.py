@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from atoll.protocol.machine import Action, Event, Peer
-from atoll.protocol.messages import DeviceSample, Environment, Message, WorkerSample
+from atoll.protocol.messages import Message
+from atoll.protocol.values import DeviceSample, Environment, WorkerSample
 
 # ------------------------------------------------------------------------------------------------------- events
 

@@ -25,16 +25,15 @@ from atoll.protocol.messages import (
     ActorStarted,
     BeginLease,
     ConstructActor,
-    DeviceShare,
     EndLease,
     FinishLease,
     LeaseEnded,
     LeaseFailed,
     LeaseStarted,
-    SchedulingClass,
     StartActor,
     StartLease,
 )
+from atoll.protocol.values import DeviceShare, SchedulingClass
 from atoll.resources import CPU, UNITS_PER_ONE
 
 STARTS_PER_LEASE = 2

@@ -33,11 +33,11 @@ from atoll.protocol.messages import (
     ObjectCreated,
     ObjectFound,
     ObjectGone,
-    ObjectInfo,
     ObjectSealed,
     ReleaseObjects,
     SealObject,
 )
+from atoll.protocol.values import ObjectInfo
 
 _REMEMBERED_DEAD = 4096
 

@@ -31,7 +31,8 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import Environment, StopWorker
+from atoll.protocol.messages import StopWorker
+from atoll.protocol.values import Environment
 
 FRESH_WORKERS = 4
 """At most so many workers wait in an environment without ever having run anything."""

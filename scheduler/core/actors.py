@@ -19,15 +19,8 @@ import msgspec
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import (
-    ActorChanged,
-    ActorSpec,
-    CreateActor,
-    Done,
-    Environment,
-    KillActor,
-    StartActor,
-)
+from atoll.protocol.messages import ActorChanged, CreateActor, Done, KillActor, StartActor
+from atoll.protocol.values import ActorSpec, Environment
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.leases import HELD, MAXIMUM_START_FAILURES, Lease, LeaseTable
 from atoll.scheduler.core.turn import Turn

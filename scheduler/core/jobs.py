@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import Environment, Message, RegisterJob
+from atoll.protocol.messages import Message, RegisterJob
+from atoll.protocol.values import Environment
 from atoll.resources import Amounts
 
 if TYPE_CHECKING:

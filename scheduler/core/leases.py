@@ -18,15 +18,14 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
     DemandRefused,
-    DeviceShare,
     EndLease,
     LeaseGranted,
     LeaseLost,
     LeaseStarted,
-    SchedulingClass,
     SetDemand,
     StartLease,
 )
+from atoll.protocol.values import DeviceShare, SchedulingClass
 from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node, NodeTable

@@ -19,17 +19,8 @@ import msgspec
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import (
-    AdoptObject,
-    ClaimName,
-    Done,
-    DropObject,
-    NameClaimed,
-    NameInfo,
-    NameList,
-    ObjectLocation,
-    PublishName,
-)
+from atoll.protocol.messages import AdoptObject, ClaimName, Done, DropObject, NameClaimed, NameList, PublishName
+from atoll.protocol.values import NameInfo, ObjectLocation
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.turn import Turn
 

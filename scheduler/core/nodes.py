@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import Device, DeviceShare, NodeSample, RegisterNode
+from atoll.protocol.messages import RegisterNode
+from atoll.protocol.values import Device, DeviceShare, NodeSample
 from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts, Pool, describe
 
 MAXIMUM_WORKERS = 256

@@ -17,7 +17,7 @@ from sortedcontainers import SortedList
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import SchedulingClass
+from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.jobs import Job, PeerRecord
 
 ClassKey = tuple[Any, ...]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from atoll.protocol.messages import Span
 from atoll.protocol.state import SpanState
+from atoll.protocol.values import Span
 from atoll.scheduler.core.turn import Turn
 
 KEPT_S = 300.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol.messages import DeviceSample, NodeSample, WorkerSample
 from atoll.protocol.state import (
     ActorState,
     ClusterState,
@@ -16,6 +15,7 @@ from atoll.protocol.state import (
     NodeState,
     ObjectState,
 )
+from atoll.protocol.values import DeviceSample, NodeSample, WorkerSample
 from atoll.resources import MEMORY, UNITS_PER_ONE, from_units
 from atoll.scheduler.core.actors import Actor
 from atoll.scheduler.core.cluster import Cluster

@@ -10,7 +10,8 @@ from atoll.client.core.records import TaskRecord
 from atoll.ids import ObjectId, ProcessId, TaskId, return_id
 from atoll.protocol.channel_messages import RunTask, TaskReturned
 from atoll.protocol.machine import Action, Event, Instant, Peer, PeerConnected, Received, Send
-from atoll.protocol.messages import LeaseGranted, SchedulingClass, SetDemand
+from atoll.protocol.messages import LeaseGranted, SetDemand
+from atoll.protocol.values import SchedulingClass
 
 ME = ProcessId(b"driver__")
 SCHEDULER = Peer(1)

@@ -22,7 +22,8 @@ from atoll.client.core.records import FAILED
 from atoll.ids import ObjectId, ProcessId
 from atoll.protocol.channel_messages import FetchObject
 from atoll.protocol.machine import Action, Event, Instant, Peer, PeerConnected, PeerLost, Received, Send
-from atoll.protocol.messages import DeleteObjects, ObjectLocation
+from atoll.protocol.messages import DeleteObjects
+from atoll.protocol.values import ObjectLocation
 from tests.client.builders import Harness, result_id
 
 AGENT = Peer(1)

@@ -26,17 +26,8 @@ from atoll.protocol.machine import (
     Received,
     Send,
 )
-from atoll.protocol.messages import (
-    AttachProcess,
-    DefineEnvironment,
-    Device,
-    DeviceShare,
-    Environment,
-    Message,
-    SchedulingClass,
-    StartLease,
-    WorkerStarted,
-)
+from atoll.protocol.messages import AttachProcess, DefineEnvironment, Message, StartLease, WorkerStarted
+from atoll.protocol.values import Device, DeviceShare, Environment, SchedulingClass
 
 MIB = 2**20
 SCHEDULER = Peer(1)

@@ -24,18 +24,16 @@ from atoll.protocol.handshake import Identity, ServerHandshake
 from atoll.protocol.messages import (
     AttachProcess,
     DefineEnvironment,
-    DeviceShare,
-    Environment,
     LeaseStarted,
     Message,
     NodeRegistered,
     NodeSampled,
     RegisterNode,
-    SchedulingClass,
     StartLease,
     decode,
     encode,
 )
+from atoll.protocol.values import DeviceShare, Environment, SchedulingClass
 
 HERE = Path(__file__).parent
 JOB = b"job-0001"

@@ -24,7 +24,6 @@ from atoll.protocol.machine import ClosePeer, PeerConnected
 from atoll.protocol.messages import (
     ActorConstructed,
     ActorFailed,
-    ActorSpec,
     ActorStarted,
     BeginLease,
     ConstructActor,
@@ -38,12 +37,12 @@ from atoll.protocol.messages import (
     LeaseStarted,
     NodeSampled,
     RegisterNode,
-    SchedulingClass,
     StartActor,
     StopNode,
     StopWorker,
     WorkerStarted,
 )
+from atoll.protocol.values import ActorSpec, SchedulingClass
 from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
 
 GIB = 2**30

@@ -13,7 +13,8 @@ from atoll.environment import capture_environment, digest, filter_variables
 from atoll.nodeagent.gpus import NoDevices, SimulatedProvider, find_provider
 from atoll.nodeagent.logs import WorkerLogs, last_line
 from atoll.nodeagent.monitor import Monitor
-from atoll.protocol.messages import DefineEnvironment, Environment, decode, encode
+from atoll.protocol.messages import DefineEnvironment, decode, encode
+from atoll.protocol.values import Environment
 
 # -------------------------------------------------------------------------------------------------- environments
 

@@ -16,16 +16,15 @@ import pytest
 
 from atoll.protocol.messages import (
     ActorFailed,
-    ActorSpec,
     ActorStarted,
     EndLease,
     LeaseEnded,
     LeaseFailed,
     LeaseStarted,
-    SchedulingClass,
     StartActor,
     StopNode,
 )
+from atoll.protocol.values import ActorSpec, SchedulingClass
 from tests.nodeagent.running import JOB, RunningAgent, eventually, is_alive
 
 pytestmark = pytest.mark.processes

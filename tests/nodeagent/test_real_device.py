@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from atoll.nodeagent.gpus import NvmlProvider
-from atoll.protocol.messages import DeviceShare, EndLease, LeaseEnded, NodeSampled
+from atoll.protocol.messages import EndLease, LeaseEnded, NodeSampled
+from atoll.protocol.values import DeviceShare
 from tests.nodeagent.running import RunningAgent, eventually
 
 pytestmark = [

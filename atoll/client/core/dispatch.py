@@ -22,7 +22,8 @@ from collections import deque
 
 from atoll.client.core.records import TaskRecord
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import LeaseGranted, SchedulingClass
+from atoll.protocol.messages import LeaseGranted
+from atoll.protocol.values import SchedulingClass
 
 QUEUE_AHEAD_S = 0.002
 """Work that is queued on a worker ahead of time, at most."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from atoll.client.core.records import TaskRecord
 from atoll.protocol.machine import Action, Event, Peer
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 
 
 class TaskSubmitted(Event, frozen=True):

@@ -12,7 +12,7 @@ from atoll.client.core.events import ConnectProcess
 from atoll.client.core.records import TaskRecord
 from atoll.protocol.channel_messages import CallMethod, DeclareFunction, RunTask
 from atoll.protocol.machine import Action, Peer, Send
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 
 if TYPE_CHECKING:
     from atoll.client.core.objects import ObjectTable

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, ProcessId
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 
 
 class ObjectTable:

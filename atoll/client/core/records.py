@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.ids import TaskId
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 
 OutputCallback = Callable[[str, bytes], None]
 

@@ -16,8 +16,8 @@ from atoll.client.core.records import FAILED, INLINE, PENDING, ObjectEntry, Task
 from atoll.ids import return_id
 from atoll.protocol.channel_messages import ObjectValue, TaskStored
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import ObjectLocation
 from atoll.protocol.serialization import serialize
+from atoll.protocol.values import ObjectLocation
 
 
 def error_payload(kind: str, text: str) -> bytes:
@@ -136,4 +136,3 @@ class Settlement:
             record.unresolved -= 1
             if record.unresolved == 0:
                 self.resume(record)
-

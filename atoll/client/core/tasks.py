@@ -15,15 +15,8 @@ from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement
 from atoll.protocol.channel_messages import CancelTask, TakeBackTasks, TasksTakenBack
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import (
-    DemandRefused,
-    LeaseGranted,
-    LeaseLost,
-    LeaseRecalled,
-    ReturnLease,
-    SchedulingClass,
-    SetDemand,
-)
+from atoll.protocol.messages import DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease, SetDemand
+from atoll.protocol.values import SchedulingClass
 
 WORTH_SHARING = 8
 """A queue of so few short tasks is not worth a message to share it with an idle worker; a stalled one's always is."""
