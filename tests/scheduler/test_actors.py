@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.machine import Peer, Send
 from atoll.scheduler.core.events import PersistRecord
 from tests.scheduler.world import World
 
 
-def create(world: World, peer: Peer, number: int = 1, *, get_if_exists: bool = False, **more: object) -> m.ActorSpec:
+def create(
+    world: World, peer: Peer, number: int = 1, *, get_if_exists: bool = False, **more: object
+) -> values.ActorSpec:
     spec = world.actor_spec(number, **more)  # type: ignore[arg-type]
     world.say(peer, m.CreateActor(50 + number, b"", spec, get_if_exists))
     return spec

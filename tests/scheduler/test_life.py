@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.machine import Peer, PeerLost
 from atoll.scheduler.core.events import Exit, StopAsked, Warn
 from atoll.scheduler.core.jobs import environment_digest
@@ -34,9 +35,9 @@ def test_a_job_is_answered_as_soon_as_there_is_a_node_and_agents_prepare_its_env
 
 
 def test_environments_are_equal_by_content() -> None:
-    one = m.Environment("python", ["a"], "/", {"A": "1", "B": "2"})
-    assert environment_digest(one) == environment_digest(m.Environment("python", ["a"], "/", {"B": "2", "A": "1"}))
-    assert environment_digest(one) != environment_digest(m.Environment("python", ["b"], "/", {"A": "1", "B": "2"}))
+    one = values.Environment("python", ["a"], "/", {"A": "1", "B": "2"})
+    assert environment_digest(one) == environment_digest(values.Environment("python", ["a"], "/", {"B": "2", "A": "1"}))
+    assert environment_digest(one) != environment_digest(values.Environment("python", ["b"], "/", {"A": "1", "B": "2"}))
 
 
 def test_environments_that_nothing_uses_are_forgotten() -> None:
@@ -84,14 +85,14 @@ def test_the_state_tells_everything_in_hex_and_wall_clock() -> None:
     agent, client = world.agent(gpus=1), world.client()
     world.demand(client, 1, CPU=1, label="fit")  # type: ignore[arg-type]
     granted = world.granted(client)[0]
-    sample = m.NodeSample(
+    sample = values.NodeSample(
         42.0, 5, 10, 3, 7,
-        [m.DeviceSample("SIM-GPU-0", 12.0, 34, 5)],
-        [m.WorkerSample(granted.worker_id, 1001, 99.0, 2**20)],
-        [m.ObjectInfo(b"o" * 20, 8, 1, "flights", b"")],
+        [values.DeviceSample("SIM-GPU-0", 12.0, 34, 5)],
+        [values.WorkerSample(granted.worker_id, 1001, 99.0, 2**20)],
+        [values.ObjectInfo(b"o" * 20, 8, 1, "flights", b"")],
     )  # fmt: skip
     world.say(agent, m.NodeSampled(sample))
-    world.say(agent, m.SpansRecorded([m.Span(granted.worker_id, job_id(1), "fit", WALL, 0.5, 1, "running", 1)]))
+    world.say(agent, m.SpansRecorded([values.Span(granted.worker_id, job_id(1), "fit", WALL, 0.5, 1, "running", 1)]))
     world.wait(2)
     state = world.state(client)
     assert (state.cluster_id, state.started, state.now) == ("c1", WALL, WALL + 2)
@@ -108,11 +109,11 @@ def test_the_state_tells_everything_in_hex_and_wall_clock() -> None:
 def test_spans_are_kept_for_five_minutes() -> None:
     world = World()
     agent, client = world.agent(), world.client()
-    world.say(agent, m.SpansRecorded([m.Span(b"worker!!", job_id(1), "f", WALL, 1.0, 9, "finished", 1)]))
+    world.say(agent, m.SpansRecorded([values.Span(b"worker!!", job_id(1), "f", WALL, 1.0, 9, "finished", 1)]))
     assert [span.count for span in world.state(client).spans] == [9]
     world.wait(302)
     assert world.state(client).spans == []
-    world.say(agent, m.SpansRecorded([m.Span(b"worker!!", job_id(1), "g", WALL + 302, 1.0, 1, "finished", 2)]))
+    world.say(agent, m.SpansRecorded([values.Span(b"worker!!", job_id(1), "g", WALL + 302, 1.0, 1, "finished", 2)]))
     assert world.core.statistics().spans == 1
 
 
@@ -174,7 +175,7 @@ def test_a_cluster_in_use_is_not_stopped_if_it_should_not_be() -> None:
     world.say(client, m.StopCluster(3, only_if_unused=True))
     assert "notebook-2.ipynb is attached" in world.only(client, m.Failed).text
     world.lose(other)
-    world.say(client, m.PublishName(1, "n", m.ObjectLocation(b"o" * 20, inline=b"x")))
+    world.say(client, m.PublishName(1, "n", values.ObjectLocation(b"o" * 20, inline=b"x")))
     world.say(client, m.StopCluster(4, only_if_unused=True))
     assert "its cache has names" in world.only(client, m.Failed).text
     world.say(client, m.DropName(1, "n"))
@@ -213,7 +214,7 @@ def test_r5_after_a_restart_leases_actors_and_names_go_on() -> None:
     old.say(client, m.CreateActor(1, b"", old.actor_spec(1, name="llm")))
     old.say(client, m.CreateActor(2, b"", old.actor_spec(2)))
     held = old.granted(client)[0]
-    old.say(client, m.PublishName(1, "n", m.ObjectLocation(b"o" * 20, b"node0001", 10)))
+    old.say(client, m.PublishName(1, "n", values.ObjectLocation(b"o" * 20, b"node0001", 10)))
 
     world = World(journal=old.journal)
     agent = reregister(world, old)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.machine import Peer
 from atoll.resources import UNITS_PER_ONE
 from tests.scheduler.world import World, job_id, registration
@@ -139,7 +140,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if peer is None:
             return
         number = data.draw(st.integers(1, 2))
-        location = m.ObjectLocation(b"object-%013d" % number, b"node%04d" % number, 10)
+        location = values.ObjectLocation(b"object-%013d" % number, b"node%04d" % number, 10)
         messages = {
             "claim": m.ClaimName(1, name, True),
             "ask": m.ClaimName(1, name),

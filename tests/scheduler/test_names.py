@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.machine import Peer, Send
 from atoll.scheduler.core.events import PersistRecord
 from tests.scheduler.world import World
@@ -10,8 +11,8 @@ from tests.scheduler.world import World
 NODE = b"node0001"
 
 
-def stored(number: int) -> m.ObjectLocation:
-    return m.ObjectLocation(b"object-%013d" % number, NODE, 4096)
+def stored(number: int) -> values.ObjectLocation:
+    return values.ObjectLocation(b"object-%013d" % number, NODE, 4096)
 
 
 def claim(world: World, peer: Peer, *, compute: bool = True) -> m.NameClaimed | None:
@@ -98,7 +99,7 @@ def test_a_replaced_object_is_given_up_unless_it_has_another_name() -> None:
 def test_small_values_are_kept_in_the_name_itself() -> None:
     world = World()
     client = world.client()
-    inline = m.ObjectLocation(b"o" * 20, inline=b"small")
+    inline = values.ObjectLocation(b"o" * 20, inline=b"small")
     world.say(client, m.PublishName(1, "n", inline))
     assert world.only(client, m.Done)
     world.say(client, m.ListNames(2))

@@ -17,6 +17,7 @@ import pytest
 from atoll.client.connection import Connection
 from atoll.exceptions import ClusterLostError
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.cluster_file import ClusterFile, write_cluster_file
 from atoll.protocol.handshake import Identity
 from atoll.protocol.state import decode_state
@@ -97,7 +98,7 @@ def test_a_lease_over_real_sockets_and_an_end_that_leaves_nothing(scheduler: Pro
         assert agent.request(registration(1, 2), 5) == m.NodeRegistered(1)
         registered = register(client, 1)
         assert isinstance(registered, m.JobRegistered)
-        client.send(m.SetDemand(1, m.SchedulingClass({"CPU": 10_000}, registered.environment), 1))
+        client.send(m.SetDemand(1, values.SchedulingClass({"CPU": 10_000}, registered.environment), 1))
         start = receive(agent, m.StartLease)
         assert isinstance(start, m.StartLease)
         agent.send(m.LeaseStarted(start.lease_id, b"worker!!", "/run/w", 5))
@@ -115,11 +116,11 @@ def test_a_lease_over_real_sockets_and_an_end_that_leaves_nothing(scheduler: Pro
 
 
 def test_r5_kill_9_and_a_restart_keep_names_and_actors(scheduler: Process) -> None:
-    spec = m.ActorSpec(b"a" * 16, "llm", "", "Llm", m.SchedulingClass({}, ""), b"opaque")
+    spec = values.ActorSpec(b"a" * 16, "llm", "", "Llm", values.SchedulingClass({}, ""), b"opaque")
     with scheduler.connect("agent", b"node0001") as agent, scheduler.connect("client", job_id(1)) as client:
         agent.request(registration(1, 2), 5)
         register(client, 1)
-        inline = m.ObjectLocation(b"o" * 20, inline=b"value")
+        inline = values.ObjectLocation(b"o" * 20, inline=b"value")
         assert client.request(m.PublishName(2, "n", inline), 5) == m.Done(2)
         assert isinstance(client.request(m.CreateActor(3, job_id(1), spec), 5), m.ActorChanged)
         scheduler.kill()
@@ -164,14 +165,14 @@ def test_sigterm_ends_the_cluster(scheduler: Process, socket_directory: Path) ->
 def test_s19_fields_of_any_content_do_not_end_the_daemon(scheduler: Process) -> None:
     huge = 2**63 - 1
     odd: list[m.Message] = [
-        m.SetDemand(huge, m.SchedulingClass({"CPU": huge, "": -1}, "x", huge, "zz"), huge),
-        m.SetDemand(1, m.SchedulingClass({}, "", node="\x00"), huge),
+        m.SetDemand(huge, values.SchedulingClass({"CPU": huge, "": -1}, "x", huge, "zz"), huge),
+        m.SetDemand(1, values.SchedulingClass({}, "", node="\x00"), huge),
         m.ReturnLease(-1),
         m.TaskBlocked(0),
-        m.CreateActor(1, b"", m.ActorSpec(b"", "", "", "", m.SchedulingClass({}, ""), b"")),
+        m.CreateActor(1, b"", values.ActorSpec(b"", "", "", "", values.SchedulingClass({}, ""), b"")),
         m.WatchState(float("inf")),
         m.WatchState(-1e300),
-        m.PublishName(1, "x" * 5000, m.ObjectLocation(b"")),
+        m.PublishName(1, "x" * 5000, values.ObjectLocation(b"")),
         m.ClaimName(1, "\ud7ff" * 2000, True),
         m.RegisterNode(1, b"", "", -1, "", {"CPU": -5}, [], {}),
         m.LeaseEnded(1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from atoll.protocol import messages as m
+from atoll.protocol import values
 from atoll.protocol.machine import (
     Action,
     ClosePeer,
@@ -23,7 +24,7 @@ from atoll.scheduler.core.events import PersistRecord, RecordsRestored, RemoveRe
 from atoll.scheduler.core.scheduler import Scheduler
 
 MessageT = TypeVar("MessageT", bound=m.Message)
-PYTHON = m.Environment("/usr/bin/python3", ["/usr/lib"], "/home/somebody", {"LANG": "C"})
+PYTHON = values.Environment("/usr/bin/python3", ["/usr/lib"], "/home/somebody", {"LANG": "C"})
 WALL = 1_700_000_000.0
 
 
@@ -123,11 +124,11 @@ class World:
         self.say(peer, registration(number, cpus, gpus, **more))
         return peer
 
-    def shape(self, **wanted: float) -> m.SchedulingClass:
+    def shape(self, **wanted: float) -> values.SchedulingClass:
         """Return a class: `CPU=1, GPU=0.5`; `priority`, `node`, `strategy` and `label` as they are."""
         rest = {key: wanted.pop(key) for key in ("priority", "node", "strategy", "label") if key in wanted}
         amounts = {name: round(amount * UNITS_PER_ONE) for name, amount in wanted.items()}
-        return m.SchedulingClass(amounts, self.environment, **rest)  # type: ignore[arg-type]
+        return values.SchedulingClass(amounts, self.environment, **rest)  # type: ignore[arg-type]
 
     def demand(self, peer: Peer, count: int = 1, key: int = 1, **wanted: float) -> None:
         self.say(peer, m.SetDemand(key, self.shape(**(wanted or {"CPU": 1})), count))
@@ -171,9 +172,9 @@ class World:
         self.serve()
         return self.heard(peer, m.LeaseGranted)
 
-    def actor_spec(self, number: int = 1, name: str = "", **more: object) -> m.ActorSpec:
+    def actor_spec(self, number: int = 1, name: str = "", **more: object) -> values.ActorSpec:
         shape = more.pop("shape", None) or self.shape(CPU=1)
-        return m.ActorSpec(
+        return values.ActorSpec(
             b"actor%011d" % number,
             name,
             "",
@@ -189,8 +190,10 @@ def job_id(number: int) -> bytes:
     return b"job-%04d" % number
 
 
-def devices(count: int) -> list[m.Device]:
-    return [m.Device(f"SIM-GPU-{index}", index, "simulated GPU", 16 * 2**30, simulated=True) for index in range(count)]
+def devices(count: int) -> list[values.Device]:
+    return [
+        values.Device(f"SIM-GPU-{index}", index, "simulated GPU", 16 * 2**30, simulated=True) for index in range(count)
+    ]
 
 
 def registration(number: int = 1, cpus: float = 2, gpus: int = 0, **more: object) -> m.RegisterNode:
