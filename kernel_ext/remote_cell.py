@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -40,6 +41,7 @@ def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet:
     """
     sink: Sink = NoSink() if quiet else ShellSink(shell)
     status = StatusLine(sink, lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s))
+    started = time.monotonic()
     try:
         result = run_to_end(start, sink, status)
     except Interrupted as interrupted:
@@ -50,7 +52,7 @@ def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet:
     except Exception as error:
         status.end("✗ failed")
         raise one_line(error) from None
-    where = f"on {result.node}, pid {result.pid} · {duration(result.seconds)}"
+    where = f"on {result.node}, pid {result.pid} · {duration(time.monotonic() - started)}"
     status.end(f"{'✗ failed' if result.failure else '✓ ran'} {where}")
     apply_result(shell, result, sink)
     if result.failure is not None:
