@@ -154,7 +154,8 @@ class ServerCluster:
         executor.shutdown(wait=False)
         try:
             # Behind a start that is still under way, if there is one: what it starts is stopped.
-            await asyncio.wait_for(stopping, _STOP_TIMEOUT_S)
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await stopping
         except (AtollError, OSError, TimeoutError) as error:
             self._log.warning("Atoll: the cluster was not stopped cleanly: %s; `atoll doctor` looks after it", error)
         self._set_phase("off", "the Jupyter server stops")
@@ -187,7 +188,7 @@ class ServerCluster:
                 except Exception as error:
                     # Whatever it is, Jupyter goes on without a cluster.
                     self._fail(error)
-        while True:
+        while self._task is not None:
             async with self._changing:
                 try:
                     await self._look()
@@ -342,7 +343,9 @@ class ServerCluster:
         self._answers[request] = answer
         self._send(make(request))
         try:
-            message = await asyncio.wait_for(answer, _REQUEST_TIMEOUT_S)
+            # Not `wait_for`: in Python 3.11 it can swallow a cancellation, and then `end` would wait for ever.
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                message = await answer
         finally:
             self._answers.pop(request, None)
         error = failure(message)
@@ -375,7 +378,7 @@ class ServerCluster:
             text=self._text,
             cluster_id=cluster.cluster_id if cluster else "",
             started_here=self._started_here,
-            connected=self._peer is not None,
+            connected=self._phase == "running" and self._peer is not None,
             scheduler_pid=cluster.scheduler_pid if cluster else 0,
             agent_pid=cluster.agent_pid if cluster else 0,
             watchers=len(self._watchers),
