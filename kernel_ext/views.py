@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from atoll.plain_text import counted, duration, printable, table
-from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState
+from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
 
 
@@ -110,7 +110,7 @@ def cluster_view(state: ClusterState) -> View:
             )
         )
     waiting = sum(demand.count for demand in state.demands)
-    notes = [f"{demand.count} of {demand.label} waiting: {demand.reason}" for demand in state.demands]
+    notes = [f"waiting: {_waiting(demand)}: {demand.reason}" for demand in state.demands]
     jobs = sum(job.connected and job.kind != "server" for job in state.jobs)
     living = sum(actor.state != "dead" for actor in state.actors)
     parts = [
@@ -156,13 +156,27 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
         )
     for demand in state.demands:
         session = names.get(demand.job, "-") + (" (this one)" if job and demand.job == job else "")
-        what = f"{demand.label} ({demand.count} times)" if demand.count > 1 else demand.label
         since = duration(max(0.0, state.now - demand.since))
-        rows.append((what, session, f"waiting {demand.reason}", resources_text(demand.resources), "-", "-", since, "-"))
+        rows.append(
+            (
+                _waiting(demand),
+                session,
+                f"waiting {demand.reason}",
+                resources_text(demand.resources),
+                "-",
+                "-",
+                since,
+                "-",
+            )
+        )
     connected = [item for item in state.jobs if item.connected and item.kind != "server"]
     headings = ("RUNS", "SESSION", "STATE", "HOLDS", ">CPU", ">MEMORY", ">FOR", ">PID")
     title = f"{counted(len(connected), 'session')}, {counted(len(state.leases), 'worker')} in use"
     return View(title, headings, tuple(rows), "nothing runs")
+
+
+def _waiting(demand: DemandState) -> str:
+    return f"{demand.label} ({demand.count} times)" if demand.count > 1 else demand.label
 
 
 def _doing(lease: LeaseState, actors: dict[str, str]) -> str:

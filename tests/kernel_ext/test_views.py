@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.kernel_ext.status import StatusLine, describe_run, duration
+from atoll.kernel_ext.views import VIEWS, View, actors_view, bar, cluster_view, gpus_view, jobs_view, objects_view
+from atoll.protocol.state import (
+    ActorState,
+    ClusterState,
+    DemandState,
+    DeviceState,
+    JobState,
+    LeaseState,
+    NameState,
+    NodeState,
+    ObjectState,
+)
+
+GIB = 2**30
+
+
+def state(**changes: Any) -> ClusterState:
+    """A cluster with something of everything."""
+    device = DeviceState("SIM-1", 0, "Simulated GPU", True, 16 * GIB, 4 * GIB, GIB, 37.0, 1.0, ["fit"])
+    total, free = {"CPU": 4.0, "GPU": 1.0, "memory": 8.0 * GIB}, {"CPU": 2.5, "GPU": 0.0, "memory": 8.0 * GIB}
+    node = NodeState("n1", "reef", 10, total, free, 61.4, 3 * GIB, 8 * GIB, GIB // 2, 2 * GIB, [device])
+    running = LeaseState(
+        1, "n1", "w1", 101, "j1", "fit", {"CPU": 1.0, "GPU": 1.0}, [0], "", "fit", False, 90.0, 98.0, GIB
+    )
+    kept = LeaseState(2, "n1", "w2", 102, "j2", "llm", {"CPU": 0.5}, [], "a1", "", False, 40.0, 0.0, GIB // 4)
+    alive = ActorState("a1", "llm", "", "llm", "alive", 0, "n1", 102, "j2", {"CPU": 0.5}, [], "", 40.0)
+    dead = ActorState("a0", "old", "", "old", "dead", 0, "n1", 99, "j2", {}, [], "killed", 20.0)
+    values: dict[str, Any] = {
+        "cluster_id": "c1",
+        "version": "0.1.0",
+        "now": 100.0,
+        "started": 10.0,
+        "simulated_devices": True,
+        "nodes": [node],
+        "leases": [running, kept],
+        "actors": [dead, alive],
+        "jobs": [
+            JobState("j1", "one.ipynb", "kernel", 7, "", True, 50.0, 1, 1),
+            JobState("j2", "two.ipynb", "kernel", 8, "", True, 30.0, 1, 0),
+        ],
+        "demands": [DemandState("j1", "next", {"GPU": 1.0}, 2, 95.0, "1 GPU is held by fit")],
+        "objects": [
+            ObjectState("o1", "n1", "flights", "", 60 * 2**20, 2),
+            ObjectState("ffeeddccbbaa", "n1", "", "j1", 2**20, 0),
+        ],
+        "names": [NameState("flights", "ready", 60 * 2**20, 20.0), NameState("busy", "computing", 0, 99.0)],
+        "spans": [],
+        **changes,
+    }
+    return ClusterState(**values)
+
+
+def test_cluster() -> None:
+    assert cluster_view(state()).text() == (
+        "Atoll 0.1.0 · 1 node · 2 sessions · 1 actor · 2 waiting · up 1 min\n"
+        "\n"
+        "  NODE  CPUS LEASED        BUSY         MEMORY            STORE  GPUS\n"
+        "  reef  ███····· 1.5 of 4  61 %  3 GiB / 8 GiB  512 MiB / 2 GiB  1 of 1 held\n"
+        "waiting: next (2 times): 1 GPU is held by fit\n"
+        "The GPUs are simulated: they can be held, and compute nothing."
+    )
+
+
+def test_jobs_marks_this_session_and_says_what_waits() -> None:
+    text = jobs_view(state(), "j1").text()
+    lines = text.splitlines()
+    assert lines[0] == "2 sessions, 2 workers in use"
+    assert " ".join(lines[3].split()) == "actor llm two.ipynb idle 0.5 CPU 0 % 256 MiB 1 min 102"
+    assert " ".join(lines[4].split()) == "fit one.ipynb (this one) running 1 CPU, 1 GPU 98 % 1 GiB 10 s 101"
+    assert "next (2 times)" in lines[5]
+    assert "waiting 1 GPU is held by fit" in lines[5]
+
+
+def test_actors_have_the_living_first() -> None:
+    view = actors_view(state())
+    assert [row[0] for row in view.rows] == ["llm", "old"]
+    assert view.rows[1][1] == "dead: killed"
+    assert view.title == "1 actor"
+
+
+def test_objects() -> None:
+    assert objects_view(state()).rows == (
+        ("busy", "computing", "0 B", "0", "the cache"),
+        ("flights", "ready", "60 MiB", "2", "the cache"),
+        ("(ddccbbaa)", "ready", "1 MiB", "0", "one.ipynb"),
+    )
+
+
+def test_gpus_tell_of_foreign_memory_and_that_they_are_simulated() -> None:
+    text = gpus_view(state()).text()
+    assert "fit + 1 GiB by processes that are not ours" in text
+    assert "simulated" in text
+
+
+@pytest.mark.parametrize("name", sorted(VIEWS))
+def test_every_view_is_deterministic_inert_and_says_when_it_is_empty(name: str) -> None:
+    full = VIEWS[name](state())
+    assert full == VIEWS[name](state())
+    assert full.html().count("<tr>") == len(full.rows) + 1
+    empty = state(nodes=[], leases=[], actors=[], jobs=[], demands=[], objects=[], names=[], simulated_devices=False)
+    view = VIEWS[name](empty)
+    assert view.empty in view.text()
+    assert view.empty in view.html()
+
+
+def test_hostile_names_are_inert_text() -> None:
+    view = View("<b>", ("A", ">B"), (("<script>alert(1)</script>", "\x1b[31mred\x07"),), "", ("<i>",))
+    assert "<script>" not in view.html()
+    assert "<i>" not in view.html()
+    assert "\x1b" not in view.text()
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.integers(1, 20))
+def test_a_bar_has_its_length(part: float, whole: float, cells: int) -> None:
+    assert len(bar(part, whole, cells)) == cells
+
+
+def test_bars() -> None:
+    assert bar(0, 4) == "········"
+    assert bar(4, 4) == "████████"
+    assert bar(1, 16) == "▌·······"
+    assert bar(1, 0) == "········"
+
+
+# ----------------------------------------------------------------------------------------------- status line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.44, "0.4 s"), (12.2, "12 s"), (65, "1 min 05 s"), (3725, "1 h 02 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_what_a_cell_does_now() -> None:
+    assert describe_run(state(), "j1", "fit", 2.0) == "● running on reef, pid 101 · GPU 0 · 2.0 s"
+    assert describe_run(state(), "j1", "next", 2.0) == "○ waiting · 1 GPU is held by fit · 2.0 s"
+    assert describe_run(state(), "j2", "fit", 2.0) == "◐ remote · 2.0 s"
+    assert describe_run(None, "j1", "fit", 2.0) == "◐ remote · 2.0 s"
+
+
+class Shown:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, bool]] = []
+
+    def display(self, data: Any, metadata: Any, transient: Any, update: bool) -> None:
+        assert transient["display_id"]
+        self.events.append((data["text/plain"], update))
+
+    text = result = clear = error = page = display
+
+
+def test_nothing_is_shown_for_a_short_cell() -> None:
+    sink = Shown()
+    line = StatusLine(sink, lambda elapsed_s: f"{elapsed_s} s", enabled=True)
+    assert line.wait_s(0.1) == pytest.approx(0.3)
+    line.tick(0.1)
+    line.end("done")
+    assert sink.events == []
+
+
+def test_one_line_is_updated_and_replaced() -> None:
+    sink = Shown()
+    line = StatusLine(sink, lambda elapsed_s: f"{elapsed_s} s <b>", enabled=True)
+    for elapsed_s in (0.5, 1.5, 1.5):
+        line.tick(elapsed_s)
+    line.end("done")
+    assert sink.events == [("0.5 s <b>", False), ("1.5 s <b>", True), ("done", True)]
+    assert line.wait_s(2.0) == 1.0
+
+
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOLL_STATUS", "off")
+    sink = Shown()
+    line = StatusLine(sink, lambda _elapsed_s: "x")
+    assert line.wait_s(0.0) is None
+    line.tick(5.0)
+    line.end("done")
+    assert sink.events == []
