@@ -142,9 +142,10 @@ class ActorClass:
 
 def _create(session: Session, request: CreateActor, handle: ActorHandle) -> ActorHandle:
     """Ask for the actor. A name is answered for before we return; nobody waits for an anonymous one."""
+    anonymous = not request.spec.name
     with session.lock:
-        session.core.actors.follow_new(request.spec.actor_id, request.request)
-    if not request.spec.name:
+        session.core.actors.follow_new(request.spec.actor_id, request.request, request if anonymous else None)
+    if anonymous:
         session.tell_scheduler(request)
         return handle
     answer = session.ask_scheduler(request)

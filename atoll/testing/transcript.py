@@ -7,13 +7,17 @@ is the same in every process that runs the same seed.
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
 from collections import deque
 from typing import Any
 
+from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES, TASK_ID_BYTES
 from atoll.protocol.machine import Instant
 
 _SHOWN_CHARACTERS = 400
+_BYTES = re.compile(r"""b'(?:[^'\\]|\\.)*'|b"(?:[^"\\]|\\.)*\"""")
 
 
 class Transcript:
@@ -51,7 +55,18 @@ class Transcript:
 
     @staticmethod
     def _line(now: Instant, who: str, what: str, detail: Any) -> str:
-        shown = "" if detail is None else f"  {detail!r}"
+        shown = "" if detail is None else "  " + _BYTES.sub(_readable_id, repr(detail)[: 4 * _SHOWN_CHARACTERS])
         if len(shown) > _SHOWN_CHARACTERS:
             shown = shown[:_SHOWN_CHARACTERS] + "..."
         return f"{now:14.6f}  {who:<14} {what}{shown}"
+
+
+def _readable_id(literal: re.Match[str]) -> str:
+    """Return an id as `process:counter` or `process:counter.index`; other bytes as they are."""
+    data = ast.literal_eval(literal[0])
+    process, rest = data[:PROCESS_ID_BYTES], data[PROCESS_ID_BYTES:]
+    if len(data) not in (PROCESS_ID_BYTES, TASK_ID_BYTES, OBJECT_ID_BYTES):
+        return literal[0]
+    name = process.decode() if process.isascii() and process.decode().isprintable() else process.hex()
+    numbers = ".".join(str(int.from_bytes(part, "big")) for part in (rest[:8], rest[8:]) if part)
+    return f"<{name}:{numbers}>" if numbers else f"<{name}>"

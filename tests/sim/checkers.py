@@ -10,7 +10,7 @@ from typing import Any
 
 from atoll.client.core.records import FAILED, PENDING, STORED, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES
-from atoll.protocol.messages import ObjectLocation
+from atoll.protocol.values import ObjectLocation
 from atoll.resources import CPU, UNITS_PER_ONE
 from atoll.testing import Machine
 from tests.sim.client_process import ClientProcess
@@ -25,6 +25,7 @@ class Names:
     def __init__(self, world: World) -> None:
         self._world = world
         self._computing: dict[str, tuple[ClientProcess, int, Any]] = {}
+        self.given_away: dict[bytes, None] = {}
         self.must_be_there: dict[str, ObjectLocation] = {}
         self.dropped: dict[str, None] = {}
 
@@ -99,7 +100,7 @@ def check_places(process: ClientProcess) -> None:
 def check_refs(world: World, process: ClientProcess) -> None:
     """What a live ref stands for is there, or is being made, or its loss is known."""
     for object_id, entry in process.core.objects.entries.items():
-        if not entry.count or entry.state == FAILED:
+        if not entry.count or entry.state == FAILED or object_id in world.names.given_away:
             continue
         owner = world.processes.get(object_id[:PROCESS_ID_BYTES])
         if entry.state == PENDING and owner is process:
@@ -174,10 +175,12 @@ def settled(world: World) -> str:
     if len(cluster.nodes) < len(world.options.hosts):
         return f"there are {len(cluster.nodes)} nodes of {len(world.options.hosts)}"
     for process in world.processes.values():
-        if process.programs and not isinstance(process, WorkerProcess):
-            return f"{process.name} runs {[program.name for program in process.programs]}"
         if process.records:
-            return f"{process.name} waits for {list(process.records.values())[:3]}"
+            return f"{process.name} waits for {[(r, r.actor_id.hex(), r.unresolved) for r in process.records.values()][:3]}"
+        if process.requests or process.hold_waiters:
+            return f"{process.name} waits for answers to {process.requests}, holds {process.hold_waiters}"
+        if process.programs and not isinstance(process, WorkerProcess):
+            return f"{process.name} runs {[program.name for program in process.programs]}, {list(process.waiters)}"
     if len(cluster.leases.queues):
         return f"{len(cluster.leases.queues)} demands wait"
     for lease in cluster.leases:
@@ -229,16 +232,20 @@ def unfreed(world: World) -> str:
     return ""
 
 
-def check_names_kept(world: World) -> None:
-    """What was published and acknowledged, and never dropped, is there."""
+def names_lost(world: World) -> str:
+    """Return what was published, acknowledged, and never dropped, and is not there; or nothing."""
     assert world.scheduler is not None
     names = world.scheduler.core.cluster.names._names
     for name, location in world.names.must_be_there.items():
         if name in world.names.dropped or world.agents_lost:
             continue
         record = names.get(name)
-        assert record is not None, f"the name {name!r} was published and is gone"
-        assert record.location is not None, f"the name {name!r} was published and has no object"
-        if not record.location.inline:
-            kept = any(record.location.object_id in agent.core.store._objects for agent in world.agents.values())
-            assert kept, f"the object {location.object_id.hex()} of {name!r} is in no store"
+        if record is None or record.location is None:
+            return f"the name {name!r} was published and has no object"
+        object_id = record.location.object_id
+        kept = record.location.inline or any(
+            object_id in agent.core.store._objects for agent in world.agents.values()
+        )
+        if not kept:
+            return f"the object {location.object_id.hex()} of {name!r} is in no store"
+    return ""

@@ -32,17 +32,9 @@ from atoll.ids import IdFactory, ObjectId, ProcessId, return_id
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.machine import Action, Peer, PeerConnected, PeerLost, Received
-from atoll.protocol.messages import (
-    AttachProcess,
-    DeleteObjects,
-    Failed,
-    JobRegistered,
-    ObjectLocation,
-    ProcessAttached,
-    ReleaseObjects,
-    SchedulingClass,
-)
+from atoll.protocol.messages import AttachProcess, DeleteObjects, Failed, JobRegistered, ProcessAttached, ReleaseObjects
 from atoll.protocol.serialization import deserialize
+from atoll.protocol.values import ObjectLocation, SchedulingClass
 from atoll.testing import Machine
 from tests.sim.programs import Code, Command, Interrupted, Objects, Outcome, Program
 from tests.sim.simulated_store import Memory, SimulatedStore
@@ -316,7 +308,11 @@ class ClientProcess(Machine):
         return self._returned(record)
 
     def call(
-        self, actor_id: bytes, plan: Plan, arguments: Sequence[ObjectRef[Any]] = (), inside: Sequence[ObjectRef[Any]] = ()
+        self,
+        actor_id: bytes,
+        plan: Plan,
+        arguments: Sequence[ObjectRef[Any]] = (),
+        inside: Sequence[ObjectRef[Any]] = (),
     ) -> list[ObjectRef[Any]]:
         """Call an actor."""
         record = self._record(plan, arguments, inside, actor_id=actor_id)

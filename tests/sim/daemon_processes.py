@@ -31,7 +31,7 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.core.events import Exit as AgentExit
 from atoll.protocol.machine import Action, Instant, Peer, PeerConnected
-from atoll.protocol.messages import Device
+from atoll.protocol.values import Device
 from atoll.resources import CPU, GPU, UNITS_PER_ONE
 from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, RemoveRecord, Warn
 from atoll.scheduler.core.scheduler import Scheduler

@@ -34,13 +34,13 @@ from atoll.protocol.messages import (
     ConstructActor,
     FinishLease,
     Message,
-    ObjectLocation,
     StopWorker,
     TaskBlocked,
     TaskUnblocked,
     WorkerStarted,
 )
 from atoll.protocol.serialization import serialize
+from atoll.protocol.values import ObjectLocation
 from tests.sim.client_process import ClientProcess
 from tests.sim.programs import Code, Hold, Interrupted, Program, Sleep
 from tests.sim.values import Plan, Value, encode, read_plan, read_program

@@ -9,9 +9,10 @@ import msgspec
 
 from atoll import exceptions
 from atoll.client.core.records import PENDING, TaskRecord
-from atoll.ids import return_id, task_of
+from atoll.ids import PROCESS_ID_BYTES, return_id, task_of
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask
-from atoll.protocol.messages import Environment, JobRegistered, RegisterJob
+from atoll.protocol.messages import JobRegistered, RegisterJob
+from atoll.protocol.values import Environment
 from atoll.testing import Machine, Simulation
 from tests.sim.client_process import ClientProcess, Uplink
 from tests.sim.daemon_processes import AgentProcess, SchedulerProcess, SimulatedJournal
@@ -87,6 +88,7 @@ class World:
         self.outcomes: Counter[str] = Counter()
         self.scheduler_restarts = 0
         self.agents_lost = 0
+        self.came: list[str] = []
         self.strained: dict[tuple[str, str], None] = {}
         self.estranged: dict[tuple[str, str], None] = {}
         self.renewed: dict[str, None] = {}
@@ -119,6 +121,7 @@ class World:
         self._drivers += 1
         driver = DriverProcess(self, f"driver-{self._drivers}", host, b"drive%03d" % self._drivers)
         self._came(driver)
+        self.came.append(driver.name)
         return driver
 
     def _came(self, process: ClientProcess) -> None:
@@ -239,6 +242,8 @@ class World:
     def is_safe(self, object_id: bytes) -> bool:
         """Whether an object must get a value as long as nothing was injected."""
         submission = self.submissions.get(task_of(object_id))  # type: ignore[arg-type]
+        if object_id[:PROCESS_ID_BYTES] not in self.processes:
+            return False  # its owner ended, as workers do, by plans or when they are not needed
         if submission is None:
             return len(self.options.hosts) == 1
         plan = submission.plan

@@ -17,7 +17,7 @@ from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement, error_payload
 from atoll.protocol.channel_messages import CancelTask
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import ActorChanged, Failed, WatchActor
+from atoll.protocol.messages import ActorChanged, CreateActor, Failed, WatchActor
 
 NEWS_WITHIN_S = 5.0
 """How long calls on a lost channel wait for the scheduler to say what became of the actor."""
@@ -80,7 +80,8 @@ class ActorCalls:
         self._settlement = settlement
         self.views: dict[bytes, ActorView] = {}
         self._by_worker: dict[bytes, ActorView] = {}
-        self._creations: dict[int, ActorView] = {}
+        self._creations: dict[int, tuple[ActorView, CreateActor | None]] = {}
+        self._watches: dict[int, ActorView] = {}
         self.deadline: Instant | None = None
 
     def follow(self, actor_id: bytes) -> ActorView:
@@ -91,25 +92,37 @@ class ActorCalls:
             self._watch(view)
         return view
 
-    def follow_new(self, actor_id: bytes, request: int) -> None:
-        """Begin to follow an actor that is being created by a request: its creator is told of it without asking."""
-        self._creations[request] = self.views[actor_id] = ActorView(actor_id)
+    def follow_new(self, actor_id: bytes, request: int, message: CreateActor | None = None) -> None:
+        """Begin to follow an actor that is being created by a request: its creator is told of it without asking.
 
-    def creation_failed(self, failure: Failed) -> None:
-        """Note that an actor was refused."""
-        view = self._creations.pop(failure.request, None)
-        if view is not None:
+        With the `message`, the request is made again at a scheduler that has not answered the first one: nobody else
+        waits for the answer, and a scheduler that knows the actor says so.
+        """
+        view = self.views[actor_id] = ActorView(actor_id)
+        self._creations[request] = (view, message)
+
+    def refused(self, failure: Failed) -> None:
+        """Note that an actor was not created, or that the scheduler knows nothing of one that we follow."""
+        view, _message = self._creations.pop(failure.request, (None, None))
+        view = view or self._watches.pop(failure.request, None)
+        if view is not None and view.state != "dead":
             view.state = "dead"
             view.error = error_payload(failure.kind, failure.text)
             self._died(view)
 
     def _watch(self, view: ActorView) -> None:
-        self._outbox.tell_scheduler(WatchActor(self._outbox.next_request(), view.actor_id))
+        request = self._outbox.next_request()
+        self._watches[request] = view
+        self._outbox.tell_scheduler(WatchActor(request, view.actor_id))
 
     def relink(self) -> None:
-        """Follow all living actors anew, at a scheduler that may have been restarted."""
+        """Follow all living actors anew, at a scheduler that may have been restarted, and may never have heard of some."""
+        self._watches.clear()
+        unanswered = {view.actor_id: message for view, message in self._creations.values() if message is not None}
         for view in self.views.values():
-            if view.state != "dead":
+            if view.actor_id in unanswered:
+                self._outbox.tell_scheduler(unanswered[view.actor_id])
+            elif view.state != "dead":
                 self._watch(view)
 
     def call(self, record: TaskRecord) -> None:
@@ -139,6 +152,7 @@ class ActorCalls:
     def changed(self, news: ActorChanged) -> None:
         """Take the scheduler's news of an actor."""
         self._creations.pop(news.request, None)
+        self._watches.pop(news.request, None)
         view = self.views.get(news.actor_id)
         if view is None:
             view = self.views[news.actor_id] = ActorView(news.actor_id)

@@ -253,7 +253,7 @@ class ClientCore:
             if isinstance(message, ActorChanged):
                 self.actors.changed(message)
             elif isinstance(message, Failed):
-                self.actors.creation_failed(message)
+                self.actors.refused(message)
             self.outbox.actions.append(FinishCall(peer, message))
 
     # ----------------------------------------------------------------------------------------------- peers
