@@ -4,7 +4,7 @@ Python raises KeyboardInterrupt between any two instructions of the main thread.
 `get`, this could be in the middle of a change of state. So for the time of a wait SIGINT only makes a note and wakes
 the poll; the wait ends, state whole, and KeyboardInterrupt is raised then.
 
-`signal.signal` and `signal.getsignal` turn numbers into enums on each call, 4 µs each here, thrice a `get`; the C module
+`signal.signal` and `signal.getsignal` make enums of numbers at each call, 4 µs each here, thrice a `get`; the C module
 under them takes 0.2 µs. So that one is used where there is one (CPython, PyPy).
 """
 
@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
-
 
 _set_handler: Callable[[int, Any], Any] = signal.signal
 _get_handler: Callable[[int], Any] = signal.getsignal
