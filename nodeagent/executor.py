@@ -210,6 +210,8 @@ class Executor:
         self._begin(peer, message, began)
         answer = self._answer(peer, message, began, interruptible=True)
         self._main_task = None
+        if self._cancelled:
+            self._cancelled.pop((peer, message.sequence), None)
         self._finish(peer)
         now = time.time()
         self._spans.end(now, failed=type(answer) is TaskRaised)
@@ -302,7 +304,6 @@ class Executor:
     def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
         key = (peer, message.sequence)
         if isinstance(error, KeyboardInterrupt) and key in self._cancelled:
-            del self._cancelled[key]
             return _cancelled(message.sequence)
         context = self._running.context
         name = context.name if context is not None else "the task"
