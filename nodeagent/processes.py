@@ -26,13 +26,13 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Have this process killed when its parent ends.
+def die_with_parent(parent_pid: int, number: int = signal.SIGKILL) -> None:
+    """Have this process sent a signal when its parent ends.
 
     Raises:
         ProcessLookupError: The parent has ended already.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent_pid:
         raise ProcessLookupError("the parent ended before this process could follow it")
 

@@ -11,7 +11,8 @@ those after it share the memory of what is.
 
 All that its workers ever start stays below it: it adopts orphans. When a worker ends, whatever belonged to that worker
 is killed. When the agent goes away, and with it the other end of the control socket, everything below is killed and
-the zygote exits (claim R4). If the zygote itself is killed, the system kills its workers (PDEATHSIG).
+the zygote exits; a signal tells it of the agent's end even in the midst of an import (claim R4). If the zygote itself
+is killed, the system kills its workers (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ _READ_BYTES = 64 * 1024
 _OOM_SCORE = 500
 
 
+class _EndedError(BaseException):
+    """The agent is gone while a module is being imported: that may take longer than there is time."""
+
+
 class Zygote:
     """The zygote's loop.
 
@@ -78,6 +83,7 @@ class Zygote:
         wakeup_writer.setblocking(False)
         self._wakeup_writer = wakeup_writer
         self._ending = False
+        self._importing = False
 
     def run(self) -> Fork | None:
         """Serve until the agent goes away.
@@ -85,7 +91,6 @@ class Zygote:
         Returns:
             None in the zygote itself, when it is to exit; in a forked child, what it is to become.
         """
-        self._listen_to_signals()
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
@@ -96,9 +101,10 @@ class Zygote:
                     self._read()
                 else:
                     self._collect()
-            mine = None if self._is_over() else self._step()
-            if mine is not None:
-                return mine
+            with contextlib.suppress(_EndedError):
+                mine = None if self._is_over() else self._step()
+                if mine is not None:
+                    return mine
         processes.kill_descendants(_END_WITHIN_S)
         return None
 
@@ -116,9 +122,13 @@ class Zygote:
     def _is_over(self) -> bool:
         return self._ending
 
-    def _listen_to_signals(self) -> None:
+    def listen_to_signals(self) -> None:
+        """Wake up when a child has ended; end when told to."""
+
         def end(_number: int, _frame: FrameType | None) -> None:
             self._ending = True
+            if self._importing:
+                raise _EndedError
 
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -191,6 +201,7 @@ class Zygote:
     def _import_next(self, prepare: Prepare) -> None:
         name = self._to_import.popleft()
         sys.path[:] = [entry for entry in prepare.sys_path if entry not in prepare.without]
+        self._importing = True
         try:
             if importlib.util.find_spec(name) is not None:
                 importlib.import_module(name)
@@ -199,6 +210,7 @@ class Zygote:
             # A library that is broken here is the user's to see, where their own code imports it.
             print(f"{name} was not preloaded: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
+            self._importing = False
             sys.path[:] = prepare.sys_path
         if not self._to_import:
             gc.collect()
@@ -319,12 +331,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="atoll.nodeagent.zygote")
     parser.add_argument("--control-fd", type=int, required=True)
     arguments = parser.parse_args()
+    agent_pid = os.getppid()
     processes.adopt_orphans()
     gc.disable()
     zygote_pid = os.getpid()
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
     zygote = Zygote(control)
+    zygote.listen_to_signals()
+    with contextlib.suppress(ProcessLookupError):  # then the control socket is at its end, too
+        processes.die_with_parent(agent_pid, signal.SIGTERM)
     fork = zygote.run()
     if fork is None:
         return

@@ -283,6 +283,7 @@ class AgentCore:
                 labels=node.labels,
                 leases=[(le.lease_id, le.worker.worker_id, le.worker.address) for le in living if le.worker],
                 actors=[(le.actor_id, le.lease_id) for le in living if le.actor_id is not None and le.actor_alive],
+                started=[le.begun for le in living if le.worker],
             )
         )
 

@@ -45,11 +45,8 @@ class Lease:
     """A lease.
 
     Attributes:
-        lease_id: The scheduler's number.
-        job: For whom.
-        scheduling_class: What it holds.
-        devices: Likewise.
-        dedicated: The worker serves no other lease afterwards.
+        begun: What the scheduler said when it began: number, job, what it holds. A scheduler that was restarted
+            learns it from here.
         worker: Its worker; None once that is gone.
         state: `starting`, `running` or `ending`.
         starts: How many workers it was given.
@@ -60,11 +57,7 @@ class Lease:
         text: Likewise, in a line.
     """
 
-    lease_id: int
-    job: bytes
-    scheduling_class: SchedulingClass
-    devices: list[DeviceShare]
-    dedicated: bool
+    begun: StartLease
     worker: Worker | None = None
     state: str = "starting"
     starts: int = 0
@@ -73,6 +66,31 @@ class Lease:
     crashed: bool = False
     kind: str = ""
     text: str = ""
+
+    @property
+    def lease_id(self) -> int:
+        """The scheduler's number."""
+        return self.begun.lease_id
+
+    @property
+    def job(self) -> bytes:
+        """For whom."""
+        return self.begun.job
+
+    @property
+    def scheduling_class(self) -> SchedulingClass:
+        """What it holds."""
+        return self.begun.scheduling_class
+
+    @property
+    def devices(self) -> list[DeviceShare]:
+        """The devices that it holds."""
+        return self.begun.devices
+
+    @property
+    def dedicated(self) -> bool:
+        """Whether the worker serves no other lease afterwards."""
+        return self.begun.dedicated
 
     @property
     def key(self) -> WorkerKey:
@@ -115,7 +133,7 @@ class Leases:
             text = f"no environment {wanted.environment} has been defined on this node"
             self._outbox.tell_scheduler(LeaseFailed(message.lease_id, RuntimeEnvSetupError.__name__, text))
             return
-        lease = Lease(message.lease_id, message.job, wanted, message.devices, message.dedicated)
+        lease = Lease(message)
         self._leases[lease.lease_id] = lease
         if lease.devices:
             self._watches.begin(lease.lease_id, lease.devices)

@@ -25,7 +25,7 @@ from atoll.protocol.messages import (
     StopNode,
 )
 from atoll.protocol.values import ActorSpec, SchedulingClass
-from tests.nodeagent.running import JOB, RunningAgent, eventually, is_alive
+from tests.nodeagent.running import HERE, JOB, RunningAgent, eventually, is_alive
 
 pytestmark = pytest.mark.processes
 Start = Callable[..., RunningAgent]
@@ -153,6 +153,19 @@ def test_r4_kill_of_the_agent_takes_workers_and_their_children(start_agent: Star
     agent.process.kill()
     took_s = eventually(lambda: not any(is_alive(pid) for pid in pids), 2.0, f"{pids} are gone")
     assert took_s < 2.0
+
+
+def test_r4_kill_of_the_agent_ends_a_zygote_in_the_midst_of_an_import(start_agent: Start) -> None:
+    agent = start_agent()
+    # Stands where the zygote finds it before the real one, and takes its time.
+    (agent.directory / "library").mkdir()
+    (agent.directory / "library" / "numpy.py").write_text("import time\nfor _ in range(3000): time.sleep(0.01)\n")
+    agent.define(prepare=True, sys_path=[str(agent.directory / "library"), *sys.path, str(HERE)])
+    started = agent.lease()
+    zygote = psutil.Process(agent.process.pid).children()[0]
+    time.sleep(0.3)
+    agent.process.kill()
+    eventually(lambda: not is_alive(zygote.pid) and not is_alive(started.pid), 2.0, "zygote and worker are gone")
 
 
 def test_kill_of_the_zygote_ends_its_workers_and_the_next_lease_gets_a_new_one(start_agent: Start) -> None:
