@@ -134,12 +134,15 @@ class ActorCalls:
             self._fail(view, record)
             return
         view.queue.append(record)
-        self.flush(view)
+        if view.link is None:
+            self._reach(view)
+        else:
+            self.flush(view)
 
     def flush(self, view: ActorView) -> None:
-        """Push queued calls, in order, as far as their dependencies are there."""
+        """Push queued calls, in order, as far as their dependencies are there. A process that is gone gets none."""
         link = view.link
-        if link is None:
+        if link is None or view.state != "alive" or link.process_id != view.worker_id:
             return
         queue = view.queue
         while queue and queue[0].unresolved <= 0:
@@ -149,7 +152,7 @@ class ActorCalls:
 
     # ------------------------------------------------------------------------------------------------ news
 
-    def changed(self, news: ActorChanged) -> None:
+    def changed(self, news: ActorChanged, now: Instant) -> None:
         """Take the scheduler's news of an actor."""
         self._creations.pop(news.request, None)
         self._watches.pop(news.request, None)
@@ -165,20 +168,35 @@ class ActorCalls:
             view.cause, view.error = news.cause, news.error
             self._died(view)
         elif news.state == "alive":
-            self._came_alive(view, news)
+            self._came_alive(view, news, now)
         if (news.state == "restarting" or restarted) and view.link is None:
             self._settle_stranded(view)
 
-    def _came_alive(self, view: ActorView, news: ActorChanged) -> None:
+    def _came_alive(self, view: ActorView, news: ActorChanged, now: Instant) -> None:
         if view.worker_id != news.worker_id:
-            self._by_worker.pop(view.worker_id, None)
+            if view.link is None:
+                self._by_worker.pop(view.worker_id, None)
             view.worker_id = news.worker_id
             view.address = news.address
             self._by_worker[news.worker_id] = view
         if view.link is None:
-            link = self._links.want(news.worker_id, news.address)
+            self._reach(view)
+        elif view.link.process_id != view.worker_id:
+            self._wait_for_loss(view, now)  # the last answers of the process before may still be in its channel
+        else:
+            self.flush(view)
+
+    def _reach(self, view: ActorView) -> None:
+        """Have a channel to a living actor opened, unless one is being opened."""
+        if view.state == "alive":
+            link = self._links.want(view.worker_id, view.address)
             if link is not None:
                 self.channel_opened(link)
+
+    def _wait_for_loss(self, view: ActorView, now: Instant) -> None:
+        view.lost_at = now
+        until = Instant(now + NEWS_WITHIN_S)
+        self.deadline = until if self.deadline is None else min(self.deadline, until)
 
     def _died(self, view: ActorView) -> None:
         view.lost_at = None
@@ -205,31 +223,41 @@ class ActorCalls:
     def channel_opened(self, link: Link) -> None:
         """Push what waits for the actor at the other end."""
         view = self._by_worker.get(link.process_id)
-        if view is not None and view.link is None and view.state == "alive":
-            view.link = link
-            self.flush(view)
+        if view is None or view.link is not None or view.state != "alive" or link.process_id != view.worker_id:
+            return
+        view.link = link
+        self._settle_stranded(view)
+        self.flush(view)
 
     def channel_lost(self, link: Link, now: Instant) -> None:
         """The actor's process or its channel is gone: keep what was on it until it is known which."""
         view = self._by_worker.get(link.process_id)
         if view is None or view.link is not link:
             return
-        view.link = None
-        view.stranded.extend(record for record in link.outstanding.values() if record.actor_id)
+        self._strand(view, link)
         if view.state == "dead":
             self._died(view)
-        elif view.state == "restarting":
+        elif view.state == "restarting" or link.process_id != view.worker_id:
             self._settle_stranded(view)
+            self._reach(view)
         else:
-            view.lost_at = now
-            self.deadline = Instant(now + NEWS_WITHIN_S)
+            self._wait_for_loss(view, now)
+            self._reach(view)
+
+    def _strand(self, view: ActorView, link: Link) -> None:
+        view.link = None
+        calls = {sequence: record for sequence, record in link.outstanding.items() if record.actor_id}
+        for sequence in calls:
+            del link.outstanding[sequence]  # an answer that still comes is nobody's
+        view.stranded.extend(calls.values())
+        if link.process_id != view.worker_id:
+            self._by_worker.pop(link.process_id, None)
 
     def connect_failed(self, process_id: bytes, now: Instant) -> None:
         """The actor's process does not answer: news of it will come."""
         view = self._by_worker.get(process_id)
         if view is not None and view.state == "alive":
-            view.lost_at = now
-            self.deadline = Instant(now + NEWS_WITHIN_S)
+            self._wait_for_loss(view, now)
 
     def _settle_stranded(self, view: ActorView) -> None:
         """The actor comes back as a new process: retry or fail the calls that the old one had."""
@@ -249,7 +277,7 @@ class ActorCalls:
         view.queue.extendleft(reversed(again))
 
     def deadline_reached(self, now: Instant) -> None:
-        """Give up on channels that were lost without news."""
+        """Give up on channels that were lost without news, and on processes that are gone and whose channels stay."""
         self.deadline = None
         for view in self.views.values():
             if view.lost_at is None:
@@ -259,10 +287,21 @@ class ActorCalls:
                 self.deadline = until if self.deadline is None else min(self.deadline, until)
                 continue
             view.lost_at = None
-            stranded, view.stranded = view.stranded, []
-            for record in stranded:
-                text = f"{record.name}: the connection to the actor was lost; the call may have run"
-                self._settlement.failed_with(record, "ActorUnavailableError", text)
+            if view.link is not None:
+                if view.link.process_id != view.worker_id:
+                    self._strand(view, view.link)
+                    self._settle_stranded(view)
+                    self._reach(view)
+                continue
+            unreachable = [*view.stranded, *(view.queue if view.state == "alive" else ())]
+            view.stranded = []
+            if view.state == "alive":
+                view.queue.clear()
+            for record in unreachable:
+                if record.unresolved >= 0:
+                    record.unresolved = -1
+                    text = f"{record.name}: the connection to the actor was lost; the call may have run"
+                    self._settlement.failed_with(record, "ActorUnavailableError", text)
 
     # ------------------------------------------------------------------------------------------ cancelling
 

@@ -251,7 +251,7 @@ class ClientCore:
             self.tasks.refused(message)
         else:
             if isinstance(message, ActorChanged):
-                self.actors.changed(message)
+                self.actors.changed(message, self._now)
             elif isinstance(message, Failed):
                 self.actors.refused(message)
             self.outbox.actions.append(FinishCall(peer, message))
