@@ -47,6 +47,7 @@ class Lease:
     Attributes:
         begun: What the scheduler said when it began: number, job, what it holds. A scheduler that was restarted
             learns it from here.
+        dedicated: The worker serves no other lease afterwards.
         worker: Its worker; None once that is gone.
         state: `starting`, `running` or `ending`.
         starts: How many workers it was given.
@@ -58,6 +59,7 @@ class Lease:
     """
 
     begun: StartLease
+    dedicated: bool
     worker: Worker | None = None
     state: str = "starting"
     starts: int = 0
@@ -86,11 +88,6 @@ class Lease:
     def devices(self) -> list[DeviceShare]:
         """The devices that it holds."""
         return self.begun.devices
-
-    @property
-    def dedicated(self) -> bool:
-        """Whether the worker serves no other lease afterwards."""
-        return self.begun.dedicated
 
     @property
     def key(self) -> WorkerKey:
@@ -133,7 +130,7 @@ class Leases:
             text = f"no environment {wanted.environment} has been defined on this node"
             self._outbox.tell_scheduler(LeaseFailed(message.lease_id, RuntimeEnvSetupError.__name__, text))
             return
-        lease = Lease(message)
+        lease = Lease(message, message.dedicated)
         self._leases[lease.lease_id] = lease
         if lease.devices:
             self._watches.begin(lease.lease_id, lease.devices)

@@ -30,6 +30,7 @@ from atoll.protocol.messages import (
     Failed,
     GetObject,
     Message,
+    ObjectAdopted,
     ObjectCreated,
     ObjectFound,
     ObjectGone,
@@ -290,6 +291,7 @@ class ObjectStore:
             self._outbox.tell_scheduler(ObjectGone(message.object_id))
         else:
             stored.name = message.name
+            self._outbox.tell_scheduler(ObjectAdopted(message.object_id))
 
     def drop(self, message: DropObject, now: Instant) -> None:
         """The cluster wants it no more; its owner may."""

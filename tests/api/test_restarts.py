@@ -1,0 +1,105 @@
+"""Daemons that die and come back, on a real cluster of the test's own (claims R4, R5, R6)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import atoll
+from atoll.client.supervisor import Supervisor
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """A cluster whose dead daemons are started again when it is asked to look."""
+    with tempfile.TemporaryDirectory(prefix="atoll-test-") as directory:
+        monkeypatch.setenv("ATOLL_RUNTIME_DIR", directory)
+        monkeypatch.setenv("ATOLL_NUM_CPUS", "2")
+        monkeypatch.setenv("ATOLL_STORE_CAPACITY_BYTES", "64M")
+        made = Supervisor(started_by="tests")
+        made.start()
+        yield made
+        atoll.shutdown()
+        made.stop()
+        assert not [path for path in Path(directory).rglob("*") if path.suffix != ".lock"]
+
+
+@atoll.remote
+class Counter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self) -> int:
+        self.value += 1
+        return self.value
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@atoll.remote
+def until_there(path: str) -> str:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "there"
+
+
+def test_r5_a_restarted_scheduler_finds_actors_tasks_and_names_as_they_were(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    counter = Counter.options(name="tally").remote()
+    assert atoll.get(counter.add.remote()) == 1
+    atoll.cache["answer"] = 42
+    go = tmp_path / "go"
+    running = until_there.remote(str(go))
+    time.sleep(0.3)
+    assert supervisor.cluster is not None
+    os.kill(supervisor.cluster.scheduler_pid, signal.SIGKILL)
+    assert atoll.get(counter.add.remote(), timeout=5) == 2, "direct channels carry on without a scheduler"
+    _wait_for_restart(supervisor)
+    go.touch()
+    assert atoll.get(running, timeout=10) == "there"
+    assert atoll.cache["answer"] == 42
+    found = atoll.get_actor("tally")
+    assert atoll.get(found.add.remote(), timeout=10) == 3
+    go.unlink()
+    again = until_there.remote(str(tmp_path))
+    assert atoll.get(again, timeout=10) == "there"
+
+
+def test_r4_an_agent_that_dies_takes_its_workers_along_and_a_new_one_serves(supervisor: Supervisor) -> None:
+    counter = Counter.remote()
+    pid = atoll.get(counter.pid.remote())
+    assert supervisor.cluster is not None
+    os.kill(supervisor.cluster.agent_pid, signal.SIGKILL)
+    until = time.monotonic() + 2
+    while _alive(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _alive(pid)
+    _wait_for_restart(supervisor)
+    assert atoll.get(until_there.remote("/"), timeout=15) == "there"
+    with pytest.raises(atoll.exceptions.ActorError):
+        atoll.get(counter.add.remote(), timeout=10)
+
+
+def _wait_for_restart(supervisor: Supervisor) -> None:
+    until = time.monotonic() + 10
+    while not supervisor.check():
+        assert time.monotonic() < until, "no dead daemon was found"
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
