@@ -14,7 +14,7 @@ Who says what to whom:
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
                                     NameClaimed NameList State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
-                                    ActorFailed SpansRecorded ObjectGone
+                                    ActorFailed SpansRecorded ObjectAdopted ObjectGone
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
                                     DropObject JobEnded StopNode
     client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
@@ -477,7 +477,10 @@ class SpansRecorded(Message, frozen=True):
 
 
 class AdoptObject(Message, frozen=True):
-    """The object belongs to the cluster from now on, under this name: it does not go with its owner."""
+    """The object belongs to the cluster from now on, under this name: it does not go with its owner.
+
+    Answered by `ObjectAdopted` or `ObjectGone`.
+    """
 
     object_id: bytes
     name: str
@@ -485,6 +488,12 @@ class AdoptObject(Message, frozen=True):
 
 class DropObject(Message, frozen=True):
     """The cluster gives up an adopted object; it goes when nobody has it pinned."""
+
+    object_id: bytes
+
+
+class ObjectAdopted(Message, frozen=True):
+    """The answer to `AdoptObject`: the object stays, whatever its owner says from now on."""
 
     object_id: bytes
 

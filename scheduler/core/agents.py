@@ -19,6 +19,7 @@ from atoll.protocol.messages import (
     LeaseStarted,
     NodeRegistered,
     NodeSampled,
+    ObjectAdopted,
     ObjectGone,
     RegisterNode,
     SpansRecorded,
@@ -218,6 +219,11 @@ class AgentDesk:
         """Add to the timeline."""
         if record.node_id is not None:
             self._cluster.spans.add(record.node_id, message.spans)
+
+    def object_adopted(self, record: PeerRecord, message: ObjectAdopted) -> None:
+        """A named object is safe."""
+        if record.node_id is not None:
+            self._cluster.names.adopted(message.object_id)
 
     def object_gone(self, record: PeerRecord, message: ObjectGone) -> None:
         """A named object is lost."""

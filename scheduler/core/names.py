@@ -5,8 +5,8 @@
                                             └──▶ the next claimant computes; without one, (no name)
 
 Two notebooks that ask at once compute once: whoever claims a name that another computes is answered when that one is
-done. An object with a name belongs to the cluster: the node that has it is told so (`AdoptObject`), and is told when
-its last name goes (`DropObject`). Small values are kept in the location itself, here and in the journal.
+done. An object with a name belongs to the cluster: the node that has it is told so (`AdoptObject`) and answers, before
+whoever published it is answered and may let go; and it is told when the last name goes (`DropObject`). Small values are kept in the location itself, here and in the journal.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class NameTable:
         self._nodes = nodes
         self._names: dict[str, Name] = {}
         self._by_object: dict[bytes, dict[str, None]] = {}
+        self._publishers: dict[bytes, list[tuple[Peer, int]]] = {}
 
     def __len__(self) -> int:
         return sum(record.location is not None for record in self._names.values())
@@ -129,7 +130,15 @@ class NameTable:
             self._unplace(record.name, replaced)
         record.claimant = None
         self._answer_waiting(record)
-        self._turn.send(peer, Done(message.request))
+        if location.inline:
+            self._turn.send(peer, Done(message.request))
+        else:
+            self._publishers.setdefault(location.object_id, []).append((peer, message.request))
+
+    def adopted(self, object_id: bytes) -> None:
+        """The node has taken an object over: whoever published it may let go of it now, and not earlier."""
+        for peer, request in self._publishers.pop(object_id, ()):
+            self._turn.send(peer, Done(request))
 
     def abandon(self, peer: Peer, name: str) -> None:
         """The one who computes gives up: the next who asked computes."""
@@ -161,6 +170,10 @@ class NameTable:
             if record.claimant == peer:
                 record.claimant = None
                 self._pass_on(record)
+        for object_id, publishers in list(self._publishers.items()):
+            self._publishers[object_id] = [publisher for publisher in publishers if publisher[0] != peer]
+            if not self._publishers[object_id]:
+                del self._publishers[object_id]
 
     def object_gone(self, object_id: bytes) -> None:
         """A node has lost an object: its names go with it."""
@@ -225,6 +238,7 @@ class NameTable:
         if names:
             return
         del self._by_object[location.object_id]
+        self.adopted(location.object_id)  # whoever published it has been overtaken
         node = self._nodes.get(location.node_id)
         if node is not None:
             self._turn.send(node.peer, DropObject(location.object_id))
@@ -249,6 +263,9 @@ class NameTable:
     def _lose(self, record: Name) -> None:
         assert record.location is not None, "only what is there is lost"
         self._turn.remove_record(TABLE, record.name)
+        for peer, request in self._publishers.pop(record.location.object_id, ()):
+            text = f"the object for {record.name!r} is lost, or its name was dropped, before the name was given"
+            self._turn.fail(peer, request, "ObjectLostError", text)
         self._unplace(record.name, record.location)
         record.location = None
         self._pass_on(record)
@@ -266,6 +283,9 @@ class NameTable:
             gone = [waiting.peer for waiting in record.waiting if waiting.peer not in alive]
             if gone or (record.claimant is not None and record.claimant not in alive):
                 raise InternalError(f"{gone or record.claimant} is gone and concerned with {record.name!r}")
+        for object_id, publishers in self._publishers.items():
+            if any(peer not in alive for peer, _request in publishers):
+                raise InternalError(f"somebody who published {object_id.hex()} is gone and waits")
         for object_id, names in self._by_object.items():
             for name in names:
                 record = self._names[name]

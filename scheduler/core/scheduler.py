@@ -120,6 +120,7 @@ class Scheduler:
             m.ActorStarted: (agents, a.actor_started),
             m.ActorFailed: (agents, a.actor_failed),
             m.SpansRecorded: (agents, a.spans_recorded),
+            m.ObjectAdopted: (agents, a.object_adopted),
             m.ObjectGone: (agents, a.object_gone),
         }
 

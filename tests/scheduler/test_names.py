@@ -28,6 +28,7 @@ def test_two_who_ask_at_once_compute_once() -> None:
     assert claim(world, second) is None, "it waits"
     assert claim(world, third, compute=False) is None
     world.say(first, m.PublishName(4, "flights", stored(1)))
+    world.say(agent, m.ObjectAdopted(stored(1).object_id))
     assert world.only(first, m.Done).request == 4
     for waiting in (second, third):
         assert world.only(waiting, m.NameClaimed) == m.NameClaimed(3, stored(1), False)
@@ -70,13 +71,46 @@ def test_the_death_of_the_one_who_computes_passes_the_duty_on() -> None:
 
 def test_one_who_waits_and_dies_is_forgotten() -> None:
     world = World()
-    world.agent()
+    agent = world.agent()
     first, second = world.client(1), world.client(2)
     claim(world, first)
     claim(world, second)
     world.lose(second)
     world.say(first, m.PublishName(4, "flights", stored(1)))
+    world.say(agent, m.ObjectAdopted(stored(1).object_id))
     assert world.only(first, m.Done)
+
+
+def test_a_publication_is_acknowledged_when_the_node_has_taken_the_object_over() -> None:
+    """Whoever hears `Done` lets go of the object, on another connection, which may be faster than ours to the node."""
+    world = World()
+    agent, client = world.agent(), world.client()
+    world.say(client, m.PublishName(1, "a", stored(1)))
+    assert world.only(agent, m.AdoptObject)
+    assert world.heard(client, m.Done) == []
+    world.say(agent, m.ObjectAdopted(stored(1).object_id))
+    assert world.only(client, m.Done).request == 1
+    world.say(agent, m.ObjectAdopted(stored(1).object_id))
+    assert world.heard(client, m.Done) == []
+
+
+def test_a_publication_of_an_object_that_is_gone_fails() -> None:
+    world = World()
+    agent, client = world.agent(), world.client()
+    world.say(client, m.PublishName(1, "a", stored(1)))
+    world.say(agent, m.ObjectGone(stored(1).object_id))
+    assert world.only(client, m.Failed).kind == "ObjectLostError"
+    assert claim(world, client, compute=False) == m.NameClaimed(3, None, False)
+
+
+def test_a_publication_that_was_overtaken_is_acknowledged() -> None:
+    world = World()
+    world.agent()
+    first, second = world.client(1), world.client(2)
+    world.say(first, m.PublishName(1, "a", stored(1)))
+    world.say(second, m.PublishName(2, "a", stored(2)))
+    assert world.only(first, m.Done).request == 1
+    world.lose(second)
 
 
 def test_a_replaced_object_is_given_up_unless_it_has_another_name() -> None:
