@@ -99,6 +99,7 @@ class Executor:
         session.hooks.pushed = self._pushed
         session.hooks.caller_lost = self._caller_lost
         session.hooks.blocking = self._blocking
+        session.hooks.say_again = self._still_blocked
         session.hooks.timer = self._report
 
     # -------------------------------------------------------------------------- what comes (the lock is held)
@@ -360,6 +361,10 @@ class Executor:
                 last = self._blocked == 0
             if last:
                 self._session.tell_scheduler(TaskUnblocked(self.lease_id))
+
+    def _still_blocked(self) -> TaskBlocked | None:
+        """A scheduler that was restarted does not know that the task waits: without its CPU others may wait for ever."""
+        return TaskBlocked(self.lease_id) if self._blocked else None
 
     def _return_queued(self) -> None:
         with self._session.lock:

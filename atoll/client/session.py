@@ -95,6 +95,7 @@ class Hooks:
         control: * Takes news from scheduler and agent that answer nothing.
         caller_lost: * Told of channels that are gone.
         agent_lost: * The node is gone.
+        say_again: * Returns what a scheduler that we are linked to again must hear, or None.
         borrowed: Told of refs that come in.
         timer: Called a while after `set_timer`.
         blocking: A context in which this process waits for others; a worker lends its CPU meanwhile.
@@ -105,6 +106,7 @@ class Hooks:
         self.control: Callable[[Peer, Any], None] = lambda _peer, _message: None
         self.caller_lost: Callable[[Peer], None] = lambda _peer: None
         self.agent_lost: Callable[[], None] = lambda: None
+        self.say_again: Callable[[], Message | None] = lambda: None
         self.borrowed: Callable[[bytes], None] = lambda _object_id: None
         self.timer: Callable[[], None] = lambda: None
         self.blocking: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -212,6 +214,9 @@ class Session:
             self.node_id = answer.node_id
         kind = SchedulerLinked if uplink.role == SCHEDULER else AgentLinked
         self._handle(kind(uplink.channel.peer))
+        again = self.hooks.say_again() if uplink.role == SCHEDULER else None
+        if again is not None:
+            self._switchboard.send_control(uplink.channel, again)
         if self._starting is not None:
             self._starting.remaining -= 1
             self._starting.wake()
@@ -653,31 +658,3 @@ class Session:
         if self._loaders is not None:
             self._loaders.shutdown(wait=threading.current_thread() is threading.main_thread())
         self.store.close()
-
-
-_current: Session | None = None
-
-
-def set_current_session(session: Session | None) -> None:
-    """Make a session the one that this process's refs and calls use."""
-    global _current
-    _current = session
-
-
-def current_session() -> Session:
-    """Return this process's session, beginning one if there is none.
-
-    Raises:
-        ClusterError: There is no cluster, and none could be started.
-    """
-    if _current is None or _current.closed:
-        from atoll import api
-
-        api.init()
-    assert _current is not None
-    return _current
-
-
-def existing_session() -> Session | None:
-    """Return this process's session, or None."""
-    return _current if _current is not None and not _current.closed else None

@@ -251,7 +251,8 @@ class LeaseGranted(Message, frozen=True):
     """The right to push tasks to a worker.
 
     Attributes:
-        demand_key: Of the `SetDemand` that this satisfies (by one).
+        demand_key: Of the `SetDemand` that this satisfies (by one). 0 from a restarted scheduler that has found a
+            lease of the receiver's again: if the receiver has returned it meanwhile, it returns it again.
         lease_id: Unique in the cluster.
         worker_id: The worker's process id.
         address: The path of its socket.

@@ -60,11 +60,11 @@ class AgentDesk:
         wanted = {job.environment: None for job in cluster.jobs.connected()}
         for digest, environment in cluster.environments.items():
             self._turn.send(record.peer, DefineEnvironment(digest, environment, digest in wanted))
-        self._restore(node, message)
-        cluster.names.node_came(node)
         for peer, answer in self._jobs_without_node.items():
             self._turn.send(peer, self.with_node(answer))
         self._jobs_without_node.clear()
+        self._restore(node, message)
+        cluster.names.node_came(node)
         cluster.leases.nodes_changed(list(cluster.jobs))
         self.refuse_impossible()
 

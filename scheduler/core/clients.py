@@ -68,12 +68,12 @@ class ClientDesk:
         record.job = job
         if digest:
             cluster.define(digest)
-        cluster.leases.claim(record)
         answer = JobRegistered(message.request, digest, b"", "")
         if len(cluster.nodes):
             self._turn.send(record.peer, self._agents.with_node(answer))
         else:
             self._agents.wait_for_node(record.peer, answer)
+        cluster.leases.claim(record)
 
     def _why_no_job(self, record: PeerRecord, message: RegisterJob) -> str:
         known = self._cluster.jobs.get(message.job)
@@ -139,16 +139,20 @@ class ClientDesk:
             self._cluster.leases.end(lease, kill=message.discard)
 
     def task_blocked(self, record: PeerRecord, message: TaskBlocked) -> None:
-        """A worker waits."""
+        """A worker waits. After a restart it says so again, perhaps before its node is back."""
         lease = self._own_lease(record, message.lease_id)
         if lease is not None:
             self._cluster.leases.block(lease)
+        elif message.lease_id < self._cluster.leases.first_id:
+            self._defer(record, message)
 
     def task_unblocked(self, record: PeerRecord, message: TaskUnblocked) -> None:
         """A worker goes on."""
         lease = self._own_lease(record, message.lease_id)
         if lease is not None:
             self._cluster.leases.unblock(lease)
+        elif message.lease_id < self._cluster.leases.first_id:
+            self._defer(record, message)
 
     def _own_lease(self, record: PeerRecord, lease_id: int) -> Lease | None:
         lease = self._cluster.leases.get(lease_id)

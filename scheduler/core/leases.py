@@ -342,19 +342,7 @@ class LeaseTable:
         del demand.starting[lease.lease_id]
         demand.held[lease.lease_id] = None
         self._requeue(demand)
-        if lease.record is not None:
-            self._turn.send(
-                lease.record.peer,
-                LeaseGranted(
-                    demand.key,
-                    lease.lease_id,
-                    lease.worker_id,
-                    lease.address,
-                    lease.node.node_id,
-                    lease.node.name,
-                    lease.shares,
-                ),
-            )
+        self._grant(lease, demand.key)
 
     def over(self, lease: Lease, kind: str, text: str) -> None:
         """A lease has failed or ended on its node, or with its node: free what it held and tell its holder."""
@@ -450,11 +438,20 @@ class LeaseTable:
         return lease
 
     def claim(self, record: PeerRecord) -> None:
-        """A process has come back: what it held before is its own again."""
+        """A process has come back: what it held before is its own again, unless it has returned it meanwhile."""
         for lease in self:
             if lease.record is None and lease.holder == record.process_id and lease.state == HELD:
                 lease.record = record
                 record.leases[lease.lease_id] = lease
+                self._grant(lease, 0)
+
+    def _grant(self, lease: Lease, demand_key: int) -> None:
+        if lease.record is not None:
+            node = lease.node
+            granted = LeaseGranted(
+                demand_key, lease.lease_id, lease.worker_id, lease.address, node.node_id, node.name, lease.shares
+            )
+            self._turn.send(lease.record.peer, granted)
 
     def unclaimed(self) -> list[Lease]:
         """Return the leases whose holder has not come back."""

@@ -220,6 +220,8 @@ def test_r5_after_a_restart_leases_actors_and_names_go_on() -> None:
     agent = reregister(world, old)
     assert world.only(agent, m.AdoptObject).name == "n"
     client = world.client()
+    again = world.only(client, m.LeaseGranted)
+    assert (again.demand_key, again.lease_id) == (0, held.lease_id), "it may have returned it while nobody listened"
     world.demand(client, 1, key=2)
     new = world.granted(client)[0]
     assert new.lease_id > held.lease_id + 2**31, "ids of two lives never meet"
@@ -232,6 +234,40 @@ def test_r5_after_a_restart_leases_actors_and_names_go_on() -> None:
     world.say(client, m.ReturnLease(held.lease_id))
     world.serve()
     assert world.state(client).nodes[0].resources_free["CPU"] == 1
+
+
+def test_r5_a_job_that_waits_for_a_node_is_registered_before_it_hears_of_its_leases() -> None:
+    old = World()
+    old.agent(cpus=4)
+    client = old.client()
+    old.demand(client, 1)
+    old.granted(client)
+
+    world = World(journal=old.journal)
+    client = world.client()
+    reregister(world, old)
+    kinds = [type(message) for message in world.inbox[client]]
+    assert kinds.index(m.JobRegistered) < kinds.index(m.LeaseGranted)
+
+
+def test_r5_a_worker_that_waits_says_so_again_and_its_cpu_is_lent_again() -> None:
+    old = World()
+    old.agent(cpus=1)
+    client = old.client()
+    old.demand(client, 1)
+    outer = old.granted(client)[0]
+
+    world = World(journal=old.journal)
+    worker = world.connect("worker", outer.worker_id)
+    client = world.client()
+    world.say(worker, m.TaskBlocked(outer.lease_id))
+    agent = world.connect("agent", b"node0001")
+    world.agents[agent] = b"node0001"
+    leases = [(outer.lease_id, outer.worker_id, outer.address)]
+    world.say(agent, registration(1, 1, leases=leases, started=list(old.running.values())))
+    assert world.state(client).nodes[0].resources_free["CPU"] == 1
+    world.say(worker, m.TaskUnblocked(outer.lease_id))
+    assert world.state(client).nodes[0].resources_free["CPU"] == 0
 
 
 def test_r5_the_order_of_coming_back_does_not_matter() -> None:
@@ -251,7 +287,7 @@ def test_r5_the_order_of_coming_back_does_not_matter() -> None:
     world.demand(worker, 1, key=8)
     assert world.heard(worker, m.DemandRefused) == [], "its lease is not known yet"
     reregister(world, old)
-    assert [granted.demand_key for granted in world.granted(worker)] == [8]
+    assert [granted.demand_key for granted in world.granted(worker)] == [0, 8], "what it held, and one more"
     world.wait(30)
     world.say(worker, m.ReturnLease(inner.lease_id))
     world.serve()

@@ -105,6 +105,11 @@ class WorkerProcess(ClientProcess):
     def started(self) -> None:
         self.tell("agent", WorkerStarted(f"process/{self.process_id.hex()}", self.pid))
 
+    def introduce(self, uplink: Any) -> None:
+        super().introduce(uplink)
+        if self._blocked:
+            self.tell("scheduler", TaskBlocked(self.lease_id))
+
     def _uplink_lost(self, uplink: Any) -> None:
         if uplink.role == "agent":
             self.simulation.stop(self)  # its node is gone, and so is its reason to be

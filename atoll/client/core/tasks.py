@@ -108,10 +108,12 @@ class Tasks:
                 self._outbox.tell_scheduler(SetDemand(queue.key, queue.shape, queue.demand))
 
     def granted(self, grant: LeaseGranted, now: Instant) -> None:
-        """Take a lease; its worker is used as soon as the channel stands."""
+        """Take a lease; its worker is used as soon as the channel stands. One that we have said we do not want goes."""
+        if grant.lease_id in self.leases:
+            return
         queue = self.queues.get(grant.demand_key)
         if queue is None:
-            self._outbox.tell_scheduler(ReturnLease(grant.lease_id))
+            self._outbox.tell_scheduler(ReturnLease(grant.lease_id, discard=grant.lease_id in self._lost))
             return
         queue.demand = max(0, queue.demand - 1)
         lease = Lease(grant, queue, now)
