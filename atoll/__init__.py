@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atoll.client.current import begin_with
+
 if TYPE_CHECKING:
     from atoll import exceptions
     from atoll.actor import ActorHandle, method
@@ -73,6 +75,16 @@ __all__ = [
     "shutdown",
     "wait",
 ]
+
+
+def _begin_session() -> None:
+    """Begin a session: what everything that needs one and finds none does."""
+    from importlib import import_module
+
+    import_module("atoll.api").init()
+
+
+begin_with(_begin_session)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ from atoll.client import arguments
 from atoll.client.connection import failure
 from atoll.client.core.events import MethodCalled
 from atoll.client.core.records import TaskRecord
-from atoll.client.session import Session, current_session
+from atoll.client.current import current_session
+from atoll.client.session import Session
 from atoll.exceptions import ActorDiedError, ActorError
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
@@ -19,7 +20,6 @@ from atoll.options import ActorOptions, CallOptions
 from atoll.protocol.messages import ActorChanged, CreateActor, KillActor
 from atoll.protocol.serialization import serialize_code
 from atoll.protocol.values import ActorSpec, ObjectLocation
-from atoll.remote_function import msgspec_fields
 
 
 class ActorPayload(msgspec.Struct, array_like=True, frozen=True):
@@ -134,7 +134,7 @@ class ActorClass:
             self._signature.check(args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_class, (self._user_class, msgspec_fields(self._options))
+        return _rebuild_class, (self._user_class, self._options.portable())
 
     def __repr__(self) -> str:
         return f"<actor class {self.__name__}>"

@@ -12,7 +12,8 @@ from atoll.actor import ActorClass, ActorHandle, kill, method
 from atoll.client import values
 from atoll.client.connection import failure
 from atoll.client.core.events import CancelRequested
-from atoll.client.session import Session, current_session, existing_session, set_current_session
+from atoll.client.current import current_session, existing_session, set_current_session
+from atoll.client.session import Session
 from atoll.client.uplinks import Introduction
 from atoll.environment import capture_environment
 from atoll.exceptions import ClusterNotFoundError, GetTimeoutError

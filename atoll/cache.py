@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from atoll.client import values
 from atoll.client.connection import failure
-from atoll.client.session import Session, current_session
+from atoll.client.current import current_session
+from atoll.client.session import Session
 from atoll.exceptions import SerializationError
 from atoll.object_ref import ObjectRef
 from atoll.protocol.messages import AbandonName, ClaimName, DropName, ListNames, NameClaimed, NameList, PublishName

@@ -74,7 +74,7 @@ class ObjectRef(Generic[T]):
 
 def _restore(object_id: ObjectId) -> ObjectRef[Any]:
     """Make a ref that came from another process: borrowed from its owner, or our own come back."""
-    from atoll.client.session import current_session
+    from atoll.client.current import current_session
 
     session = current_session()
     session.borrow(object_id)

@@ -48,6 +48,10 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
         changed.check()
         return changed
 
+    def portable(self) -> dict[str, Any]:
+        """Return the options as a dict that can travel: without callbacks, which belong to this process."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if not name.startswith("_")}
+
     def check(self) -> None:
         """Raise ValueError for a value that makes no sense."""
         self.amounts(0)

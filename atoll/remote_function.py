@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from atoll.client import arguments
 from atoll.client.core.events import FunctionDefined, TaskSubmitted
 from atoll.client.core.records import TaskRecord
-from atoll.client.session import current_session
+from atoll.client.current import current_session
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
 from atoll.options import TaskOptions
@@ -98,7 +98,7 @@ class RemoteFunction(Generic[P, R]):
         return [ObjectRef(return_id(task_id, i), session) for i in range(options.num_returns)]  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._function, msgspec_fields(self._options))
+        return _rebuild, (self._function, self._options.portable())
 
     def __repr__(self) -> str:
         return f"<remote function {self._name}>"
@@ -134,11 +134,6 @@ def _class_key(session: Session, name: str, options: TaskOptions) -> int:
     shape = options.scheduling_class(session.environment, name, default_cpus=1)
     with session.lock:
         return session.core.tasks.class_key(shape)
-
-
-def msgspec_fields(options: Any) -> dict[str, Any]:
-    """Return options as a dict that can travel: without callbacks, which belong to this process."""
-    return {name: getattr(options, name) for name in options.__struct_fields__ if not name.startswith("_")}
 
 
 def _rebuild(function: Callable[..., Any], options: dict[str, Any]) -> RemoteFunction[Any, Any]:

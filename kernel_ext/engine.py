@@ -182,7 +182,7 @@ class AtollEngine:
     def state(self) -> ClusterState:
         """See `Engine`."""
         self._api()
-        from atoll.client.session import current_session
+        from atoll.client.current import current_session
 
         state: ClusterState = current_session().state()
         return state
@@ -190,7 +190,7 @@ class AtollEngine:
     def job(self) -> str:
         """See `Engine`."""
         self._api()
-        from atoll.client.session import current_session
+        from atoll.client.current import current_session
 
         return bytes(current_session().job).hex()
 

@@ -363,7 +363,7 @@ class Executor:
                 self._session.tell_scheduler(TaskUnblocked(self.lease_id))
 
     def _still_blocked(self) -> TaskBlocked | None:
-        """A scheduler that was restarted does not know that the task waits: without its CPU others may wait for ever."""
+        """Say again that the task waits, to a scheduler that was restarted: others may need the CPU to end its wait."""
         return TaskBlocked(self.lease_id) if self._blocked else None
 
     def _return_queued(self) -> None:

@@ -17,7 +17,8 @@ import msgspec
 
 from atoll import actor as actors
 from atoll.client import arguments, context
-from atoll.client.session import Session, set_current_session
+from atoll.client.current import set_current_session
+from atoll.client.session import Session
 from atoll.client.uplinks import Introduction
 from atoll.exceptions import AtollError
 from atoll.ids import ProcessId
