@@ -298,7 +298,7 @@ class Simulation:
 
     def _set_timer(self, machine: Machine) -> None:
         deadline = machine.core.next_deadline()
-        if deadline is None or machine.timer_at is not None and machine.timer_at <= deadline:
+        if deadline is None or (machine.timer_at is not None and machine.timer_at <= deadline):
             return
         machine.timer_at = deadline
         late_s = self.random.random() * 100e-6

@@ -197,20 +197,30 @@ def settled(world: World) -> str:
     return ""
 
 
+def kept_by_actors(world: World) -> dict[bytes, None]:
+    """Return the objects that actors have refs to on purpose, and what those contain."""
+    kept: dict[bytes, None] = {}
+    waiting = [ref.binary() for worker in world.workers() for ref in worker.kept]
+    while waiting:
+        object_id = waiting.pop()
+        if object_id not in kept:
+            kept[object_id] = None
+            for process in world.processes.values():
+                entry = process.core.objects.entries.get(object_id)
+                waiting += (entry.contained or ()) if entry is not None else ()
+    return kept
+
+
 def unreleased(world: World) -> str:
     """Return which objects are still known to somebody although no program has a ref, or nothing."""
+    kept = kept_by_actors(world)
     for process in world.processes.values():
-        held = {ref.binary() for ref in getattr(process, "_kept", [])}
-        if held and world.processes:
-            continue
         for object_id, entry in process.core.objects.entries.items():
-            holders = {holder: count for holder, count in (entry.holders or {}).items() if holder in world.processes}
-            if any(getattr(world.processes[holder], "_kept", []) for holder in holders):
-                continue
-            return (
-                f"{process.name} knows {object_id.hex()}: {entry.count} refs, holders {entry.holders}, "
-                f"state {entry.state}, registrations {entry.registrations}"
-            )
+            if object_id not in kept:
+                return (
+                    f"{process.name} knows {object_id.hex()}: {entry.count} refs, holders {entry.holders}, "
+                    f"state {entry.state}, registrations {entry.registrations}"
+                )
     return ""
 
 

@@ -89,7 +89,7 @@ class WorkerProcess(ClientProcess):
         self._borrowed: dict[bytes, None] = {}
         self._answers: dict[Peer, list[Any]] = {}
         self._answered_at = 0.0
-        self._kept: list[ObjectRef[Any]] = []
+        self.kept: list[ObjectRef[Any]] = []
         self._cancelled: dict[tuple[Peer, int], None] = {}
         self._blocked = 0
         self.open()
@@ -294,7 +294,7 @@ class WorkerProcess(ClientProcess):
             if plan.give_arguments:
                 inside += refs
             if plan.keep and self.actor_id:
-                self._kept = [*self._kept[-4:], *refs]
+                self.kept = [*self.kept[-4:], *refs]
             return inside, ""
         finally:
             if program is not None:

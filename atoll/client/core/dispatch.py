@@ -9,8 +9,10 @@ tasks to leased workers itself:
   never waits behind another. Before the first answer nothing is known and the depth is one.
 * A worker that has answered nothing for `STALLED_S` gets nothing more. What waits behind its task is taken back, and
   goes to a worker that runs dry, or makes the client ask for another lease.
-* A task that must not run twice (no retries) is never queued behind another: if the worker dies, it is known to have
-  been begun.
+* A task that must not run twice (no retries) is alone on its worker: if that dies, the task is known to have been
+  begun, and no other task was the cause. After a worker with several tasks has died, each of these is tried again
+  alone, at no charge: which of them was the cause cannot be known, since a task that has ended may not have been
+  answered yet.
 * A lease that was idle for `KEEP_IDLE_S` is returned; one that is recalled is drained and returned.
 
 Times that this file compares are handed in; durations come from the workers' answers.
@@ -52,10 +54,11 @@ class Lease:
         outstanding: Tasks pushed and not answered, oldest first, by sequence number.
         recalled: Nothing more is to be pushed; it is returned when it has drained.
         taking_back: A `TakeBackTasks` is under way.
+        taken: By a task that must be alone.
         idle_since: When the last answer came.
     """
 
-    __slots__ = ("grant", "idle_since", "outstanding", "peer", "progress", "queue", "recalled", "taking_back")
+    __slots__ = ("grant", "idle_since", "outstanding", "peer", "progress", "queue", "recalled", "taken", "taking_back")
 
     def __init__(self, grant: LeaseGranted, queue: ClassQueue, now: Instant) -> None:
         self.grant = grant
@@ -64,6 +67,7 @@ class Lease:
         self.outstanding: dict[int, TaskRecord] = {}
         self.recalled = False
         self.taking_back = False
+        self.taken = False
         self.idle_since = now
         self.progress = now
 
@@ -114,6 +118,7 @@ class ClassQueue:
             lease.peer is not None
             and not lease.recalled
             and not lease.taking_back
+            and not lease.taken
             and len(lease.outstanding) < self.depth
             and now - lease.progress < STALLED_S
         )
@@ -122,7 +127,7 @@ class ClassQueue:
         """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
         if self.idle:
             return next(reversed(self.idle.values()))
-        if record.retries_left == 0 or self.mean_s is None:
+        if record.alone or self.mean_s is None:
             return None
         candidates = [lease for lease in self.leases.values() if self.has_room(lease, now)]
         return min(candidates, key=lambda lease: len(lease.outstanding), default=None)

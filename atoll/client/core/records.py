@@ -32,10 +32,13 @@ class TaskRecord:
         peer: The channel that it was pushed on.
         sequence: Its number there.
         cancelled: The user wants it no more.
+        alone: No other task may be on its worker together with it: it must not run twice, or it was on a worker that
+            died, and it is to be known whether it was the cause.
     """
 
     __slots__ = (
         "actor_id",
+        "alone",
         "arguments",
         "attempt",
         "cancelled",
@@ -87,6 +90,7 @@ class TaskRecord:
         self.peer: Peer | None = None
         self.sequence = 0
         self.cancelled = False
+        self.alone = retries_left == 0
 
     def __repr__(self) -> str:
         return f"<task {self.name} {self.task_id.hex()[-6:]} attempt {self.attempt}>"

@@ -84,6 +84,7 @@ class Tasks:
         assert lease.peer is not None
         if queue.idle.pop(lease.grant.lease_id, None) is not None:
             lease.progress = now
+            lease.taken = record.alone
         elif len(lease.outstanding) == 1:
             self._wake_at(Instant(now + STALLED_S))
         link = self._links.by_peer[lease.peer]
@@ -237,6 +238,7 @@ class Tasks:
             record.retries_left -= 1
         record.attempt += 1
         record.peer = None
+        record.alone = record.alone or record.retries_left == 0
         self.ready(record, now)
         return True
 
@@ -288,22 +290,30 @@ class Tasks:
             self._causes[loss.lease_id] = (loss.kind, loss.text)
 
     def _worker_lost(self, lease: Lease, kind: str, text: str, now: Instant) -> None:
-        """Retry or fail what was outstanding. Only the first task can have been running: it alone pays an attempt."""
+        """Retry or fail what was outstanding. One task pays an attempt; of several, none does: see `dispatch`."""
         kind = kind or "WorkerCrashedError"
         text = text or f"the worker of pid unknown on {lease.grant.node_name or 'this node'} died"
         records = list(lease.outstanding.values())
         lease.outstanding.clear()
-        for record in reversed(records[1:]):
-            record.peer = None
-            lease.queue.ready.appendleft(record)
-        if records:
-            first = records[0]
-            attempt = first.attempt + 1
-            if not self.retry(first, now):
-                if first.cancelled:
-                    kind, text = "TaskCancelledError", f"{first.name} was cancelled"
-                self._settlement.failed_with(first, kind, f"{first.name}: {text} (attempt {attempt})")
+        if len(records) == 1:
+            record = records[0]
+            attempt = record.attempt + 1
+            if not self.retry(record, now):
+                if record.cancelled:
+                    kind, text = "TaskCancelledError", f"{record.name} was cancelled"
+                self._settlement.failed_with(record, kind, f"{record.name}: {text} (attempt {attempt})")
+        else:
+            for record in reversed(records):
+                self._again_alone(lease.queue, record)
         self._fill(lease.queue, now)
+
+    def _again_alone(self, queue: ClassQueue, record: TaskRecord) -> None:
+        record.peer = None
+        record.alone = True
+        if record.cancelled:
+            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+        else:
+            queue.ready.appendleft(record)
 
     # ------------------------------------------------------------------------------------------ cancelling
 
