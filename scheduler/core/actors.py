@@ -49,6 +49,7 @@ class Actor:
         restarts: How often it was made again.
         failures: Starts of a process that failed in a row.
         lease: Its home, while it has one.
+        leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
         watchers: Who hears of changes.
         created: Wall clock.
         environment: For its workers, so that it can be made again when its job is long gone.
@@ -63,6 +64,7 @@ class Actor:
         "incarnation",
         "job",
         "lease",
+        "leaving",
         "restarts",
         "spec",
         "state",
@@ -79,6 +81,7 @@ class Actor:
         self.restarts = 0
         self.failures = 0
         self.lease: Lease | None = None
+        self.leaving: Lease | None = None
         self.cause = ""
         self.error = b""
         self.watchers: dict[Peer, PeerRecord] = {}
@@ -200,6 +203,7 @@ class ActorTable:
             self._turn.fail(record.peer, message.request, "ActorDiedError", text)
             return
         if actor.state != DEAD:
+            actor.leaving = actor.lease or actor.leaving
             self._stop_process(actor)
             if message.no_restart:
                 self._die(actor, "it was killed")
@@ -250,6 +254,14 @@ class ActorTable:
         actor.failures += 1
         if kind not in ("", "WorkerCrashedError") or actor.failures >= MAXIMUM_START_FAILURES:
             self._die(actor, f"no process could be made for it: {cause}")
+
+    def home_left(self, lease: Lease) -> None:
+        """A process that was being killed is gone: its actor may begin anew."""
+        actor = self._actors.get(lease.actor_id)
+        if actor is not None and actor.leaving is lease:
+            actor.leaving = None
+            if actor.state == RESTARTING:
+                self._want_home(actor)
 
     def impossible(self, actor_id: bytes, reason: str) -> None:
         """No node can ever give the actor what it needs."""
@@ -306,6 +318,7 @@ class ActorTable:
             elif (
                 actor.state == RESTARTING
                 and actor.lease is None
+                and actor.leaving is None
                 and not self._leases.wants_for_actor(actor.spec.actor_id)
             ):
                 self._restart_or_die(actor, "its process did not come back after the scheduler was restarted")
@@ -348,6 +361,10 @@ class ActorTable:
         actor.cause = cause
         self._write_down(actor)
         self._tell(actor)
+        if actor.leaving is None:
+            self._want_home(actor)
+
+    def _want_home(self, actor: Actor) -> None:
         self._leases.want_for_actor(actor.spec.actor_id, actor.job, actor.spec.scheduling_class)
 
     def _die(self, actor: Actor, cause: str) -> None:

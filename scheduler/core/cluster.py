@@ -60,6 +60,8 @@ class Cluster:
         self.spans.worker_done(lease.worker_id, "failed" if kind else "finished")
         if actor_of:
             self.actors.home_lost(lease, kind, text)
+        elif lease.actor_id:
+            self.actors.home_left(lease)
 
     def job_ended(self, job: Job) -> None:
         """The client of a job is gone, and with it all that does not outlive it."""

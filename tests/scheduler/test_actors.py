@@ -102,6 +102,21 @@ def test_kill_without_no_restart_makes_a_new_process() -> None:
     assert [(changed.state, changed.incarnation) for changed in world.heard(client, m.ActorChanged)][-1] == ("alive", 1)
 
 
+def test_the_next_process_of_an_actor_begins_when_the_killed_one_is_gone() -> None:
+    world = World()
+    agent, client = world.agent(cpus=4), world.client()
+    spec = create(world, client, maximum_restarts=3)
+    world.serve()
+    world.say(client, m.KillActor(5, spec.actor_id, no_restart=False))
+    end = world.only(agent, m.EndLease)
+    assert world.heard(agent, m.StartLease) == [], "the process that is being killed still lives"
+    world.say(client, m.KillActor(6, spec.actor_id, no_restart=False))
+    assert world.heard(agent, m.StartLease) == []
+    world.say(agent, m.LeaseEnded(end.lease_id))
+    assert len(world.heard(agent, m.StartLease)) == 1
+    world.serve()
+
+
 def test_a_constructor_that_raises_is_the_end_and_its_error_is_passed_on() -> None:
     world = World()
     agent, client = world.agent(), world.client()
