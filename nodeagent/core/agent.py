@@ -358,6 +358,8 @@ class AgentCore:
     # -------------------------------------------------------------------------------------------- leases, workers
 
     def _start_lease(self, message: StartLease, now: Instant) -> None:
+        if message.holder == message.job:
+            self.store.job_goes_on(message.job)
         self.leases.start(message, now)
         self._hasten_sample(now)
 
@@ -388,7 +390,7 @@ class AgentCore:
 
     def _job_ended(self, message: JobEnded, now: Instant) -> None:
         self.pool.job_ended(message.job, now)
-        self.store.owner_gone(message.job, now)
+        self.store.job_ended(message.job, now)
 
     # -------------------------------------------------------------------------------------------- samples
 

@@ -133,6 +133,15 @@ class ObjectStore:
         if process_id not in self._processes.values():
             self.owner_gone(process_id, now)
 
+    def job_ended(self, process_id: bytes, now: Instant) -> None:
+        """The scheduler has lost a client. One that is attached here lives, and may come back to the scheduler."""
+        if process_id not in self._processes.values():
+            self.owner_gone(process_id, now)
+
+    def job_goes_on(self, process_id: bytes) -> None:
+        """A client that was lost has come back: what is made for it from now on is wanted."""
+        self._dead.pop(process_id, None)
+
     def owner_gone(self, process_id: bytes, now: Instant) -> None:
         """A process is dead: nobody wants what it owned, unless the cluster does."""
         self._dead[process_id] = None

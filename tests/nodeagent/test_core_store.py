@@ -24,7 +24,9 @@ from atoll.protocol.messages import (
     ObjectSealed,
     ReleaseObjects,
     SealObject,
+    StartLease,
 )
+from atoll.protocol.values import SchedulingClass
 from tests.nodeagent.core_driver import MIB, SCHEDULER, CoreDriver
 
 
@@ -163,6 +165,28 @@ def test_what_a_worker_writes_for_a_dead_owner_goes_when_it_is_sealed(driver: Co
     put(driver, worker, MINE, pin=True)
     driver.message(worker, ReleaseObjects([MINE]))
     assert driver.core.store.objects() == []
+
+
+def test_a_client_that_the_scheduler_has_lost_and_that_is_attached_here_keeps_its_objects(driver: CoreDriver) -> None:
+    owner, worker = driver.connect(), driver.connect(process_id=b"worker-1")
+    put(driver, owner, MINE)
+    driver.message(SCHEDULER, JobEnded(b"client-1"))
+    later = object_id(b"client-1", 2)
+    put(driver, worker, later)
+    assert {o.object_id for o in driver.core.store.objects()} == {MINE, later}
+    driver.lose(owner)
+    assert driver.core.store.objects() == []
+
+
+def test_what_is_made_for_a_client_that_has_come_back_stays(driver: CoreDriver) -> None:
+    """It is attached at another node, so nothing but its leases is heard of it here."""
+    worker = driver.connect(process_id=b"worker-1")
+    driver.define()
+    driver.message(SCHEDULER, JobEnded(b"client-1"))
+    wanted = SchedulingClass({"CPU": 10_000}, "e1")
+    driver.message(SCHEDULER, StartLease(1, b"client-1", wanted, [], False, b"client-1"))
+    put(driver, worker, MINE)
+    assert [o.object_id for o in driver.core.store.objects()] == [MINE]
 
 
 def test_r8_a_lost_writer_aborts_and_the_scheduler_hears_of_adopted_objects(driver: CoreDriver) -> None:
