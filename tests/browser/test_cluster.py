@@ -44,6 +44,13 @@ from atoll.widgets.dashboard import Dashboard
 dashboard = Dashboard()
 dashboard
 """
+THREADS = """
+import threading
+own = [thread for thread in threading.enumerate() if thread.name == 'atoll-dashboard']
+for thread in own:
+    thread.join(10)
+print('thread', sum(thread.is_alive() for thread in own))
+"""
 TRAIN = "print('trained', atoll.get(train.remote(8)))"
 
 
@@ -96,9 +103,7 @@ def test_live_while_the_kernel_is_busy_and_after_it_has_died(context: BrowserCon
     expect(page.get_by_text("trained 8")).to_be_visible(timeout=20_000)
 
     # The server serves the page, so the kernel's own thread has ended.
-    seen.run_new_cell(
-        "import threading; print('thread', [t.name for t in threading.enumerate()].count('atoll-dashboard'))"
-    )
+    seen.run_new_cell(THREADS)
     expect(page.get_by_text("thread 0")).to_be_visible(timeout=15_000)
 
     seen.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
