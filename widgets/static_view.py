@@ -147,7 +147,7 @@ def _object_rows(state: ClusterState) -> list[list[str]]:
     def row(each: ObjectState) -> list[str]:
         owner = "cluster" if each.name else jobs.get(each.owner, "a worker")
         return [
-            each.name or each.object_id[:8],
+            each.name or object_label(each.object_id),
             size(each.size_bytes),
             bar(each.size_bytes / largest),
             str(each.pins),
@@ -202,6 +202,11 @@ def _block(share: float) -> str:
 def number(amount: float) -> str:
     """Return an amount of a resource as people read it: `2.5`."""
     return f"{from_units(to_units('amount', max(0.0, round(amount, 4)))):g}"
+
+
+def object_label(object_id: str) -> str:
+    """Return who made an object and its number there, from its hex id: `ef96·12`."""
+    return f"{object_id[:4]}·{int(object_id[16:32] or '0', 16)}"
 
 
 def size(size_bytes: float) -> str:

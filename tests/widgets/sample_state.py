@@ -251,6 +251,6 @@ def _objects(node_id: str, name: str) -> list[ObjectState]:
         ObjectState(f"{number:02x}" * 20, node_id, name or title, "", size, pins)
         for number, (title, size, pins) in enumerate(named)
     ] + [
-        ObjectState(f"{number + 128:02x}" * 20, node_id, "", owner, size, pins)
+        ObjectState(f"{owner}{number + 3:016x}{0:08x}", node_id, "", owner, size, pins)
         for number, (size, pins, owner) in enumerate(loose)
     ]

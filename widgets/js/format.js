@@ -45,7 +45,7 @@ export function formatDuration(seconds) {
   if (!Number.isFinite(seconds) || seconds < 0) return "0 s";
   if (seconds < 0.0995) return `${trimZeros((seconds * 1000).toFixed(1))} ms`;
   if (seconds < 0.9995) return `${(seconds * 1000).toFixed(0)} ms`;
-  if (seconds < 59.95) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s`;
+  if (seconds < 59.95) return `${trimZeros(seconds.toFixed(seconds < 9.95 ? 1 : 0))} s`;
   if (seconds < 3600) return twoUnits(seconds, 60, "m", 1, "s");
   if (seconds < 86400) return twoUnits(seconds, 3600, "h", 60, "m");
   return twoUnits(seconds, 86400, "d", 3600, "h");
@@ -76,6 +76,11 @@ export function formatResources(resources) {
 export function formatClock(seconds) {
   const at = new Date(seconds * 1000);
   return [at.getHours(), at.getMinutes(), at.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");
+}
+
+/** @param {string} id of an object @returns {string} who made it and its number there: `ef96·12` */
+export function objectLabel(id) {
+  return `${id.slice(0, 4)}·${parseInt(id.slice(16, 32), 16) || 0}`;
 }
 
 /** @param {string} id @returns {string} enough of a hex id to tell it from its neighbours */

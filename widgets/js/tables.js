@@ -1,7 +1,7 @@
 /** Real tables: what runs, actors, objects, notebooks, what waits, and the timeline's twin for the keyboard. */
 
 import { element, KeyedList, setText } from "./dom.js";
-import { formatBytes, formatClock, formatDuration, formatNumber, formatResources, shortId } from "./format.js";
+import { formatBytes, formatClock, formatDuration, formatNumber, formatResources, objectLabel, shortId } from "./format.js";
 import { Bar, Glyph } from "./parts.js";
 
 /**
@@ -175,7 +175,7 @@ export function objectTable(hues) {
   /** @typedef {import("./types.js").ObjectState & {most: number, holder: string, key: string}} Row */
   /** @type {Table<Row>} */
   const table = new Table("Objects in the lagoon", [
-    { title: "name", grow: true, cell: text((row) => row.name || shortId(row.object_id), (row) => row.object_id, "") },
+    { title: "name", grow: true, cell: text((row) => row.name || objectLabel(row.object_id), (row) => row.object_id, "") },
     { title: "size", numeric: true, cell: text((row) => formatBytes(row.size_bytes)) },
     { title: "", cell: () => {
       const bar = new Bar("small");
