@@ -359,7 +359,8 @@ class RegisterNode(Message, frozen=True):
         resources: What it has, in units.
         devices: Its GPUs.
         labels: For policies.
-        leases: Those that live on from before the reconnection: (lease id, worker id, address).
+        leases: Those that live on from before the reconnection: (lease id, worker id, address); and those that are
+            ending, and hold what they have until `LeaseEnded`, with neither worker nor address.
         actors: Those that live on: (actor id, lease id).
         started: The `StartLease` of each of `leases`, as it came: a restarted scheduler learns from it what they
             hold. A lease without one ends.

@@ -269,7 +269,7 @@ class AgentCore:
         self._dialling = False
         self._without_scheduler_since = None
         self._sample_at = Instant(now + BUSY_SAMPLE_S)
-        living = self.leases.living()
+        holding = self.leases.holding()
         node = self.node
         self._outbox.tell_scheduler(
             RegisterNode(
@@ -281,9 +281,13 @@ class AgentCore:
                 resources=node.resources,
                 devices=node.devices,
                 labels=node.labels,
-                leases=[(le.lease_id, le.worker.worker_id, le.worker.address) for le in living if le.worker],
-                actors=[(le.actor_id, le.lease_id) for le in living if le.actor_id is not None and le.actor_alive],
-                started=[le.begun for le in living if le.worker],
+                leases=[(lease.lease_id, *lease.place) for lease in holding],
+                actors=[
+                    (lease.actor_id, lease.lease_id)
+                    for lease in holding
+                    if lease.actor_id is not None and lease.actor_alive and lease.state == "running"
+                ],
+                started=[lease.begun for lease in holding],
             )
         )
 

@@ -90,6 +90,13 @@ class Lease:
         return self.begun.devices
 
     @property
+    def place(self) -> tuple[bytes, str]:
+        """Its worker's id and address; empty while it ends."""
+        if self.state != "running" or self.worker is None:
+            return b"", ""
+        return self.worker.worker_id, self.worker.address
+
+    @property
     def key(self) -> WorkerKey:
         """What its worker must be bound to."""
         units = self.scheduling_class.resources.get(CPU, 0)
@@ -289,9 +296,9 @@ class Leases:
                 self._watches.forget(lease.lease_id)
                 self._pool.release(lease.worker, now)
 
-    def living(self) -> list[Lease]:
-        """Return the leases that go on after a reconnection."""
-        return [lease for lease in self._leases.values() if lease.state == "running" and lease.worker is not None]
+    def holding(self) -> list[Lease]:
+        """Return the leases that hold something of the node: those that go on after a reconnection, and what ends."""
+        return [lease for lease in self._leases.values() if lease.state != "starting"]
 
     def broken_invariant(self) -> str | None:
         """Return what does not hold, or None."""

@@ -1,8 +1,8 @@
 """The desk for node agents: nodes come, say what happens to leases and actors, and go.
 
-A node that comes back after a restart of the scheduler brings what lives on there. What is known, or was begun before
-this scheduler's life, is taken up; everything else on that node is ended, because somebody was already told that it
-is lost.
+A node that comes back after a restart of the scheduler brings what lives on there. What was begun before this
+scheduler's life is taken up; everything else on that node is ended, because somebody was already told that it is
+lost. What ends is taken up too, until it has ended: its devices are nobody else's before.
 """
 
 from __future__ import annotations
@@ -151,8 +151,13 @@ class AgentDesk:
                 self._turn.send(node.peer, EndLease(lease_id, True))
                 continue
             actor_id = homes.get(lease_id)
-            wanted = cluster.actors.found_again(actor_id, lease) if actor_id is not None else bool(lease.holder)
-            if not wanted:
+            if not address or lease_id >= cluster.leases.first_id:
+                wanted = False  # it is ending, or somebody was told that it is lost
+            elif actor_id is not None:
+                wanted = cluster.actors.found_again(actor_id, lease)
+            else:
+                wanted = bool(lease.holder)
+            if not wanted:  # what it holds is nobody else's before it has ended
                 cluster.leases.end(lease, kill=True)
         for record in cluster.peers.values():
             if record.role == "worker" or record.job is not None:
@@ -162,7 +167,7 @@ class AgentDesk:
 
     def _restore_lease(self, node: Node, start: StartLease | None, worker_id: bytes, address: str) -> Lease | None:
         cluster = self._cluster
-        if start is None or start.lease_id >= cluster.leases.first_id:
+        if start is None:
             return None
         job = cluster.jobs.open(start.job, self._turn.now)
         if job.peer is None:

@@ -434,7 +434,8 @@ class LeaseTable:
         lease.worker_id = worker_id
         lease.address = address
         self._add(lease)
-        self._by_worker[worker_id] = lease
+        if worker_id:
+            self._by_worker[worker_id] = lease
         return lease
 
     def claim(self, record: PeerRecord) -> None:

@@ -6,7 +6,8 @@
 
 Two notebooks that ask at once compute once: whoever claims a name that another computes is answered when that one is
 done. An object with a name belongs to the cluster: the node that has it is told so (`AdoptObject`) and answers, before
-whoever published it is answered and may let go; and it is told when the last name goes (`DropObject`). Small values are kept in the location itself, here and in the journal.
+whoever published it is answered and may let go; and it is told when the last name goes (`DropObject`). Small values
+are kept in the location itself, here and in the journal.
 """
 
 from __future__ import annotations

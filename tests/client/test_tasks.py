@@ -7,7 +7,14 @@ import pickle
 import pytest
 
 from atoll.client.core.dispatch import KEEP_IDLE_S, MAXIMUM_DEPTH, STALLED_S
-from atoll.client.core.events import AnnounceObject, CancelRequested, ObjectWanted, RefsReleased, ShowOutput
+from atoll.client.core.events import (
+    AnnounceObject,
+    CancelRequested,
+    ObjectWanted,
+    RefsReleased,
+    SchedulerLinked,
+    ShowOutput,
+)
 from atoll.client.core.records import FAILED, INLINE, PENDING
 from atoll.client.core.tasks import CAUSE_WITHIN_S
 from atoll.exceptions import TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
@@ -20,9 +27,9 @@ from atoll.protocol.channel_messages import (
     TaskRaised,
     TasksTakenBack,
 )
-from atoll.protocol.machine import DeadlineReached, PeerLost, Received
-from atoll.protocol.messages import DemandRefused, LeaseLost, LeaseRecalled, ReturnLease
-from tests.client.builders import SCHEDULER, Harness, result_id
+from atoll.protocol.machine import DeadlineReached, Peer, PeerLost, Received
+from atoll.protocol.messages import DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
+from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
 
 
 @pytest.fixture
@@ -147,6 +154,30 @@ def test_an_idle_lease_is_kept_a_while_and_then_returned(client: Harness) -> Non
     client.handle(DeadlineReached())
     assert client.sent(ReturnLease) == [ReturnLease(1)]
     assert client.core.next_deadline() is None
+
+
+def test_a_lease_that_was_returned_to_a_dead_scheduler_is_returned_to_its_successor(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    client.handle(PeerLost(SCHEDULER))
+    client.answer(peer, 1)
+    client.now = KEEP_IDLE_S * 1.01
+    client.handle(DeadlineReached())
+    assert client.sent(ReturnLease) == [], "nobody listened"
+    client.handle(SchedulerLinked(Peer(9)))
+    found = LeaseGranted(0, 1, worker_id(1), "/w1", b"node", "here", [])
+    client.handle(Received(Peer(9), found))
+    assert client.sent(ReturnLease, Peer(9)) == [ReturnLease(1)]
+
+
+def test_a_lease_that_is_still_in_use_is_kept_when_a_restarted_scheduler_finds_it(client: Harness) -> None:
+    client.submit()
+    client.grant(1)
+    client.handle(PeerLost(SCHEDULER))
+    client.handle(SchedulerLinked(Peer(9)))
+    client.handle(Received(Peer(9), LeaseGranted(0, 1, worker_id(1), "/w1", b"node", "here", [])))
+    assert client.sent(ReturnLease) == []
+    assert client.core.statistics().leases == 1
 
 
 def test_a_lost_worker_costs_the_only_task_on_it_an_attempt(client: Harness) -> None:

@@ -367,6 +367,19 @@ def test_without_a_scheduler_what_runs_goes_on_and_is_registered_again(driver: C
     assert driver.take(Exit) == []
 
 
+def test_what_is_ending_is_registered_again_too_for_what_it_still_holds(driver: CoreDriver) -> None:
+    driver.define()
+    driver.start_lease(1, devices=[share(0)])
+    driver.run_all()
+    driver.message(SCHEDULER, EndLease(1, True))
+    driver.lose(SCHEDULER)
+    driver.said(RegisterNode)
+    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
+    (registered,) = driver.said(RegisterNode)
+    assert registered.leases == [(1, b"", "")]
+    assert [start.devices for start in registered.started] == [[share(0)]]
+
+
 def test_ten_seconds_without_a_scheduler_end_the_agent(driver: CoreDriver) -> None:
     driver.lose(SCHEDULER)
     driver.advance(9.9)

@@ -361,6 +361,24 @@ def test_a_lease_that_was_declared_lost_is_not_taken_up_again() -> None:
     world.say(again, m.LeaseEnded(granted.lease_id))
 
 
+@pytest.mark.parametrize("ending", [False, True])
+def test_r15_what_ends_after_a_reconnection_holds_its_device_until_it_has_ended(ending: bool) -> None:
+    world = World()
+    agent, client = world.agent(cpus=4, gpus=1), world.client()
+    world.demand(client, 1, CPU=1, GPU=1)
+    granted = world.granted(client)[0]
+    start = world.running[granted.lease_id]
+    world.event(PeerLost(agent, "broken pipe"))
+    world.demand(client, 1, CPU=1, GPU=1)
+    again = world.connect("agent", b"node0001")
+    place = (b"", "") if ending else (b"worker!!", "/run/w")
+    world.say(again, registration(1, 4, 1, leases=[(granted.lease_id, *place)], started=[start]))
+    assert world.only(again, m.EndLease) == m.EndLease(granted.lease_id, True)
+    assert world.heard(again, m.StartLease) == [], "its worker still lives, or its memory is not free"
+    world.say(again, m.LeaseEnded(granted.lease_id))
+    assert world.only(again, m.StartLease).devices == start.devices
+
+
 def test_a_node_on_a_new_connection_replaces_the_old_one() -> None:
     world = World()
     agent = world.agent()

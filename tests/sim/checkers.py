@@ -109,7 +109,7 @@ def check_refs(world: World, process: ClientProcess) -> None:
             assert record.task_id in process.records, f"{process.name}: {record} has ended and {object_id.hex()} waits"
         elif owner is not None and owner is not process and (process.name, owner.name) not in world.strained:
             assert object_id in owner.core.objects.entries, (
-                f"{process.name} has {entry.count} refs to {object_id.hex()}, which its owner {owner.name} has forgotten"
+                f"{process.name} has {entry.count} refs to {object_id.hex()}, unknown to its owner {owner.name}"
             )
         if entry.state == STORED:
             check_stored(world, process, object_id, entry.value)
@@ -174,13 +174,26 @@ def settled(world: World) -> str:
     cluster = scheduler.core.cluster
     if len(cluster.nodes) < len(world.options.hosts):
         return f"there are {len(cluster.nodes)} nodes of {len(world.options.hosts)}"
+    return unsettled_processes(world) or unsettled_leases(world)
+
+
+def unsettled_processes(world: World) -> str:
+    """Return which process still waits for something, or nothing."""
     for process in world.processes.values():
         if process.records:
-            return f"{process.name} waits for {[(r, r.actor_id.hex(), r.unresolved) for r in process.records.values()][:3]}"
+            shown = [(record, record.actor_id.hex(), record.unresolved) for record in process.records.values()]
+            return f"{process.name} waits for {shown[:3]}"
         if process.requests or process.hold_waiters:
             return f"{process.name} waits for answers to {process.requests}, holds {process.hold_waiters}"
         if process.programs and not isinstance(process, WorkerProcess):
             return f"{process.name} runs {[program.name for program in process.programs]}, {list(process.waiters)}"
+    return ""
+
+
+def unsettled_leases(world: World) -> str:
+    """Return what waits at the scheduler, or is held idle, or not known on both sides; or nothing."""
+    assert world.scheduler is not None
+    cluster = world.scheduler.core.cluster
     if len(cluster.leases.queues):
         return f"{len(cluster.leases.queues)} demands wait"
     for lease in cluster.leases:
@@ -253,9 +266,7 @@ def names_lost(world: World) -> str:
         if record is None or record.location is None:
             return f"the name {name!r} was published and has no object"
         object_id = record.location.object_id
-        kept = record.location.inline or any(
-            object_id in agent.core.store._objects for agent in world.agents.values()
-        )
+        kept = record.location.inline or any(object_id in agent.core.store._objects for agent in world.agents.values())
         if not kept:
             return f"the object {location.object_id.hex()} of {name!r} is in no store"
     return ""

@@ -379,9 +379,11 @@ class ClientProcess(Machine):
             done = yield Objects(object_ids, len(object_ids), timeout_s)
         if not done:
             return None
-        outcomes = []
+        outcomes: list[Outcome] = []
         for object_id in object_ids:
-            outcomes.append((yield from self.load(object_id)))
+            outcome = yield from self.load(object_id)
+            outcomes.append(outcome)
+            del outcome  # its refs are the list's alone
         return outcomes
 
     def blocking(self) -> Any:

@@ -1,4 +1,4 @@
-"""SIMULATED shells of the daemons around their real cores: the scheduler's journal, the agent's processes and memory."""
+"""SIMULATED shells of the daemons around their real cores: the scheduler's journal, the agent's processes."""
 
 from __future__ import annotations
 

@@ -36,8 +36,10 @@ class Faults:
             "pause client": lambda: self._pause(world.drivers()),
             "pause agent": lambda: self._pause(list(world.agents.values())),
             "pause scheduler": lambda: self._pause([world.scheduler] if world.scheduler else []),
-            "drop direct": lambda: self._drop(direct=True),
-            "drop uplink": lambda: self._drop(direct=False),
+            "drop direct": lambda: self._drop("drop direct", ("client", "worker"), ("client", "worker")),
+            # The connection to one's own agent is a local one: it never breaks while both live.
+            "drop uplink": lambda: self._drop("drop uplink", ("client", "worker"), ("scheduler",)),
+            "drop agent": lambda: self._drop("drop agent", ("agent",), ("scheduler",)),
             "slow": self._slow,
             "partition": lambda: self._partition(self._random.uniform(0.05, 5.0)),
             "partition for long": lambda: self._partition(self._random.uniform(16.0, 25.0)),
@@ -101,19 +103,17 @@ class Faults:
             self._inject("pause", machine)
             self._simulation.pause(machine, self._random.choice([0.01, 0.2, 1.0, 4.0]))
 
-    def _drop(self, *, direct: bool) -> None:
+    def _drop(self, kind: str, dialling: tuple[str, ...], dialled: tuple[str, ...]) -> None:
         found = [
             (machine, peer, other)
             for machine, peer, other in self._simulation.network.connections()
-            if (machine.role in ("client", "worker") and other.role in ("client", "worker")) == direct
-            # A worker that is cut off from its agent is killed: that is "kill worker".
-            and not (machine.role == "worker" and other.role == "agent")
+            if machine.role in dialling and other.role in dialled
         ]
         chosen = self._choose(found)
         if chosen is None:
             return
         machine, peer, other = chosen
-        self._inject("drop direct" if direct else "drop uplink", machine)
+        self._inject(kind, machine)
         self._world.strain(machine, other)
         self._simulation.network.drop(machine, peer, apart_s=self._random.choice([0.0, 0.001, 0.3]))
 
@@ -133,5 +133,3 @@ class Faults:
         if duration_s > 15:
             self._world.strain_all()
         self._simulation.network.partition([alone], others, duration_s)
-
-

@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="run only this one and say what happened")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first seed that fails")
     arguments = parser.parse_args()
-    seeds = [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
+    seeds = (
+        [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
+    )
     began = time.perf_counter()
     results: list[Result] = []
     failed: list[int] = []

@@ -1,7 +1,7 @@
 """One run: a cluster comes up, works while things break, heals, and is looked at.
 
-    up ─▶ work and faults ─▶ nothing more breaks ─▶ everything ends, nothing waits, no lease is held idle
-       ─▶ clients let go of their refs: nobody knows an object any more ─▶ clients leave: the stores are empty
+up ─▶ work and faults ─▶ nothing more breaks ─▶ everything ends, nothing waits, no lease is held idle
+   ─▶ clients let go of their refs: nobody knows an object any more ─▶ clients leave: the stores are empty
 """
 
 from __future__ import annotations

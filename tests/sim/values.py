@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, array_like=True):
     def can_succeed(self) -> bool:
         """Whether it ends well when nothing else goes wrong."""
         tries = self.retries + 1 if self.retries >= 0 else 1 << 30
-        own = not self.failing or (self.failing != "raise" or self.retry_exceptions) and self.failures < tries
+        own = not self.failing or ((self.failing != "raise" or self.retry_exceptions) and self.failures < tries)
         return own and (not self.wait or all(child.can_succeed for child in self.children))
 
     @property

@@ -116,7 +116,7 @@ class ActorCalls:
         self._outbox.tell_scheduler(WatchActor(request, view.actor_id))
 
     def relink(self) -> None:
-        """Follow all living actors anew, at a scheduler that may have been restarted, and may never have heard of some."""
+        """Follow all living actors anew, at a scheduler that may have been restarted and not have heard of some."""
         self._watches.clear()
         unanswered = {view.actor_id: message for view, message in self._creations.values() if message is not None}
         for view in self.views.values():
@@ -272,7 +272,9 @@ class ActorCalls:
                 record.peer = None
                 again.append(record)
             else:
-                text = f"{record.name}: the actor's process died during the call; it is being restarted"
+                text = (
+                    f"{record.name}: the actor's process or the connection to it was lost; the call may have run"
+                )
                 self._settlement.failed_with(record, "ActorUnavailableError", text)
         view.queue.extendleft(reversed(again))
 
