@@ -6,6 +6,8 @@
 #   make bench        the budget table beside Ray and ProcessPoolExecutor (bench-quick: fewer rounds)
 #   make simulate     the whole cluster on a virtual clock: SEEDS=200, or SEED=17 for one
 #
+#   make bundle       the dashboard's JavaScript, after a change in widgets/js (needs node)
+#
 # Single checks: lint types contracts unit browser nbval test-gpu.
 
 PYTHON ?= python3
@@ -15,7 +17,7 @@ SEEDS ?= 200
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
 
-.PHONY: help venv demo lab test test-gpu bench bench-quick simulate lint types contracts unit browser nbval clean
+.PHONY: help bundle venv demo lab test test-gpu bench bench-quick simulate lint types contracts unit browser nbval clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -54,6 +56,9 @@ bench: $(VENV)/.installed-bench
 
 bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run --quick
+
+bundle:
+	$(MAKE) -C widgets bundle
 
 clean:
 	rm -rf $(VENV) .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
