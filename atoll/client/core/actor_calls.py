@@ -272,9 +272,7 @@ class ActorCalls:
                 record.peer = None
                 again.append(record)
             else:
-                text = (
-                    f"{record.name}: the actor's process or the connection to it was lost; the call may have run"
-                )
+                text = f"{record.name}: the actor's process or the connection to it was lost; the call may have run"
                 self._settlement.failed_with(record, "ActorUnavailableError", text)
         view.queue.extendleft(reversed(again))
 
