@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from atoll.protocol.machine import ClosePeer, PeerLost
 from atoll.protocol.messages import (
     AbandonName,
     ClaimName,
@@ -46,10 +49,12 @@ class ClientDesk:
     Args:
         cluster: What there is.
         agents: For jobs that wait for a node.
+        lose: Takes a connection for lost.
     """
 
-    def __init__(self, cluster: Cluster, agents: AgentDesk) -> None:
+    def __init__(self, cluster: Cluster, agents: AgentDesk, lose: Callable[[PeerLost], None]) -> None:
         self._cluster = cluster
+        self._lose = lose
         self._turn = cluster.turn
         self._agents = agents
 
@@ -62,6 +67,12 @@ class ClientDesk:
         if refusal:
             self._turn.fail(record.peer, message.request, "ProtocolError", refusal)
             return
+        known = cluster.jobs.get(message.job)
+        if known is not None and known.peer is not None:
+            # The client knows that its old connection is gone before we do.
+            cause = "the client has registered on another connection"
+            self._turn.do(ClosePeer(known.peer, cause))
+            self._lose(PeerLost(known.peer, cause))
         digest = cluster.environments.add(message.environment) if message.environment is not None else ""
         job = cluster.jobs.open(message.job, self._turn.now)
         job.attach(message, record.peer, digest)
@@ -76,12 +87,11 @@ class ClientDesk:
         cluster.leases.claim(record)
 
     def _why_no_job(self, record: PeerRecord, message: RegisterJob) -> str:
-        known = self._cluster.jobs.get(message.job)
         if message.job != record.process_id:
             return "a job has the process id of its client"
         if message.kind not in KINDS:
             return f"{message.kind!r} is no kind of job; there are {', '.join(KINDS)}"
-        if record.job is not None or (known is not None and known.peer is not None):
+        if record.job is not None:
             return "the job is registered already"
         return ""
 

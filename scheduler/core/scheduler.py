@@ -84,7 +84,7 @@ class Scheduler:
         self._turn = self.cluster.turn
         self._story = Story()
         self._agents = AgentDesk(self.cluster)
-        self._clients = ClientDesk(self.cluster, self._agents)
+        self._clients = ClientDesk(self.cluster, self._agents, self._lost)
         self._lifetime = Lifetime(self.cluster, linger_s)
         self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
         self._refused_messages = 0

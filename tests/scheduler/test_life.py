@@ -6,7 +6,7 @@ import pytest
 
 from atoll.protocol import messages as m
 from atoll.protocol import values
-from atoll.protocol.machine import Peer, PeerLost
+from atoll.protocol.machine import ClosePeer, Peer, PeerLost
 from atoll.scheduler.core.events import Exit, StopAsked, Warn
 from atoll.scheduler.core.jobs import environment_digest
 from tests.scheduler.world import PYTHON, WALL, World, job_id, registration
@@ -377,6 +377,27 @@ def test_r15_what_ends_after_a_reconnection_holds_its_device_until_it_has_ended(
     assert world.heard(again, m.StartLease) == [], "its worker still lives, or its memory is not free"
     world.say(again, m.LeaseEnded(granted.lease_id))
     assert world.only(again, m.StartLease).devices == start.devices
+
+
+def test_a_client_on_a_new_connection_replaces_the_old_one() -> None:
+    """It knows that its connection is gone before we do; refused, it would wait for ever."""
+    world = World()
+    world.agent(cpus=4)
+    old = world.client()
+    world.demand(old, 1)
+    granted = world.granted(old)[0]
+    world.say(old, m.ClaimName(5, "flights", True))
+    new = world.connect("client", job_id(1))
+    world.say(new, m.RegisterJob(1, job_id(1), "kernel", "notebook-1.ipynb", 101, "", PYTHON))
+    assert world.only(new, m.JobRegistered)
+    assert old not in world.core.cluster.peers
+    assert any(isinstance(action, ClosePeer) and action.peer == old for action in world.actions)
+    world.serve()
+    assert granted.lease_id not in [lease.lease_id for lease in world.state(new).leases]
+    world.say(new, m.ClaimName(6, "flights", True))
+    assert world.only(new, m.NameClaimed).compute
+    world.say(new, m.RegisterJob(7, job_id(1), "kernel", "notebook-1.ipynb", 101, "", PYTHON))
+    assert world.only(new, m.Failed).request == 7
 
 
 def test_a_node_on_a_new_connection_replaces_the_old_one() -> None:
