@@ -9,6 +9,7 @@ An actor that asked for concurrency has its calls run by so many threads instead
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -373,12 +374,18 @@ class Executor:
                 self._give_back(peer, len(self._queue))
 
     def _report(self) -> None:
-        """A few times a second while tasks run: what ran and what runs."""
+        """A few times a second while tasks run, and once after: what ran and what runs.
+
+        What a task leaves behind in reference cycles, a namespace with its functions say, may pin objects of any size,
+        and an idle process collects no garbage by itself: so it is done when the last task has ended.
+        """
         spans = self._spans.take()
         if spans:
             self._session.tell_agent(ReportSpans(spans))
         if self._spans.running:
             self._session.set_timer()
+        elif self._session.store.has_places:
+            gc.collect()
 
 
 def error_payload(error: BaseException, name: str, where: str) -> bytes:

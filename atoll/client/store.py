@@ -168,6 +168,11 @@ class StoreClient:
                     self._released.append(object_id)
 
     @property
+    def has_places(self) -> bool:
+        """Whether anything is pinned by this process."""
+        return bool(self._places)
+
+    @property
     def has_released(self) -> bool:
         """Whether `collect` has something to do."""
         return bool(self._released)

@@ -218,3 +218,22 @@ def test_a_borrowed_ref_keeps_its_object_alive() -> None:
     fill = [atoll.put(np.zeros(100_000)) for _ in range(5)]
     assert atoll.get(keeper.read.remote(), timeout=10) == 100_000
     del fill
+
+
+def test_a_cycle_that_a_task_leaves_behind_does_not_keep_its_arguments(session: Session) -> None:
+    @atoll.remote
+    def leave_cycle(array: np.ndarray[Any, Any]) -> None:
+        cycle: dict[str, Any] = {"array": array}
+        cycle["itself"] = cycle
+
+    def settles_at(count: int) -> bool:
+        until = time.monotonic() + 10
+        while len(session.state().objects) != count and time.monotonic() < until:
+            time.sleep(0.05)
+        return len(session.state().objects) == count
+
+    array = atoll.put(np.zeros(200_000))
+    assert settles_at(1)
+    atoll.get(leave_cycle.remote(array))
+    del array
+    assert settles_at(0)
