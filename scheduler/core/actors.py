@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import msgspec
 
 from atoll.exceptions import InternalError
-from atoll.protocol.machine import Peer
+from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import ActorChanged, CreateActor, Done, KillActor, StartActor
 from atoll.protocol.values import ActorSpec, Environment
 from atoll.scheduler.core.jobs import Job, PeerRecord
@@ -28,6 +28,9 @@ from atoll.scheduler.core.turn import Turn
 PENDING, ALIVE, RESTARTING, DEAD = "pending", "alive", "restarting", "dead"
 TABLE = "actors"
 MAXIMUM_DEAD = 256
+
+CREATED_WITHIN_S = 5.0
+"""An actor of which somebody has a handle is waited for so long."""
 
 
 class SavedActor(msgspec.Struct, frozen=True, array_like=True):
@@ -132,6 +135,7 @@ class ActorTable:
         self._actors: dict[bytes, Actor] = {}
         self._dead: OrderedDict[bytes, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], Actor] = {}
+        self._awaited: dict[bytes, list[tuple[PeerRecord, int, Instant]]] = {}
 
     def __iter__(self) -> Iterator[Actor]:
         return iter(self._actors.values())
@@ -174,6 +178,8 @@ class ActorTable:
             self._names[actor.full_name] = actor
         self._write_down(actor)
         self._watch(actor, record, message.request)
+        for other, request, _until in self._awaited.pop(spec.actor_id, ()):
+            self._watch(actor, other, request)
         self._leases.want_for_actor(spec.actor_id, job, spec.scheduling_class)
 
     def get(self, record: PeerRecord, request: int, name: str, namespace: str) -> None:
@@ -187,13 +193,30 @@ class ActorTable:
         self._watch(actor, record, request)
 
     def watch(self, record: PeerRecord, request: int, actor_id: bytes) -> None:
-        """Answer with the state of an actor, and tell of changes from now on."""
+        """Answer with the state of an actor, and tell of changes from now on.
+
+        A handle may be faster than the request that makes its actor: who was given it speaks on another connection.
+        """
         actor = self._find(actor_id)
-        if actor is None:
-            text = f"the cluster knows no actor {actor_id.hex()}; it may have died long ago"
-            self._turn.fail(record.peer, request, "ActorDiedError", text)
+        if actor is not None:
+            self._watch(actor, record, request)
             return
-        self._watch(actor, record, request)
+        until = self._turn.in_s(CREATED_WITHIN_S)
+        self._awaited.setdefault(actor_id, []).append((record, request, until))
+        self._turn.set_earlier("awaited actors", until)
+
+    def awaited_due(self) -> None:
+        """Give up waiting for actors that nobody has created."""
+        for actor_id, waiting in list(self._awaited.items()):
+            text = f"the cluster knows no actor {actor_id.hex()}; it may have died long ago"
+            for record, request, until in waiting:
+                if until <= self._turn.now:
+                    self._turn.fail(record.peer, request, "ActorDiedError", text)
+                else:
+                    self._turn.set_earlier("awaited actors", until)
+            self._awaited[actor_id] = [entry for entry in waiting if entry[2] > self._turn.now]
+            if not self._awaited[actor_id]:
+                del self._awaited[actor_id]
 
     def kill(self, record: PeerRecord, message: KillActor) -> None:
         """End an actor's process; with `no_restart`, the actor too."""
@@ -282,6 +305,10 @@ class ActorTable:
             actor = self._find(actor_id)
             if actor is not None:
                 actor.watchers.pop(record.peer, None)
+        for actor_id, waiting in list(self._awaited.items()):
+            self._awaited[actor_id] = [entry for entry in waiting if entry[0] is not record]
+            if not self._awaited[actor_id]:
+                del self._awaited[actor_id]
 
     # -------------------------------------------------------------------------------------------- after a restart
 

@@ -259,6 +259,8 @@ class Scheduler:
             match name:
                 case "watch":
                     self._clients.send_watched()
+                case "awaited actors":
+                    self.cluster.actors.awaited_due()
                 case "linger":
                     self._lifetime.stop("nobody used it")
                 case "nodes":

@@ -11,11 +11,11 @@ from atoll.client.core.events import ConnectFailed, ConnectProcess, MethodCalled
 from atoll.client.core.records import FAILED, PENDING, TaskRecord
 from atoll.exceptions import ActorDiedError, ActorUnavailableError
 from atoll.ids import TaskId
-from atoll.protocol.channel_messages import CallMethod
+from atoll.protocol.channel_messages import CallMethod, TaskRaised
 from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
 from atoll.protocol.messages import ActorChanged, CreateActor, Failed, WatchActor
 from atoll.protocol.values import ActorSpec, SchedulingClass
-from tests.client.builders import ME, SCHEDULER, Harness, worker_id
+from tests.client.builders import ME, SCHEDULER, Harness, result_id, worker_id
 
 ACTOR = b"actor-0000000001"
 
@@ -67,6 +67,20 @@ def alive(client: Harness) -> Peer:
     peer = open_channel(client, 0)
     assert called(client, peer) == [first.task_id]
     return peer
+
+
+def test_a_call_that_fails_by_its_argument_does_not_hold_up_those_behind_it(client: Harness) -> None:
+    peer = alive(client)
+    argument = client.submit(retries_left=0)
+    worker = client.grant(7)
+    task_id = TaskId(ME + (1001).to_bytes(8, "big"))
+    first = TaskRecord(task_id, "method", b"", actor_id=ACTOR, dependencies=[result_id(argument)])
+    client.handle(MethodCalled(first))
+    second = call(client, 2)
+    assert called(client, peer)[1:] == [], "the order is a promise"
+    client.handle(Received(worker, [TaskRaised(1, b"pickled error", 5)]))
+    assert client.result(first).state == FAILED
+    assert called(client, peer)[1:] == [second.task_id]
 
 
 def test_an_actor_that_the_scheduler_does_not_know_fails_its_calls(client: Harness) -> None:

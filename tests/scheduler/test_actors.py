@@ -5,6 +5,7 @@ from __future__ import annotations
 from atoll.protocol import messages as m
 from atoll.protocol import values
 from atoll.protocol.machine import Peer, Send
+from atoll.scheduler.core.actors import CREATED_WITHIN_S
 from atoll.scheduler.core.events import PersistRecord
 from tests.scheduler.world import World
 
@@ -100,6 +101,33 @@ def test_kill_without_no_restart_makes_a_new_process() -> None:
     world.say(client, m.KillActor(5, spec.actor_id, no_restart=False))
     world.serve()
     assert [(changed.state, changed.incarnation) for changed in world.heard(client, m.ActorChanged)][-1] == ("alive", 1)
+
+
+def test_a_handle_may_be_faster_than_the_creation_of_its_actor() -> None:
+    world = World()
+    world.agent()
+    client, other = world.client(1), world.client(2)
+    spec = world.actor_spec(1)
+    world.say(other, m.WatchActor(9, spec.actor_id))
+    assert world.heard(other, m.Failed) == []
+    world.wait(1)
+    world.say(client, m.CreateActor(1, b"", spec))
+    assert world.only(other, m.ActorChanged).request == 9
+    world.serve()
+    assert world.heard(other, m.ActorChanged)[-1].state == "alive"
+
+
+def test_an_actor_that_nobody_creates_is_waited_for_only_so_long() -> None:
+    world = World()
+    world.agent()
+    client, other = world.client(1), world.client(2)
+    spec = world.actor_spec(1)
+    world.say(client, m.WatchActor(9, spec.actor_id))
+    world.say(other, m.WatchActor(9, spec.actor_id))
+    world.lose(other)
+    world.wait(CREATED_WITHIN_S * 1.01)
+    failed = world.only(client, m.Failed)
+    assert (failed.request, failed.kind) == (9, "ActorDiedError")
 
 
 def test_the_next_process_of_an_actor_begins_when_the_killed_one_is_gone() -> None:

@@ -34,7 +34,8 @@ class Settlement:
         outbox: Where actions go.
 
     Attributes:
-        resume: Called with a task whose last dependency has got its value; the composition sets it.
+        resume: Called with a task whose last dependency has got its value, and with a call that has failed by one;
+            the composition sets it.
     """
 
     def __init__(self, objects: ObjectTable, outbox: Outbox) -> None:
@@ -132,6 +133,8 @@ class Settlement:
             assert isinstance(entry.value, bytes)
             record.unresolved = -1
             self.failed(record, entry.value)
+            if record.actor_id:
+                self.resume(record)  # calls that were made after it have waited behind it
         else:
             record.unresolved -= 1
             if record.unresolved == 0:
