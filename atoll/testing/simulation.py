@@ -101,7 +101,6 @@ class Machine:
                 self.fuse -= 1
                 if self.fuse < 0:
                     self.simulation.note(self.name, "crashes before", action)
-                    self.cut_short(action)
                     self.simulation.crash(self)
             if not self.alive:
                 return
@@ -149,9 +148,6 @@ class Machine:
     def refused(self, tag: Any, cause: str) -> None:
         """What was dialled does not answer."""
         raise NotImplementedError(f"{self.name} does not dial: {tag} {cause}")
-
-    def cut_short(self, action: Action) -> None:
-        """The fuse is through: the machine dies while it does this. Half of it may be done."""
 
     def finish_step(self) -> None:
         """The step is over as far as this machine goes; what it has kept to do in one go is done now."""

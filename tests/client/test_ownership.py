@@ -20,7 +20,7 @@ from atoll.client.core.events import (
 )
 from atoll.client.core.records import FAILED
 from atoll.ids import ObjectId, ProcessId
-from atoll.protocol.channel_messages import FetchObject
+from atoll.protocol.channel_messages import AddHold, DropHolds, FetchObject, HoldAdded
 from atoll.protocol.machine import Action, Event, Instant, Peer, PeerConnected, PeerLost, Received, Send
 from atoll.protocol.messages import DeleteObjects
 from atoll.protocol.values import ObjectLocation
@@ -116,6 +116,19 @@ def test_a_registered_holder_keeps_it_after_the_owner_let_go(town: Town) -> None
     assert town.deleted == []
     town.release(1, object_id)
     assert town.deleted == [object_id]
+
+
+def test_a_ref_that_goes_while_its_holder_is_registered_is_not_held_for_ever() -> None:
+    client = Harness()
+    owner, borrowed = b"process1", b"process1" + bytes(12)
+    client.core.objects.refer(borrowed)
+    client.handle(PeerConnected(Peer(7), "client", owner))
+    client.handle(HoldRequested(borrowed, client.core.process_id))
+    (asked,) = client.sent(AddHold, Peer(7))
+    client.handle(RefsReleased([borrowed]))
+    assert client.sent(DropHolds, Peer(7)) == [], "the owner does not know of it yet"
+    client.handle(Received(Peer(7), [HoldAdded(asked.request)]))
+    assert client.sent(DropHolds, Peer(7)) == [DropHolds([borrowed])]
 
 
 def test_a_third_process_registers_for_another_and_both_count(town: Town) -> None:

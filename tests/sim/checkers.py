@@ -270,3 +270,15 @@ def names_lost(world: World) -> str:
         if not kept:
             return f"the object {location.object_id.hex()} of {name!r} is in no store"
     return ""
+
+
+def actors_lost(world: World) -> str:
+    """Return which named actor, whose creation was acknowledged and which nobody killed, is not there; or nothing."""
+    assert world.scheduler is not None
+    if world.options.failing_zygotes:
+        return ""  # a process that cannot be made is the end of an actor
+    alive = {actor.spec.actor_id: actor for actor in world.scheduler.core.cluster.actors}
+    for actor_id, name in world.named_actors.items():
+        if actor_id not in world.killed_actors and actor_id not in alive:
+            return f"the actor {actor_id.hex()}, named {name!r}, is gone"
+    return ""

@@ -91,6 +91,7 @@ class SchedulerProcess(Machine):
         self.journal = journal
         self.started_at = world.simulation.clock.now
         self.warnings: list[str] = []
+        self.dies_writing = False
         world.simulation.add(self)
         self.after(0.0, "starts", self._start)
 
@@ -99,7 +100,11 @@ class SchedulerProcess(Machine):
         self.network.listen(self, "scheduler")
 
     def carry_out(self, action: Action) -> None:
-        if isinstance(action, PersistRecord):
+        if isinstance(action, PersistRecord) and self.dies_writing:
+            self.simulation.faults["torn record"] += 1
+            self.journal.tear(action)
+            self.simulation.crash(self)
+        elif isinstance(action, PersistRecord):
             self.journal.records[action.table, action.key] = action.value
         elif isinstance(action, RemoveRecord):
             self.journal.records.pop((action.table, action.key), None)
@@ -110,11 +115,6 @@ class SchedulerProcess(Machine):
             self.simulation.stop(self)
         else:
             super().carry_out(action)
-
-    def cut_short(self, action: Action) -> None:
-        if isinstance(action, PersistRecord) and self.world.faults_random.random() < 0.7:
-            self.simulation.faults["torn record"] += 1
-            self.journal.tear(action)
 
 
 class Zygote:
@@ -252,7 +252,7 @@ class AgentProcess(Machine):
                 return
         if isinstance(action, KillWorker) and action.worker_id in self.workers:
             worker = self.workers[action.worker_id]
-            self.after(self.random.uniform(1e-4, 2e-3), "kills", lambda: self.simulation.crash(worker))
+            self.after(self.random.uniform(1e-4, 1e-2), "kills", lambda: self.simulation.crash(worker))
 
     def _work(self, digest: str, zygote: Zygote) -> None:
         if zygote.ready and zygote.orders:

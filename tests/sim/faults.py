@@ -95,7 +95,10 @@ class Faults:
         scheduler = self._world.scheduler
         if scheduler is not None and scheduler.alive and scheduler.fuse is None:
             self._inject("kill scheduler mid-step", scheduler)
-            scheduler.fuse = self._random.randrange(6)
+            if self._random.random() < 0.3:
+                scheduler.dies_writing = True
+            else:
+                scheduler.fuse = self._random.randrange(6)
 
     def _pause(self, machines: Sequence[Machine]) -> None:
         machine = self._choose(machines)

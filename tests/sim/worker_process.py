@@ -123,6 +123,7 @@ class WorkerProcess(ClientProcess):
             self.lease_id = message.lease_id
             self.job = message.job
             self.has_waited = False
+            self.cut_off_at = None
             self.shares = {share.uuid: share.units for share in message.devices}
         elif isinstance(message, FinishLease):
             self.lease_id = 0
@@ -282,6 +283,14 @@ class WorkerProcess(ClientProcess):
             if plan.wait and children:
                 outcomes = yield from self.get(children)
                 if any(outcome.error for outcome in outcomes):
+                    return [], "TaskError"
+                del outcomes
+            if plan.actor:
+                calls = [ref for _ in range(2) for ref in self.call(plan.actor, Plan(retries=0), (), refs[:1])]
+                outcomes = yield from self.get(calls)
+                del calls
+                if any(outcome.error for outcome in outcomes):
+                    self.simulation.note(self.name, "calls failed", [outcome.error for outcome in outcomes])
                     return [], "TaskError"
                 del outcomes
             if plan.give_children:

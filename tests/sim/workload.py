@@ -27,7 +27,7 @@ Refs = list[ObjectRef[Any]]
 Cell = Callable[["Notebook"], Code]
 KIB = 1024
 ACTOR_NAMES = ("llm", "counter")
-CACHE_NAMES = ("flights", "weather", "model")
+CACHE_NAMES = ("flights", "weather")
 
 
 class Notebook:
@@ -281,8 +281,13 @@ class Notebook:
             del arguments, inside
             if self.random.random() < 0.1:
                 yield Sleep(self.random.uniform(0.0, 0.05))
-            if self.random.random() < 0.04:
-                yield from self.kill(actor_id, no_restart=self.random.random() < 0.5)
+            if self.random.random() < 0.05:
+                yield from self.kill(actor_id, no_restart=self.random.random() < 0.3)
+        if self.random.random() < 0.4:  # a handle that is passed on: tasks call the actor, too
+            for _number in range(self.random.randint(1, 3)):
+                refs += self.driver.submit(self.plan(actor=actor_id), (), refs[:1])
+        if refs and self.random.random() < 0.2:
+            self.driver.cancel(self.random.choice(refs), self.random.random() < 0.3)
         yield from self.finish(refs)
         if gpus or self.random.random() < 0.5:
             yield from self.kill(actor_id, no_restart=True)
@@ -317,9 +322,14 @@ class Notebook:
     # ---------------------------------------------------------------------------------------------------- names
 
     def cached(self) -> Code:
-        """`get_or_compute` of a name that others want too."""
+        """`get_or_compute` of names that others want too."""
+        for name in self.random.sample(CACHE_NAMES, self.random.randint(1, len(CACHE_NAMES))):
+            if self.random.random() < 0.1:
+                yield from self._publish(name)  # whatever had the name has it no more
+            yield from self._get_or_compute(name)
+
+    def _get_or_compute(self, name: str) -> Code:
         world, driver = self.world, self.driver
-        name = self.random.choice(CACHE_NAMES)
         claimed: Any = yield Request("scheduler", lambda number: ClaimName(number, name, True))
         if isinstance(claimed, Failed):
             world.outcomes[f"claim: {claimed.kind}"] += 1
@@ -329,13 +339,13 @@ class Notebook:
             yield from self._read_name(claimed.location)
         elif claimed.compute:
             world.names.begin(name, driver)
-            yield Sleep(self.random.uniform(0.0, 0.1))
+            yield Sleep(self.random.uniform(0.0, 0.5))
             world.names.end(name, driver)
             if self.random.random() < 0.2:
                 driver.tell("scheduler", AbandonName(name))
             else:
                 yield from self._publish(name)
-        if self.random.random() < 0.15:
+        if self.random.random() < 0.2:
             world.names.dropped[name] = None
             answer = yield Request("scheduler", lambda number: DropName(number, name))
             world.outcomes["name dropped" if not isinstance(answer, Failed) else f"drop: {answer.kind}"] += 1
@@ -375,8 +385,8 @@ class Notebook:
         ("impossible", 1),
         ("impatient", 1),
         ("actor", 4),
-        ("named_actor", 2),
-        ("cached", 4),
+        ("named_actor", 3),
+        ("cached", 5),
     )
 
     def work(self, cells: int, done: Callable[[Notebook], None]) -> None:

@@ -179,6 +179,9 @@ class World:
                 self.estranged[near.name, far.host] = None
             if near.role == "agent":
                 self.renewed[near.host] = None
+                for worker in self.workers():
+                    if worker.host == near.host:
+                        worker.cut_off_at = self.simulation.clock.now
 
     def strain_all(self) -> None:
         """Note that any connection between hosts may break."""
@@ -248,7 +251,9 @@ class World:
         if submission is None:
             return len(self.options.hosts) == 1
         plan = submission.plan
-        if submission.cancelled or not plan.must_succeed or submission.actor_id in self.killed_actors:
+        if submission.cancelled or not plan.must_succeed:
+            return False
+        if submission.actor_id in self.killed_actors or plan.actor in self.killed_actors:
             return False
         if len(self.options.hosts) > 1 and any(size > INLINE_BYTES for size in plan.sizes):
             return False  # stores of different nodes do not give each other objects yet

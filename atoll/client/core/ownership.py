@@ -89,6 +89,8 @@ class Ownership:
             entry = self._objects.entries.get(object_id)
             if entry is not None:
                 entry.registrations += 1
+            else:  # the last ref here has gone while the owner was being told of it
+                self._objects.forgotten_borrowed.append(object_id)
         self._outbox.actions.append(ConfirmHold(object_id, holder))
 
     # ---------------------------------------------------------------------------------------- as the owner

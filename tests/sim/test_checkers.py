@@ -1,0 +1,176 @@
+"""The checkers can fail: each of these plants a bug, and the simulator must find it and say what is wrong.
+
+A bug is planted in a core or in what surrounds it; some seed of the first few dozens must notice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atoll.client.core.objects import ObjectTable
+from atoll.client.core.tasks import Tasks
+from atoll.nodeagent.core.store import ObjectStore
+from atoll.protocol import messages as m
+from atoll.protocol.channel_messages import DropHolds, TaskReturned
+from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core import names as name_records
+from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.names import NameTable
+from atoll.scheduler.core.nodes import Node
+from atoll.testing import Machine, SimulationFailure
+from tests.sim.daemon_processes import AgentProcess, SimulatedJournal
+from tests.sim.options import options_for
+from tests.sim.scenario import run_seed
+from tests.sim.worker_process import WorkerProcess
+
+SEEDS = 80
+
+
+def failure_of(profiles: str = "") -> str:
+    """Run seeds until one fails, and return what it says."""
+    for seed in range(SEEDS):
+        if profiles and options_for(seed).profile not in profiles.split():
+            continue
+        try:
+            run_seed(seed)
+        except SimulationFailure as failure:
+            text = str(failure)
+            assert f"make simulate SEED={seed}" in text, "it says how to see it again"
+            assert "the last steps:" in text
+            return text
+    return ""
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, sender: type[Machine], kind: type[Any]) -> None:
+    """Have a kind of machine lose a kind of message that it should send."""
+    send = sender.send
+
+    def losing(machine: Any, peer: Any, message: Any) -> None:
+        if type(message) is not kind:
+            send(machine, peer, message)
+
+    monkeypatch.setattr(sender, "send", losing)
+
+
+def test_an_agent_that_loses_lease_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(monkeypatch, AgentProcess, m.LeaseEnded)
+    assert "everything comes to rest: not within" in failure_of()
+
+
+def test_a_worker_that_loses_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(monkeypatch, WorkerProcess, TaskReturned)
+    assert "driver-1 waits for" in failure_of("calm")
+
+
+def test_a_worker_that_never_drops_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(monkeypatch, WorkerProcess, DropHolds)
+    assert "every ref is let go: not within" in failure_of("calm")
+
+
+def test_a_worker_that_keeps_a_ref_and_tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(_worker: WorkerProcess) -> Any:
+        return iter(())
+
+    monkeypatch.setattr(WorkerProcess, "_register_borrowed", forgetful)
+    assert "unknown to its owner" in failure_of()
+
+
+def test_a_caller_that_lets_go_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = ObjectTable.resolve
+
+    def careless(table: ObjectTable, object_id: bytes, location: Any, contained: list[bytes]) -> Any:
+        return resolve(table, object_id, location, [])
+
+    monkeypatch.setattr(ObjectTable, "resolve", careless)
+    assert "every ref is let go: not within" in failure_of("calm")
+
+
+def test_a_task_that_must_not_run_twice_and_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(tasks: Tasks, record: Any, now: Any) -> bool:
+        record.peer = None
+        record.attempt += 1
+        if record.attempt > 3:
+            return False
+        tasks.ready(record, now)
+        return True
+
+    monkeypatch.setattr(Tasks, "retry", again)
+    assert "must not run twice, and runs again" in failure_of()
+
+
+def test_a_device_that_two_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(node: Node, units: int) -> Any:
+        uses = list(node.devices.values())
+        return uses[: max(1, units // UNITS_PER_ONE)]
+
+    monkeypatch.setattr(Node, "_devices_for", whole)
+    assert "device" in failure_of()
+
+
+def test_an_actor_whose_next_process_begins_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    restart = ActorTable._restart_or_die
+
+    def hasty(table: ActorTable, actor: Any, cause: str) -> None:
+        actor.leaving = None
+        restart(table, actor, cause)
+
+    monkeypatch.setattr(ActorTable, "_restart_or_die", hasty)
+    assert "lives in" in failure_of()
+
+
+def test_a_name_that_two_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = NameTable.claim
+
+    def generous(table: NameTable, peer: Any, message: Any) -> None:
+        record = table._names.get(message.name)
+        if record is not None and record.location is None and message.compute:
+            table._turn.send(peer, m.NameClaimed(message.request, None, True))
+        else:
+            claim(table, peer, message)
+
+    monkeypatch.setattr(NameTable, "claim", generous)
+    assert "at once" in failure_of()
+
+
+def test_a_name_that_is_given_before_the_object_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = NameTable.publish
+
+    def hasty(table: NameTable, peer: Any, message: Any) -> None:
+        publish(table, peer, message)
+        table.adopted(message.location.object_id)
+
+    monkeypatch.setattr(NameTable, "publish", hasty)
+    assert "what has a name is kept" in failure_of()
+
+
+def test_a_journal_that_forgets_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = SimulatedJournal.read
+
+    def forgetful(journal: SimulatedJournal) -> list[tuple[str, str, bytes]]:
+        return [record for record in read(journal) if record[0] != name_records.TABLE]
+
+    monkeypatch.setattr(SimulatedJournal, "read", forgetful)
+    text = failure_of("scheduler")
+    assert "what has a name is kept" in text or "all bytes are freed" in text
+
+
+def test_a_store_that_uses_bytes_again_while_somebody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpinned(_store: ObjectStore, _stored: Any, _peer: Any) -> None:
+        """Pin nothing."""
+
+    monkeypatch.setattr(ObjectStore, "_pin", unpinned)
+    assert failure_of()
+
+
+def test_a_store_that_keeps_what_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_delete = ObjectStore.delete
+
+    def lazy(store: ObjectStore, peer: Any, message: Any, now: Any) -> None:
+        lose_delete(store, peer, m.DeleteObjects(message.object_ids[1:]), now)
+
+    monkeypatch.setattr(ObjectStore, "delete", lazy)
+    monkeypatch.setattr(ObjectStore, "job_ended", lambda _store, _process, _now: None)
+    monkeypatch.setattr(ObjectStore, "owner_gone", lambda _store, _process, _now: None)
+    assert "all bytes are freed: not within" in failure_of("calm")
