@@ -35,11 +35,13 @@ from atoll.client.core.events import (
     ConnectProcess,
     FinishCall,
     HoldRequested,
+    MethodCalled,
     ObjectPut,
     ObjectWanted,
     RefsReleased,
     SchedulerLinked,
     ShowOutput,
+    TaskSubmitted,
 )
 from atoll.client.core.records import PENDING, OutputCallback
 from atoll.client.interrupts import Interrupts
@@ -82,6 +84,9 @@ from atoll.protocol.values import ObjectLocation
 
 SUBMISSIONS_A_TURN = 64
 """So many submissions after one another, and the submitting thread reads what has come."""
+
+BURST_S = 0.0001
+"""Submissions that follow each other so closely are a burst."""
 
 TIMER_S = 0.25
 """How long after `set_timer` the timer fires."""
@@ -153,7 +158,6 @@ class Session:
         self._switchboard.on_proved = self._proved
         self._switchboard.on_message = self._message_came
         self._switchboard.on_lost = self._channel_lost
-        self._switchboard.in_flight = self.core.links.in_flight
         paths = {SCHEDULER: cluster.scheduler_socket, AGENT: cluster.agent_socket}
         self._uplinks = Uplinks(self._switchboard, introduction, process_id, paths, self.core.outbox.next_request)
         self._uplinks.on_linked = self._linked
@@ -168,6 +172,7 @@ class Session:
         self._outputs: deque[tuple[OutputCallback, str, bytes]] = deque()
         self._output_lock = threading.Lock()
         self._submissions = 0
+        self._submitted_at = 0.0
         self._timer_at: float | None = None
         self._loaders: ThreadPoolExecutor | None = None
 
@@ -393,14 +398,24 @@ class Session:
 
     # -------------------------------------------------------------------------------- submitting and waiting
 
-    def submit(self, event: Event) -> None:
-        """Give the core a submission; it is sent at once, or, to a busy worker, with those that follow."""
+    def submit(self, event: TaskSubmitted | MethodCalled) -> None:
+        """Give the core a submission. It is sent at once, unless it is one of a burst of short ones.
+
+        In a burst what waits is sent soon, by the submissions that follow, by who waits for a result, or at the
+        background thread's next tick.
+        """
         with self.lock:
             if self._released:
                 self._drain_released()
             self._handle(event)
+            now = time.monotonic()
             if self._switchboard.has_unsent:
-                self._switchboard.flush_if_due(time.monotonic())
+                burst = now - self._submitted_at < BURST_S
+                if burst and not self.reactor.asleep and not self.core.is_urgent(event.record):
+                    self._switchboard.flush_if_due(now)
+                else:
+                    self._switchboard.flush()
+            self._submitted_at = now
             self._submissions += 1
         self.reactor.touch()
         if not self._submissions % SUBMISSIONS_A_TURN:

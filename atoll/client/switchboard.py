@@ -43,7 +43,6 @@ class Switchboard:
         channels: By number.
         on_proved: A channel stands.
         on_message: A channel has said something.
-        in_flight: How many tasks on a channel have no answer, sent or not.
         on_lost: A channel is gone; with the reason, if it is ours to tell.
     """
 
@@ -59,7 +58,6 @@ class Switchboard:
         self.channels: dict[Peer, Channel] = {}
         self.on_proved: Callable[[Channel], None] = lambda _channel: None
         self.on_message: Callable[[Channel, Any], None] = lambda _channel, _message: None
-        self.in_flight: Callable[[Peer], int] = lambda _peer: 0
         self.on_lost: Callable[[Channel, AtollError | None], None] = lambda _channel, _error: None
 
     # -------------------------------------------------------------------------------------------- connecting
@@ -210,16 +208,9 @@ class Switchboard:
                 self._watch_writing(channel)
 
     def flush_if_due(self, now: float) -> None:
-        """Send the batches that are large, old, or for a worker with nothing else to do; others may grow a little."""
-        asleep = self._reactor.asleep
+        """Send the batches that are large or whose channel has been silent; the others may grow a little."""
         for channel in list(self._dirty):
-            size = len(channel.batch)
-            if (
-                asleep
-                or size >= FLUSH_COUNT
-                or now - channel.flushed_at > FLUSH_AFTER_S
-                or self.in_flight(channel.peer) <= size
-            ):
+            if len(channel.batch) >= FLUSH_COUNT or now - channel.flushed_at > FLUSH_AFTER_S:
                 channel.flush(now)
                 del self._dirty[channel]
                 self._watch_writing(channel)

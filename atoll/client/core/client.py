@@ -114,6 +114,10 @@ class ClientCore:
             self._ownership.let_go()
         return self.outbox.take()
 
+    def is_urgent(self, record: TaskRecord) -> bool:
+        """Whether a task should not wait for others to travel with: it may be long, and a worker may wait for it."""
+        return not record.actor_id and self.tasks.queues[record.class_key].depth == 1
+
     def next_deadline(self) -> Instant | None:
         """Return when `DeadlineReached` is wanted."""
         tasks, actors = self.tasks.deadline, self.actors.deadline

@@ -115,11 +115,6 @@ class Links:
         self.by_process[process_id] = link
         return link
 
-    def in_flight(self, peer: Peer) -> int:
-        """Return how many tasks were pushed on a channel and not answered."""
-        link = self.by_peer.get(peer)
-        return len(link.outstanding) if link is not None else 0
-
     def failed(self, process_id: bytes) -> None:
         """Note that a process cannot be reached."""
         self._connecting.pop(process_id, None)
