@@ -4,7 +4,7 @@
 #   make lab          open it in JupyterLab
 #   make test         every check (what .ci/run calls); under ten minutes on two cores
 #   make bench        the budget table beside Ray and ProcessPoolExecutor (bench-quick: fewer rounds)
-#   make simulate     the whole cluster on a virtual clock: SEEDS=200, or SEED=17 for one
+#   make simulate     the whole cluster on a virtual clock: SEEDS=200 (FROM=1000), or SEED=17 for one
 #
 #   make bundle       the dashboard's JavaScript, after a change in widgets/js (needs node)
 #
@@ -14,6 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 200
+FROM ?= 0
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
 
@@ -49,7 +50,7 @@ test-gpu: venv
 	$(BIN)/python -m pytest -m gpu
 
 simulate: venv
-	$(BIN)/python -m atoll.testing.simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	$(BIN)/python -m tests.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run

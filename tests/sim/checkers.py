@@ -26,8 +26,9 @@ class Names:
         self._world = world
         self._computing: dict[str, tuple[ClientProcess, int, Any]] = {}
         self.given_away: dict[bytes, None] = {}
-        self.must_be_there: dict[str, ObjectLocation] = {}
-        self.dropped: dict[str, None] = {}
+        self._published: dict[str, tuple[float, ObjectLocation]] = {}
+        self._drops_under_way: dict[str, int] = {}
+        self._dropped_at: dict[str, float] = {}
 
     def begin(self, name: str, process: ClientProcess) -> None:
         """A process was asked to compute a name. Nobody else may be at it, as far as the scheduler can know."""
@@ -42,9 +43,30 @@ class Names:
         if self._computing.get(name, (None,))[0] is process:
             del self._computing[name]
 
-    def published(self, name: str, location: ObjectLocation) -> None:
+    def overtaken(self, name: str) -> None:
+        """Somebody publishes it: who computes it now has not been asked by the last who was."""
+        self._computing.pop(name, None)
+
+    def published(self, name: str, location: ObjectLocation, asked_at: float) -> None:
         """A publication was acknowledged."""
-        self.must_be_there[name] = location
+        self._published[name] = (asked_at, location)
+
+    def drop_begins(self, name: str) -> None:
+        """Somebody asks that a name is dropped."""
+        self._drops_under_way[name] = self._drops_under_way.get(name, 0) + 1
+
+    def drop_ends(self, name: str) -> None:
+        """That was answered."""
+        self._drops_under_way[name] -= 1
+        self._dropped_at[name] = self._world.simulation.clock.now
+
+    def must_be_there(self) -> dict[str, ObjectLocation]:
+        """Return what was published, acknowledged, and cannot have been dropped since."""
+        return {
+            name: location
+            for name, (asked_at, location) in self._published.items()
+            if not self._drops_under_way.get(name) and self._dropped_at.get(name, 0.0) < asked_at
+        }
 
 
 def check_step(world: World, touched: dict[Machine, None]) -> None:
@@ -259,8 +281,8 @@ def names_lost(world: World) -> str:
     """Return what was published, acknowledged, and never dropped, and is not there; or nothing."""
     assert world.scheduler is not None
     names = world.scheduler.core.cluster.names._names
-    for name, location in world.names.must_be_there.items():
-        if name in world.names.dropped or world.agents_lost:
+    for name, location in world.names.must_be_there().items():
+        if world.agents_lost:
             continue
         record = names.get(name)
         if record is None or record.location is None:

@@ -319,7 +319,7 @@ class WorkerProcess(ClientProcess):
         locations, contained = [], []
         for index, size in enumerate(plan.sizes):
             object_id = return_id(TaskId(message.task_id), index)
-            refs = list(dict.fromkeys(ref.binary() for ref in inside)) if index == 0 else []
+            refs = list(dict.fromkeys(ref.binary() for ref in inside)) if index < 2 else []
             value = Value(object_id, refs, size)
             if size <= INLINE_BYTES:
                 locations.append(ObjectLocation(object_id, inline=encode(value)))

@@ -174,7 +174,7 @@ class Notebook:
             plan = self.plan(
                 give_arguments=self.random.random() < 0.6,
                 puts=self.random.randrange(3),
-                sizes=[self.random.choice([10, 10, self.big()])],
+                sizes=[self.random.choice([10, 10, self.big()]) for _ in range(self.random.choice([1, 1, 2]))],
             )
             if self.random.random() < 0.5:
                 plan.children = [self.plan(sizes=[self.random.choice([10, 5000])]) for _ in range(2)]
@@ -330,11 +330,14 @@ class Notebook:
 
     def _get_or_compute(self, name: str) -> Code:
         world, driver = self.world, self.driver
+        was_there = name in world.names.must_be_there()
         claimed: Any = yield Request("scheduler", lambda number: ClaimName(number, name, True))
         if isinstance(claimed, Failed):
             world.outcomes[f"claim: {claimed.kind}"] += 1
             return
         assert isinstance(claimed, NameClaimed), f"a claim is answered by {claimed}"
+        if was_there and name in world.names.must_be_there() and not world.agents_lost and not world.renewed:
+            assert claimed.location is not None, f"the name {name!r} was published and has no object"
         if claimed.location is not None:
             yield from self._read_name(claimed.location)
         elif claimed.compute:
@@ -346,8 +349,10 @@ class Notebook:
             else:
                 yield from self._publish(name)
         if self.random.random() < 0.2:
-            world.names.dropped[name] = None
+            world.names.drop_begins(name)
             answer = yield Request("scheduler", lambda number: DropName(number, name))
+            if not isinstance(answer, Failed) or answer.kind != "ClusterLostError":
+                world.names.drop_ends(name)
             world.outcomes["name dropped" if not isinstance(answer, Failed) else f"drop: {answer.kind}"] += 1
 
     def _read_name(self, location: ObjectLocation) -> Code:
@@ -357,18 +362,20 @@ class Notebook:
 
     def _publish(self, name: str) -> Code:
         world, driver = self.world, self.driver
-        ref = yield from driver.put(self.random.choice([50, 5000, self.big()]))
+        world.names.overtaken(name)
+        ref = yield from driver.put(self.random.choice([50, self.big(), self.big()]))
         if ref is None:
             driver.tell("scheduler", AbandonName(name))
             return
         object_id = ref.binary()
         location = driver.core.objects.location(object_id)
         world.names.given_away[object_id] = None
+        asked_at = world.simulation.clock.now
         answer = yield Request("scheduler", lambda number: PublishName(number, name, location))
         if isinstance(answer, Failed):
             world.outcomes[f"publish: {answer.kind}"] += 1
         else:
-            world.names.published(name, location)
+            world.names.published(name, location, asked_at)
         del ref
 
     # ------------------------------------------------------------------------------------------------- the whole
