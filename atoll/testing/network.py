@@ -227,16 +227,22 @@ class Network:
         for machine, peer, other in self.connections():
             if self._cut_until(machine, other) > now:
                 for end in (self._ends[machine][peer], self._ends[machine][peer].other):
-                    end.coming.clear()
-                    end.open = False
-                    self._notice(end)
+                    self._break(end)
 
-    def _notice(self, end: _End) -> None:
-        def broken() -> None:
+    def _break(self, end: _End) -> None:
+        """Have an end notice, in its own time, that its connection is gone; one that never stood was never there."""
+        stood = not any(kind == _OPENED for _when, kind, _content in end.coming)
+        end.coming.clear()
+        end.open = False
+
+        def notice() -> None:
             self._ends.get(end.machine, {}).pop(end.peer, None)
-            end.machine.lost(end.peer, "nothing was acknowledged for too long")
+            if stood:
+                end.machine.lost(end.peer, "nothing was acknowledged for too long")
+            elif end.tag is not None:
+                end.machine.refused(end.tag, "nothing was acknowledged for too long")
 
-        end.machine.after(self._random.random(), "timed out", broken)
+        end.machine.after(self._random.random(), "timed out", notice)
 
     def slow(self, one: str, other: str, factor: float, duration_s: float) -> None:
         """Make the connections between two hosts slow for a time."""
