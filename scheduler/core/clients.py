@@ -111,11 +111,19 @@ class ClientDesk:
         record.deferred.append(message)
         return True
 
+    def _can_judge(self, record: PeerRecord, message: Message) -> bool:
+        """Whether a worker's job is known, and the environment that it names; the client may not be back yet."""
+        if isinstance(message, SetDemand):
+            digest = message.scheduling_class.environment if message.count > 0 else ""
+        else:
+            digest = message.spec.scheduling_class.environment if isinstance(message, CreateActor) else ""
+        return self._job_of(record) is not None and self._environment_known(digest)
+
     def deferred(self) -> list[tuple[PeerRecord, Message]]:
-        """Return what can be handled now, and forget it."""
+        """Return what can be handled now, and forget it. What one worker said is handled in order, all or nothing."""
         found: list[tuple[PeerRecord, Message]] = []
         for record in self._cluster.peers.values():
-            if record.deferred and self._job_of(record) is not None:
+            if record.deferred and all(self._can_judge(record, message) for message in record.deferred):
                 found += [(record, message) for message in record.deferred]
                 record.deferred = []
         return found
@@ -124,11 +132,12 @@ class ClientDesk:
 
     def set_demand(self, record: PeerRecord, message: SetDemand) -> None:
         """A process says how many leases it wants."""
+        if (record.deferred or not self._can_judge(record, message)) and self._defer(record, message):
+            return
         job = self._job_of(record)
         if job is None:
-            if not self._defer(record, message):
-                text = "register a job before leases are asked for"
-                self._turn.send(record.peer, DemandRefused(message.demand_key, "ProtocolError", text))
+            text = "register a job before leases are asked for"
+            self._turn.send(record.peer, DemandRefused(message.demand_key, "ProtocolError", text))
             return
         wrong = what_is_wrong(message.scheduling_class) if message.count > 0 else None
         kind = "ProtocolError"
@@ -189,11 +198,11 @@ class ClientDesk:
 
     def create_actor(self, record: PeerRecord, message: CreateActor) -> None:
         """Make an actor."""
+        if (record.deferred or not self._can_judge(record, message)) and self._defer(record, message):
+            return
         job = self._job_of(record)
         if job is None:
-            if not self._defer(record, message):
-                text = "register a job before actors are made"
-                self._turn.fail(record.peer, message.request, "ProtocolError", text)
+            self._turn.fail(record.peer, message.request, "ProtocolError", "register a job before actors are made")
             return
         spec = message.spec
         wrong = what_is_wrong(spec.scheduling_class)

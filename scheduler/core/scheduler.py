@@ -209,7 +209,7 @@ class Scheduler:
             handler(record, message)
             if isinstance(message, m.RegisterJob):
                 self._lifetime.jobs_changed()
-            elif isinstance(message, m.RegisterNode):
+            if isinstance(message, m.RegisterJob | m.RegisterNode):
                 for deferred_record, deferred in self._clients.deferred():
                     self._received(deferred_record.peer, deferred)
 

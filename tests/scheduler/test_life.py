@@ -270,6 +270,24 @@ def test_r5_a_worker_that_waits_says_so_again_and_its_cpu_is_lent_again() -> Non
     assert world.state(client).nodes[0].resources_free["CPU"] == 0
 
 
+def test_r5_a_worker_and_its_node_may_come_back_before_the_client_whose_environment_they_name() -> None:
+    old = World()
+    old.agent(cpus=4)
+    client = old.client()
+    old.demand(client, 1)
+    outer = old.granted(client)[0]
+
+    world = World(journal=old.journal)
+    worker = world.connect("worker", outer.worker_id)
+    reregister(world, old)
+    world.environment = old.environment
+    world.demand(worker, 3, key=8)
+    world.demand(worker, 2, key=8)
+    assert world.heard(worker, m.DemandRefused) == [], "nobody has said yet what the environment is"
+    world.client()
+    assert [granted.demand_key for granted in world.granted(worker)] == [8, 8], "what it said last counts"
+
+
 def test_r5_the_order_of_coming_back_does_not_matter() -> None:
     old = World()
     old.agent(cpus=4)

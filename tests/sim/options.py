@@ -80,6 +80,11 @@ class Options(msgspec.Struct):
         """Whether nothing goes wrong but what plans want to go wrong."""
         return self.profile == CALM
 
+    @property
+    def dependable(self) -> bool:
+        """Whether what can succeed must: a scheduler may die and come back, and nobody else is to notice (claim R5)."""
+        return self.profile in (CALM, "scheduler") and not self.failing_forks and self.store_bytes > 100 * MIB
+
     def fits_everywhere(self, plan: Plan) -> bool:
         """Whether each node could run a plan."""
         return all(

@@ -283,6 +283,7 @@ class WorkerProcess(ClientProcess):
             if plan.wait and children:
                 outcomes = yield from self.get(children)
                 if any(outcome.error for outcome in outcomes):
+                    self.simulation.note(self.name, "children failed", [outcome.error for outcome in outcomes])
                     return [], "TaskError"
                 del outcomes
             if plan.actor:

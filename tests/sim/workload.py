@@ -73,7 +73,7 @@ class Notebook:
             kind = outcome.error or "value"
             self.world.outcomes[kind] += 1
             submission = self.world.submissions.get(ref.task_id())
-            if self.world.options.calm and outcome.error and self.world.is_safe(ref.binary()):
+            if self.world.options.dependable and outcome.error and self.world.is_safe(ref.binary()):
                 raise AssertionError(f"{ref} must have a value and is a {outcome.error}: {submission}")
             if submission is not None and not outcome.error and submission.plan.failing:
                 assert submission.begun > submission.plan.failures, f"{ref} must fail and has a value: {submission}"
