@@ -380,7 +380,7 @@ class RegisterNode(Message, frozen=True):
 
 
 class NodeRegistered(Message, frozen=True):
-    """The node takes part."""
+    """The node takes part. What the cluster has not adopted there (`AdoptObject`) by now, it has given up."""
 
     request: int
 

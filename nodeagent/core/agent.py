@@ -178,7 +178,7 @@ class AgentCore:
 
     def _scheduler_table(self) -> dict[type, Handler]:
         return {
-            NodeRegistered: lambda message, now: None,
+            NodeRegistered: lambda message, now: self.store.drop_unconfirmed(now),
             DefineEnvironment: lambda m, now: self.pool.define(m.digest, m.environment, m.prepare, now),
             StartLease: self._start_lease,
             EndLease: self.leases.end,
@@ -269,6 +269,7 @@ class AgentCore:
         self._dialling = False
         self._without_scheduler_since = None
         self._sample_at = Instant(now + BUSY_SAMPLE_S)
+        self.store.await_confirmations()
         holding = self.leases.holding()
         node = self.node
         self._outbox.tell_scheduler(

@@ -100,6 +100,7 @@ class ObjectStore:
         self._known: dict[Peer, dict[tuple[int, bool], None]] = {}
         self._pinned_by: dict[Peer, dict[bytes, None]] = {}
         self._dead: dict[bytes, None] = {}
+        self._unconfirmed: dict[bytes, None] = {}
 
     # ----------------------------------------------------------------------------------------- connections
 
@@ -300,7 +301,18 @@ class ObjectStore:
             self._outbox.tell_scheduler(ObjectGone(message.object_id))
         else:
             stored.name = message.name
+            self._unconfirmed.pop(message.object_id, None)
             self._outbox.tell_scheduler(ObjectAdopted(message.object_id))
+
+    def await_confirmations(self) -> None:
+        """The node registers: the scheduler may have lost names, or given them up, while it was away."""
+        self._unconfirmed = {stored.object_id: None for stored in self._objects.values() if stored.name is not None}
+
+    def drop_unconfirmed(self, now: Instant) -> None:
+        """The scheduler has named all that the cluster still has here."""
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for object_id in unconfirmed:
+            self.drop(DropObject(object_id), now)
 
     def drop(self, message: DropObject, now: Instant) -> None:
         """The cluster wants it no more; its owner may."""

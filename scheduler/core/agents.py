@@ -56,7 +56,6 @@ class AgentDesk:
             self._replace(known)
         node = cluster.nodes.add(message, record.peer, self._turn.now)
         record.node_id = node.node_id
-        self._turn.send(record.peer, NodeRegistered(message.request))
         wanted = {job.environment: None for job in cluster.jobs.connected()}
         for digest, environment in cluster.environments.items():
             self._turn.send(record.peer, DefineEnvironment(digest, environment, digest in wanted))
@@ -65,6 +64,7 @@ class AgentDesk:
         self._jobs_without_node.clear()
         self._restore(node, message)
         cluster.names.node_came(node)
+        self._turn.send(record.peer, NodeRegistered(message.request))
         cluster.leases.nodes_changed(list(cluster.jobs))
         self.refuse_impossible()
 

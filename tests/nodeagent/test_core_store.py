@@ -7,7 +7,7 @@ import pytest
 from atoll.nodeagent.core.events import CreateSegment, DestroySegment, SegmentFailed, SendWithSegments
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.segments import SegmentAllocator, StoreFullError, size_class
-from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.machine import Instant, Peer, PeerConnected
 from atoll.protocol.messages import (
     AbortObject,
     AdoptObject,
@@ -18,6 +18,7 @@ from atoll.protocol.messages import (
     Failed,
     GetObject,
     JobEnded,
+    NodeRegistered,
     ObjectCreated,
     ObjectFound,
     ObjectGone,
@@ -165,6 +166,22 @@ def test_what_a_worker_writes_for_a_dead_owner_goes_when_it_is_sealed(driver: Co
     put(driver, worker, MINE, pin=True)
     driver.message(worker, ReleaseObjects([MINE]))
     assert driver.core.store.objects() == []
+
+
+def test_what_a_scheduler_does_not_adopt_again_is_given_up(driver: CoreDriver) -> None:
+    """It gave the names up while the node was away."""
+    owner = driver.connect()
+    kept, lost = object_id(b"client-1", 1), object_id(b"client-1", 2)
+    for number in (kept, lost):
+        put(driver, owner, number)
+        driver.message(SCHEDULER, AdoptObject(number, f"name {number[-1]}"))
+    driver.lose(owner)
+    driver.lose(SCHEDULER)
+    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
+    driver.message(SCHEDULER, AdoptObject(kept, "name 1"))
+    assert len(driver.core.store.objects()) == 2
+    driver.message(SCHEDULER, NodeRegistered(1))
+    assert [o.object_id for o in driver.core.store.objects()] == [kept]
 
 
 def test_a_client_that_the_scheduler_has_lost_and_that_is_attached_here_keeps_its_objects(driver: CoreDriver) -> None:

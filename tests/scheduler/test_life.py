@@ -218,6 +218,8 @@ def test_r5_after_a_restart_leases_actors_and_names_go_on() -> None:
 
     world = World(journal=old.journal)
     agent = reregister(world, old)
+    kinds = [type(message) for message in world.inbox[agent]]
+    assert kinds.index(m.AdoptObject) < kinds.index(m.NodeRegistered), "what is not adopted by then is given up"
     assert world.only(agent, m.AdoptObject).name == "n"
     client = world.client()
     again = world.only(client, m.LeaseGranted)
