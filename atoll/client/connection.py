@@ -73,6 +73,8 @@ class Connection:
             raise
         assert handshake.peer is not None
         self.peer = handshake.peer
+        self._poll = select.poll()  # select() takes no descriptor above 1023
+        self._poll.register(self.socket, select.POLLIN)
         self.socket.settimeout(None)
 
     def _shake(self, handshake: ClientHandshake) -> None:
@@ -152,7 +154,7 @@ class Connection:
         while not self._bodies:
             if deadline is not None:
                 left = max(0.0, deadline - time.monotonic())
-                if not select.select([self.socket], [], [], left)[0]:
+                if not self._poll.poll(left * 1000):
                     return None
             try:
                 alive = self.read_available()

@@ -135,14 +135,18 @@ def _spawn(cluster: ClusterFile, path: Path, daemon: str, settings: Settings, re
 def _wait_until_ready(cluster: ClusterFile, pipes: dict[int, str], timeout_s: float) -> None:
     waiting = dict(pipes)
     deadline = time.monotonic() + timeout_s
+    poll = select.poll()  # select() takes no descriptor above 1023
+    for descriptor in waiting:
+        poll.register(descriptor, select.POLLIN)
     while waiting:
-        readable, _, _ = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
+        readable = [descriptor for descriptor, _mask in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)]
         if not readable:
             names = " and ".join(sorted(waiting.values()))
             raise ClusterStartError(
                 f"the {names} did not listen within {timeout_s:g} s (ATOLL_START_TIMEOUT_S){_tails(cluster, waiting)}"
             )
         for descriptor in readable:
+            poll.unregister(descriptor)
             daemon = waiting.pop(descriptor)
             if not os.read(descriptor, 1):
                 raise ClusterStartError(f"the {daemon} ended while it started{_tails(cluster, {0: daemon})}")
