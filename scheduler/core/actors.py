@@ -34,7 +34,11 @@ CREATED_WITHIN_S = 5.0
 
 
 class SavedActor(msgspec.Struct, frozen=True, array_like=True):
-    """An actor as the journal keeps it. `environment` lets it be made again when its job is long gone."""
+    """An actor as the journal keeps it. `environment` lets it be made again when its job is long gone.
+
+    Before its constructor is first begun, and before it is begun again, `begun` is false: then nothing is lost with a
+    scheduler, and to make a process is no restart.
+    """
 
     spec: ActorSpec
     job: bytes
@@ -42,6 +46,7 @@ class SavedActor(msgspec.Struct, frozen=True, array_like=True):
     restarts: int
     created: float
     environment: Environment | None
+    begun: bool = True
 
 
 class Actor:
@@ -50,6 +55,7 @@ class Actor:
     Attributes:
         incarnation: Counts its processes, from 0.
         restarts: How often it was made again.
+        begun: Whether the constructor of this incarnation may have been begun.
         failures: Starts of a process that failed in a row.
         lease: Its home, while it has one.
         leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
@@ -59,6 +65,7 @@ class Actor:
     """
 
     __slots__ = (
+        "begun",
         "cause",
         "created",
         "environment",
@@ -82,6 +89,7 @@ class Actor:
         self.state = PENDING
         self.incarnation = 0
         self.restarts = 0
+        self.begun = False
         self.failures = 0
         self.lease: Lease | None = None
         self.leaving: Lease | None = None
@@ -243,6 +251,8 @@ class ActorTable:
             self._leases.end(lease, kill=False)
             return
         actor.lease = lease
+        actor.begun = True
+        self._write_down(actor)
         self._turn.send(lease.node.peer, StartActor(lease.lease_id, actor.spec, actor.incarnation))
 
     def constructed(self, actor_id: bytes, lease: Lease) -> None:
@@ -319,9 +329,13 @@ class ActorTable:
         actor.cause = "the scheduler was restarted"
         actor.incarnation = saved.incarnation
         actor.restarts = saved.restarts
+        actor.begun = saved.begun
         self._actors[saved.spec.actor_id] = actor
         if saved.spec.name:
             self._names[actor.full_name] = actor
+        if not actor.begun:
+            actor.state = RESTARTING if actor.incarnation else PENDING
+            self._want_home(actor)
 
     def found_again(self, actor_id: bytes, lease: Lease) -> bool:
         """A node says that an actor lives on there; False if it is not wanted."""
@@ -367,7 +381,13 @@ class ActorTable:
 
     def _write_down(self, actor: Actor) -> None:
         saved = SavedActor(
-            actor.spec, actor.job.job_id, actor.incarnation, actor.restarts, actor.created, actor.environment
+            actor.spec,
+            actor.job.job_id,
+            actor.incarnation,
+            actor.restarts,
+            actor.created,
+            actor.environment,
+            actor.begun,
         )
         self._turn.persist(TABLE, actor.spec.actor_id.hex(), _encode(saved))
 
@@ -384,6 +404,7 @@ class ActorTable:
             return
         actor.restarts += 1
         actor.incarnation += 1
+        actor.begun = False
         actor.state = RESTARTING
         actor.cause = cause
         self._write_down(actor)

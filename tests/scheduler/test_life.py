@@ -238,6 +238,25 @@ def test_r5_after_a_restart_leases_actors_and_names_go_on() -> None:
     assert world.state(client).nodes[0].resources_free["CPU"] == 1
 
 
+def test_r5_an_actor_that_was_not_begun_is_begun_by_the_next_scheduler_and_that_is_no_restart() -> None:
+    old = World()
+    old.agent(cpus=1)
+    client = old.client()
+    old.say(client, m.CreateActor(1, b"", old.actor_spec(1, name="first")))
+    old.say(client, m.CreateActor(2, b"", old.actor_spec(2, name="second")))
+    old.serve()
+    assert [actor.state for actor in old.state(client).actors] == ["alive", "pending"]
+    old.say(client, m.KillActor(3, old.actor_spec(1).actor_id))
+
+    world = World(journal=old.journal)
+    world.agent(cpus=1)
+    client = world.client()
+    world.say(client, m.GetActor(1, "second", ""))
+    world.serve()
+    alive = world.heard(client, m.ActorChanged)[-1]
+    assert (alive.state, alive.incarnation) == ("alive", 0)
+
+
 def test_r5_a_job_that_waits_for_a_node_is_registered_before_it_hears_of_its_leases() -> None:
     old = World()
     old.agent(cpus=4)

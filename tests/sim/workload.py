@@ -266,6 +266,8 @@ class Notebook:
         restarts = self.random.choice([0, 0, 1, 3, -1])
         gpus = self.random.random() < 0.15 and all(shape.gpus for shape in world.options.nodes.values())
         actor_id = yield from self.create_actor(fails_in_incarnations=fails, maximum_restarts=restarts, gpus=gpus)
+        if restarts == 0:
+            world.fragile_actors[actor_id] = None
         if fails or (any(shape.gpus == 0 for shape in world.options.nodes.values()) and gpus):
             world.killed_actors[actor_id] = None
         refs: Refs = []

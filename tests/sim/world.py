@@ -85,6 +85,7 @@ class World:
         self.submissions: dict[bytes, Submission] = {}
         self.killed_actors: dict[bytes, None] = {}
         self.named_actors: dict[bytes, str] = {}
+        self.fragile_actors: dict[bytes, None] = {}
         self.outcomes: Counter[str] = Counter()
         self.scheduler_restarts = 0
         self.agents_lost = 0
@@ -255,6 +256,8 @@ class World:
             return False
         if submission.actor_id in self.killed_actors or plan.actor in self.killed_actors:
             return False
+        if not self.options.calm and (submission.actor_id in self.fragile_actors or plan.actor in self.fragile_actors):
+            return False  # a scheduler may die between writing that it begins a process and beginning it
         if len(self.options.hosts) > 1 and any(size > INLINE_BYTES for size in plan.sizes):
             return False  # stores of different nodes do not give each other objects yet
         if not self.options.fits_everywhere(plan):
