@@ -1,10 +1,12 @@
 """The one session of this process, which refs, calls and magics use without being told.
 
-The package itself sets how one is begun: what is down here does not know the API.
+The package itself sets how one is begun: what is down here does not know the API. A process that is forked off does not
+inherit the session, whose sockets are its parent's: it begins one of its own when it needs one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
 _current: Session | None = None
 _begin: Callable[[], Any] | None = None
+
+
+def _forget() -> None:
+    global _current
+    _current = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def begin_with(begin: Callable[[], Any]) -> None:

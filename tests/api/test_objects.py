@@ -148,6 +148,23 @@ def test_a_name_outlives_the_job_that_gave_it() -> None:
     del atoll.cache["theirs"]
 
 
+def test_a_forked_process_has_a_session_of_its_own() -> None:
+    script = """
+        import os, sys
+        @atoll.remote
+        def double(x):
+            return 2 * x
+        print(atoll.get(double.remote(1)), flush=True)
+        child = os.fork()
+        if child == 0:
+            print(atoll.get(double.remote(2)), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(atoll.get(double.remote(4)), flush=True)
+    """
+    assert in_another_process(script).split() == ["2", "4", "8"]
+
+
 def test_get_or_compute_computes_once_whoever_asks(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("")
