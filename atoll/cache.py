@@ -8,13 +8,13 @@ table = atoll.cache.get_or_compute("flights", load)     # computed once, whoever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from atoll.client import values
 from atoll.client.connection import failure
 from atoll.client.current import current_session
 from atoll.client.session import Session
-from atoll.exceptions import SerializationError
+from atoll.exceptions import ObjectLostError, SerializationError
 from atoll.object_ref import ObjectRef
 from atoll.protocol.messages import AbandonName, ClaimName, DropName, ListNames, NameClaimed, NameList, PublishName
 from atoll.protocol.serialization import serialize
@@ -27,10 +27,10 @@ class Cache:
     """The names of this user's cluster, as a mapping. Keys are strings, values are whatever pickles."""
 
     def __getitem__(self, name: str) -> Any:
-        found = self._claim(current_session(), name, compute=False).location
-        if found is None:
+        is_there, found = self._look(current_session(), name, compute=False)
+        if not is_there:
             raise KeyError(name)
-        return self._value(found)
+        return found
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._publish(current_session(), name, value)
@@ -72,10 +72,9 @@ class Cache:
             ObjectStoreFullError: There is no room for the value.
         """
         session = current_session()
-        claimed = self._claim(session, name, compute=True)
-        if claimed.location is not None:
-            found: T = self._value(claimed.location)
-            return found
+        is_there, found = self._look(session, name, compute=True)
+        if is_there:
+            return cast("T", found)
         try:
             value = compute()
             self._publish(session, name, value)
@@ -105,6 +104,23 @@ class Cache:
             raise error
         assert isinstance(answer, NameList)
         return answer.names
+
+    def _look(self, session: Session, name: str, *, compute: bool) -> tuple[bool, Any]:
+        """Return whether a name has a value, and the value.
+
+        One that was given to another object, or dropped, between the claim and the look, is looked for again.
+        """
+        lost = b""
+        while True:
+            location = self._claim(session, name, compute=compute).location
+            if location is None:
+                return False, None
+            try:
+                return True, self._value(location)
+            except ObjectLostError:
+                if location.object_id == lost:
+                    raise
+                lost = location.object_id
 
     def _claim(self, session: Session, name: str, *, compute: bool) -> NameClaimed:
         request = ClaimName(session.next_request(), _checked(name), compute)

@@ -48,6 +48,9 @@ ANSWER_WITHIN_S = 0.0005
 
 ANSWERS_AT_ONCE = 64
 
+LATE_S = 0.002
+"""Answers that wait for so long wait behind a task that is longer than those before it; another thread sends them."""
+
 
 class _Running(threading.local):
     """The task that this thread runs."""
@@ -102,6 +105,8 @@ class Executor:
         session.hooks.blocking = self._blocking
         session.hooks.say_again = self._still_blocked
         session.hooks.timer = self._report
+        session.hooks.has_late_answers = self._has_late_answers
+        session.hooks.send_late_answers = self._send_answers_locked
 
     # -------------------------------------------------------------------------- what comes (the lock is held)
 
@@ -159,7 +164,22 @@ class Executor:
             else:
                 kept.append(item)
         self._queue.extend(reversed(kept))
+        self._send_answers_locked()
         self._session.reply_locked(peer, [TasksTakenBack(given)])
+
+    def _has_late_answers(self) -> bool:
+        return any(self._answers.values()) and time.time() - self._answered_at > LATE_S
+
+    def _send_answers_locked(self) -> None:
+        """Send what has ended although the main thread runs something long. The lock is held; main has no part in it.
+
+        The main thread only appends to these lists, and takes what is left of them under the lock.
+        """
+        for peer, waiting in list(self._answers.items()):
+            answers = waiting[:]
+            del waiting[: len(answers)]
+            if answers:
+                self._session.reply_locked(peer, answers)
 
     def _caller_lost(self, peer: Peer) -> None:
         """What a lost caller has queued is not begun; what runs for it is interrupted."""
@@ -222,7 +242,8 @@ class Executor:
         waiting.append(answer)
         if len(waiting) == 1 and len(answers) == 1:
             self._answered_at = now
-        if len(waiting) >= ANSWERS_AT_ONCE or now - self._answered_at > ANSWER_WITHIN_S:
+        since = min(self._answered_at, began)  # whoever waits for a long task has waited long enough
+        if len(waiting) >= ANSWERS_AT_ONCE or now - since > ANSWER_WITHIN_S:
             self._send_answers()
 
     def _run_in_pool(self, peer: Peer, message: CallMethod) -> None:
@@ -382,6 +403,9 @@ class Executor:
         spans = self._spans.take()
         if spans:
             self._session.tell_agent(ReportSpans(spans))
+        if self._has_late_answers():
+            with self._session.lock:
+                self._send_answers_locked()  # they go at the pause that follows
         if self._spans.running:
             self._session.set_timer()
         elif self._session.store.has_places:

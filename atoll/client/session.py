@@ -103,6 +103,8 @@ class Hooks:
         say_again: * Returns what a scheduler that we are linked to again must hear, or None.
         borrowed: Told of refs that come in.
         timer: Called a while after `set_timer`.
+        has_late_answers: Whether answers wait for longer than they should; asked between two polls.
+        send_late_answers: * Queues them.
         blocking: A context in which this process waits for others; a worker lends its CPU meanwhile.
     """
 
@@ -114,6 +116,8 @@ class Hooks:
         self.say_again: Callable[[], Message | None] = lambda: None
         self.borrowed: Callable[[bytes], None] = lambda _object_id: None
         self.timer: Callable[[], None] = lambda: None
+        self.has_late_answers: Callable[[], bool] = lambda: False
+        self.send_late_answers: Callable[[], None] = lambda: None
         self.blocking: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
@@ -330,8 +334,11 @@ class Session:
 
     def _pause(self) -> None:
         """Release what the garbage collector found, send what waits, show what tasks wrote."""
-        if self._switchboard.has_unsent or self._released or self.store.has_released:
+        late = self.hooks.has_late_answers()
+        if late or self._switchboard.has_unsent or self._released or self.store.has_released:
             with self.lock:
+                if late:
+                    self.hooks.send_late_answers()
                 self._drain_released()
                 self._release_views()
                 self._switchboard.flush()

@@ -42,6 +42,20 @@ def test_calls_run_in_order_on_one_state() -> None:
     assert (atoll.get(one), atoll.get(other)) == (210, -210)
 
 
+@pytest.mark.parametrize("first_s", [0.0, 0.1])
+def test_an_answer_does_not_wait_for_the_call_behind_it(first_s: float) -> None:
+    @atoll.remote
+    class Sleeper:
+        def sleep(self, duration_s: float) -> None:
+            time.sleep(duration_s)
+
+    sleeper = Sleeper.remote()
+    atoll.get(sleeper.sleep.remote(0))
+    first, second = sleeper.sleep.remote(first_s), sleeper.sleep.remote(1.5)
+    atoll.get(first, timeout=first_s + 0.7)
+    atoll.get(second)
+
+
 def test_a_failing_method_leaves_the_actor_alive() -> None:
     counter = Counter.remote()
     with pytest.raises(LookupError, match="not in the table"):

@@ -167,6 +167,15 @@ def test_get_with_a_timeout_and_wait(tmp_path: Path) -> None:
     assert atoll.get(slow) == str(go)
 
 
+def test_an_answer_does_not_wait_for_the_task_behind_it() -> None:
+    """Both CPUs make it one worker, and what is short so far makes tasks queue on it."""
+    pause = atoll.remote(num_cpus=2)(time.sleep)
+    atoll.get([pause.remote(0) for _ in range(50)])
+    refs = [pause.remote(0) for _ in range(3)] + [pause.remote(1.5)]
+    atoll.get(refs[:3], timeout=1.0)
+    atoll.get(refs[3])
+
+
 def test_cancel_interrupts_what_runs_and_forgets_what_waits() -> None:
     @atoll.remote(num_cpus=2)
     def spin() -> None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 START_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 0.0005
 ANSWERS_AT_ONCE = 64
+LATE_S = 0.002
 CANCELLED = serialize(TaskCancelledError("the task was cancelled")).data
 RAISED = serialize(TaskError("simulated", "it raised")).data
 
@@ -89,6 +90,7 @@ class WorkerProcess(ClientProcess):
         self._borrowed: dict[bytes, None] = {}
         self._answers: dict[Peer, list[Any]] = {}
         self._answered_at = 0.0
+        self._began = 0.0
         self.kept: list[ObjectRef[Any]] = []
         self._cancelled: dict[tuple[Peer, int], None] = {}
         self._blocked = 0
@@ -179,6 +181,7 @@ class WorkerProcess(ClientProcess):
             else:
                 kept.append(item)
         self.queue.extend(reversed(kept))
+        self._send_answers()
         self.send(peer, TasksTakenBack(given))
 
     def caller_lost(self, peer: Peer) -> None:
@@ -202,6 +205,7 @@ class WorkerProcess(ClientProcess):
             message()
             return
         self.running = (peer, message.sequence)
+        self._began = self.simulation.clock.now
         self._program = self.run("task", self._run(peer, message), lambda answer: self._ran(peer, message, answer))
 
     def _ran(self, peer: Peer, message: RunTask | CallMethod, answer: Any) -> None:
@@ -216,8 +220,10 @@ class WorkerProcess(ClientProcess):
             waiting.append(answer)
             if len(waiting) == 1 and len(self._answers) == 1:
                 self._answered_at = now
-            if len(waiting) >= ANSWERS_AT_ONCE or now - self._answered_at > ANSWER_WITHIN_S:
+            if len(waiting) >= ANSWERS_AT_ONCE or now - min(self._answered_at, self._began) > ANSWER_WITHIN_S:
                 self._send_answers()
+            else:
+                self.after(self.random.uniform(LATE_S, 5 * LATE_S), "looks for late answers", self._send_answers)
         self._next()
 
     def _send_answers(self) -> None:

@@ -247,6 +247,8 @@ class World:
     def is_safe(self, object_id: bytes) -> bool:
         """Whether an object must get a value as long as nothing was injected."""
         submission = self.submissions.get(task_of(object_id))  # type: ignore[arg-type]
+        if object_id in self.names.given_away:
+            return False  # its name may be dropped, or given to another, between the claim and the look
         if object_id[:PROCESS_ID_BYTES] not in self.processes:
             return False  # its owner ended, as workers do, by plans or when they are not needed
         if submission is None:
