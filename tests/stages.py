@@ -110,7 +110,16 @@ def _install_chromium() -> None:
         return
     run("apt-get", "update", "-qq")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium", "fonts-dejavu-core", environment=quiet)
+    run(
+        "apt-get",
+        "install",
+        "-qq",
+        "--yes",
+        "--no-install-recommends",
+        "chromium",
+        "fonts-dejavu-core",
+        environment=quiet,
+    )
 
 
 def nbval() -> None:
