@@ -16,6 +16,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -96,6 +97,10 @@ def _up(options: argparse.Namespace) -> int:
 
     if options.linger is not None and not options.linger > 0:
         raise ValueError(f"--linger {options.linger:g}: write a number of seconds above 0")
+    asked_to_end = threading.Event()
+    if options.foreground:  # before anything is started: a signal never comes too early
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: asked_to_end.set())
     began = time.monotonic()
     supervisor = Supervisor(started_by="atoll up", linger_s=options.linger)
     cluster = supervisor.start()
@@ -105,29 +110,21 @@ def _up(options: argparse.Namespace) -> int:
     else:
         print(f"runs already: cluster {cluster.cluster_id}, started by {cluster.started_by}", flush=True)
     if options.foreground:
-        return _stay(supervisor)
+        return _stay(supervisor, asked_to_end)
     return 0
 
 
-def _stay(supervisor: Supervisor) -> int:
+def _stay(supervisor: Supervisor, asked_to_end: threading.Event) -> int:
     """Watch the cluster until a signal comes, then stop it."""
     if not supervisor.started_here:
         raise AtollError("it is not ours to watch: stop it with `atoll down`, then start it with --foreground")
-
-    def leave(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
     try:
-        while True:
-            time.sleep(_CHECK_EVERY_S)
+        while not asked_to_end.wait(_CHECK_EVERY_S):
             for daemon in supervisor.check():
                 print(f"the {daemon} had died and was started again", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
         supervisor.stop()
+    return 0
 
 
 def _down(options: argparse.Namespace) -> int:
