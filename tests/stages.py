@@ -92,6 +92,8 @@ def types() -> None:
 
 def unit() -> None:
     """Run all tests but those in a browser. Those that need a GPU skip themselves where there is none."""
+    if shutil.which("npm"):  # the committed bundle is compared with what its sources make
+        run("make", "-C", "widgets", "node_modules")
     pytest("-q", "-m", "not browser")
 
 
