@@ -168,7 +168,7 @@ class Executor:
         self._session.reply_locked(peer, [TasksTakenBack(given)])
 
     def _has_late_answers(self) -> bool:
-        return any(self._answers.values()) and time.time() - self._answered_at > LATE_S
+        return any(self._answers.values()) and time.monotonic() - self._answered_at > LATE_S
 
     def _send_answers_locked(self) -> None:
         """Send what has ended although the main thread runs something long. The lock is held; main has no part in it.
@@ -228,14 +228,14 @@ class Executor:
 
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
         self._main_task = (peer, message.sequence)
-        began = time.time()
+        began = time.monotonic()
         self._begin(peer, message, began)
         answer = self._answer(peer, message, began, interruptible=True)
         self._main_task = None
         if self._cancelled:
             self._cancelled.pop((peer, message.sequence), None)
         self._finish(peer)
-        now = time.time()
+        now = time.monotonic()
         self._spans.end(now, failed=type(answer) is TaskRaised)
         answers = self._answers
         waiting = answers.setdefault(peer, [])
@@ -247,7 +247,7 @@ class Executor:
             self._send_answers()
 
     def _run_in_pool(self, peer: Peer, message: CallMethod) -> None:
-        began = time.time()
+        began = time.monotonic()
         self._running.peer, self._running.sequence = peer, message.sequence
         self._running.context = self._context(message.method, message)
         answer = self._answer(peer, message, began, interruptible=False)
@@ -400,7 +400,8 @@ class Executor:
         What a task leaves behind in reference cycles, a namespace with its functions say, may pin objects of any size,
         and an idle process collects no garbage by itself: so it is done when the last task has ended.
         """
-        spans = self._spans.take()
+        now = time.monotonic()
+        spans = self._spans.take(now, time.time() - now)
         if spans:
             self._session.tell_agent(ReportSpans(spans))
         if self._has_late_answers():
@@ -440,4 +441,4 @@ def _cancelled(sequence: int) -> TaskRaised:
 
 
 def _microseconds(began: float) -> int:
-    return max(0, int((time.time() - began) * 1e6))
+    return max(0, int((time.monotonic() - began) * 1e6))

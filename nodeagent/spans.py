@@ -3,12 +3,13 @@
 A worker that runs a hundred thousand tasks a second must not report each. Tasks of one name that follow each other
 closely and are short become one span with a count. What runs now is reported too, again and again under one key,
 until it ends.
+
+Times are monotonic, so that a clock that is set does not stretch or turn a span; only what is reported is wall clock.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 
 from atoll.protocol.values import Span
@@ -18,6 +19,22 @@ SHORT_S = 0.02
 
 MAXIMUM_SPANS = 2000
 """Kept between two reports, at most; older ones are dropped."""
+
+
+class _Piece:
+    """A span that is being made: one task, or several short ones in a row."""
+
+    __slots__ = ("count", "end", "job", "key", "name", "short", "start", "state")
+
+    def __init__(self, key: int, job: bytes, name: str, start: float) -> None:
+        self.key = key
+        self.job = job
+        self.name = name
+        self.start = start
+        self.end = start
+        self.count = 1
+        self.state = "running"
+        self.short = False
 
 
 class SpanRecorder:
@@ -30,62 +47,63 @@ class SpanRecorder:
     def __init__(self, worker_id: bytes) -> None:
         self._worker_id = worker_id
         self._keys = itertools.count(1)
-        self._finished: deque[list[object]] = deque(maxlen=MAXIMUM_SPANS)
-        self._running: tuple[int, bytes, str, float] | None = None
+        self._finished: deque[_Piece] = deque(maxlen=MAXIMUM_SPANS)
+        self._running: _Piece | None = None
 
     def begin(self, job: bytes, name: str, now: float) -> None:
-        """Note that a task begins. `now` is wall clock, in seconds since 1970."""
-        self._running = (next(self._keys), job, name, now)
+        """Note that a task begins. `now` is monotonic, in seconds."""
+        self._running = _Piece(next(self._keys), job, name, now)
 
     def end(self, now: float, *, failed: bool) -> None:
         """Note that it has ended."""
-        running = self._running
-        if running is None:
+        piece = self._running
+        if piece is None:
             return
         self._running = None
-        key, job, name, start = running
-        state = "failed" if failed else "finished"
-        finished = self._finished
-        if finished and now - start < SHORT_S:
-            last = finished[-1]
-            if last[2] == name and last[1] == job and last[6] == state and last[7] and start - last[4] < SHORT_S:  # type: ignore[operator]
-                last[4] = now
-                last[5] += 1  # type: ignore[operator]
-                return
-        finished.append([key, job, name, start, now, 1, state, now - start < SHORT_S])
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to report."""
-        return bool(self._finished) or self._running is not None
+        piece.end = now
+        piece.state = "failed" if failed else "finished"
+        piece.short = now - piece.start < SHORT_S
+        last = self._finished[-1] if self._finished else None
+        if last is not None and _belong_together(last, piece):
+            last.end = now
+            last.count += 1
+        else:
+            self._finished.append(piece)
 
     @property
     def running(self) -> bool:
         """Whether a task runs."""
         return self._running is not None
 
-    def take(self) -> list[Span]:
-        """Return what has ended since the last call, and what runs."""
+    def take(self, now: float, wall_offset: float) -> list[Span]:
+        """Return what has ended since the last call, and what runs.
+
+        Args:
+            now: Monotonic, in seconds.
+            wall_offset: What to add to get seconds since 1970.
+        """
         spans = []
         while self._finished:
-            key, job, name, start, end, count, state, _short = self._finished.popleft()
-            spans.append(self._span(key, job, name, start, end - start, count, state))  # type: ignore[operator]
+            piece = self._finished.popleft()
+            spans.append(self._span(piece, piece.end, wall_offset))
         running = self._running
         if running is not None:
-            key, job, name, start = running
-            spans.append(self._span(key, job, name, start, time.time() - start, 1, "running"))
+            spans.append(self._span(running, now, wall_offset))
         return spans
 
-    def _span(
-        self, key: object, job: object, name: object, start: object, duration: float, count: object, state: object
-    ) -> Span:
+    def _span(self, piece: _Piece, end: float, wall_offset: float) -> Span:
         return Span(
             worker_id=self._worker_id,
-            job=job,  # type: ignore[arg-type]
-            name=name,  # type: ignore[arg-type]
-            start=start,  # type: ignore[arg-type]
-            duration_s=max(0.0, duration),
-            count=count,  # type: ignore[arg-type]
-            state=state,  # type: ignore[arg-type]
-            key=key,  # type: ignore[arg-type]
+            job=piece.job,
+            name=piece.name,
+            start=piece.start + wall_offset,
+            duration_s=end - piece.start,
+            count=piece.count,
+            state=piece.state,
+            key=piece.key,
         )
+
+
+def _belong_together(last: _Piece, piece: _Piece) -> bool:
+    same = (last.name, last.job, last.state) == (piece.name, piece.job, piece.state)
+    return same and last.short and piece.short and piece.start - last.end < SHORT_S
