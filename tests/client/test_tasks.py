@@ -17,7 +17,7 @@ from atoll.client.core.events import (
 )
 from atoll.client.core.records import FAILED, INLINE, PENDING
 from atoll.client.core.tasks import CAUSE_WITHIN_S
-from atoll.exceptions import TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from atoll.exceptions import InternalError, TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
 from atoll.protocol.channel_messages import (
     CancelTask,
     DeclareFunction,
@@ -321,3 +321,13 @@ def test_a_result_that_nobody_wants_is_forgotten(client: Harness) -> None:
     client.handle(RefsReleased([result_id(record)]))
     client.answer(peer, 1)
     assert client.core.statistics().objects == 0
+
+
+def test_a_broken_invariant_tells_the_events_before_it(client: Harness) -> None:
+    client.submit()
+    peer = client.grant(1)
+    lease = client.core.tasks.leases[1]
+    client.core.tasks.queues[client.key].idle[1] = lease
+    with pytest.raises(InternalError, match=r"(?s)idle and has tasks outstanding.*LeaseGranted.*PeerConnected"):
+        client.core.check_invariants()
+    assert lease.peer == peer

@@ -57,6 +57,9 @@ from atoll.protocol.machine import (
 )
 from atoll.protocol.messages import ActorChanged, DemandRefused, Failed, LeaseGranted, LeaseLost, LeaseRecalled
 
+_FREQUENT = frozenset({TaskSubmitted, MethodCalled, ObjectPut, ObjectWanted, RefsReleased, FunctionDefined})
+"""Events that come by the thousand and carry users' values: the story leaves them out, to keep none of those alive."""
+
 
 class ClientStatistics(NamedTuple):
     """How much of everything a client has."""
@@ -109,7 +112,10 @@ class ClientCore:
     def handle(self, event: Event, now: Instant) -> list[Action]:
         """Take one event and return what is to be done about it, in order."""
         self._now = now
-        self._handlers[type(event)](event)
+        kind = type(event)
+        if kind not in _FREQUENT and not (kind is Received and type(event.message) is list):  # type: ignore[attr-defined]
+            self._story.remember(event, now)
+        self._handlers[kind](event)
         if self.objects.forgotten_stored or self.objects.forgotten_borrowed:
             self._ownership.let_go()
         return self.outbox.take()

@@ -34,7 +34,7 @@ MAXIMUM_DEPTH = 256
 """Tasks pushed to one worker and not answered, at most."""
 
 KEEP_IDLE_S = 0.5
-"""How long an idle lease is kept. Ray's figure (`idle_worker_killing`'s lease timeout is 500 ms there, too)."""
+"""How long an idle lease is kept. Ray keeps its leases for 500 ms, too."""
 
 STALLED_S = 0.005
 """A worker that has answered nothing for so long runs a task that is longer than those before it."""
@@ -55,7 +55,8 @@ class Lease:
         recalled: Nothing more is to be pushed; it is returned when it has drained.
         taking_back: A `TakeBackTasks` is under way.
         taken: By a task that must be alone.
-        idle_since: When the last answer came.
+        idle_since: When it became idle.
+        progress: When the last answer came, or the worker was given something after being idle.
     """
 
     __slots__ = ("grant", "idle_since", "outstanding", "peer", "progress", "queue", "recalled", "taken", "taking_back")
