@@ -15,8 +15,6 @@ from atoll.client.session import Session
 from tests.conftest import _children, _descriptors, _settle, _threads
 from tests.lifecycle.conftest import processes_naming
 
-pytestmark = pytest.mark.processes
-
 
 @pytest.fixture(autouse=True)
 def r24_nothing_left() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -178,16 +179,16 @@ def test_actors_call_each_other() -> None:
 
 def test_threaded_actors_run_calls_at_once() -> None:
     @atoll.remote(max_concurrency=4)
-    class Slow:
-        def nap(self) -> int:
-            time.sleep(0.3)
-            return 1
+    class Crowd:
+        def __init__(self) -> None:
+            self.all_there = threading.Barrier(4)
 
-    actor = Slow.remote()
-    atoll.get(actor.nap.remote())
-    began = time.monotonic()
-    assert atoll.get([actor.nap.remote() for _ in range(4)]) == [1, 1, 1, 1]
-    assert time.monotonic() - began < 0.9
+        def meet(self) -> bool:
+            self.all_there.wait(timeout=20)  # breaks unless four calls are here at once
+            return True
+
+    actor = Crowd.remote()
+    assert atoll.get([actor.meet.remote() for _ in range(4)], timeout=30) == [True] * 4
 
 
 def test_wrong_uses_are_refused_where_they_are_made() -> None:
