@@ -23,7 +23,7 @@ The rooms of the package:
     atoll.kernel_ext  magics, cells, the Jupyter server extension
 
 Arrows go down only: kernel_ext may use widgets and the API; the daemons may use the API's protocol; the API knows
-neither. `tests/rooms` holds it to that.
+neither. import-linter holds it to that.
 """
 
 from __future__ import annotations
