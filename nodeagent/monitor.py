@@ -84,6 +84,6 @@ def _device_memory(reading: DeviceReading, worker_pid: int) -> DeviceMemory:
         session = processes.session_of(pid)
         if worker_pid and worker_pid in {pid, session}:
             own += max(1, size)  # a driver that lists a process without its size still says that it is there
-        elif session:
+        elif session is not None:
             other += size
     return DeviceMemory(reading.uuid, reading.used_bytes, own, other)

@@ -76,12 +76,15 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def session_of(pid: int) -> int:
-    """Return the session of a process, or 0 if it is gone."""
+def session_of(pid: int) -> int | None:
+    """Return the session of a process, or None if it is gone.
+
+    It is 0 where the session's leader lives outside of this process-id namespace, as in a container that was entered.
+    """
     try:
         return os.getsid(pid)
     except ProcessLookupError:
-        return 0
+        return None
 
 
 def has_variable(pid: int, assignment: bytes) -> bool:

@@ -129,6 +129,17 @@ def test_memory_on_a_device_is_told_apart_by_process() -> None:
     assert monitor.measure(1, ["GPU-lost"], 0).devices == []
 
 
+def test_a_process_whose_session_began_outside_of_this_container_still_holds_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getsid", lambda _pid: 0)  # what Linux says of a leader in an outer namespace
+    provider = SimulatedProvider(1, 2**34)
+    uuid = provider.devices()[0].uuid
+    provider.hold(uuid, os.getpid(), 3000)
+    (others,) = Monitor(provider).measure(1, [uuid], 2**22).devices
+    assert (others.worker_bytes, others.other_bytes) == (0, 3000)
+
+
 def test_workers_are_sampled_and_those_that_are_gone_left_out() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
