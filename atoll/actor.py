@@ -82,7 +82,7 @@ class ActorClass:
         Raises:
             ValueError: There is no such option, or its value makes no sense.
         """
-        return ActorClass(self._user_class, self._options.updated(changes))
+        return ActorClass(self._user_class, self._options.updated(changes, later=True))
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Make an actor and return its handle at once; the constructor runs meanwhile.
@@ -107,7 +107,7 @@ class ActorClass:
             detached=options.lifetime == "detached",
             maximum_restarts=options.max_restarts,
             methods=self._methods,
-            maximum_concurrency=options.max_concurrency,
+            maximum_concurrency=options.max_concurrency or 1,
         )
         handle = ActorHandle(
             spec.actor_id,
@@ -245,23 +245,24 @@ class ActorMethod:
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
         task_id = session.ids.task_id()
         options = self._options
+        returns = 1 if options.num_returns is None else int(options.num_returns)
         record = TaskRecord(
             task_id,
             self._name,
             data,
             actor_id=handle._actor_id,
             dependencies=dependencies,
-            returns=options.num_returns,
+            returns=returns,
             retries_left=handle._retries,
             keepalive=(handle, keepalive),
             on_output=options._on_output or session.default_output,
         )
         session.submit(MethodCalled(record))
-        if options.num_returns == 1:
+        if returns == 1:
             return ObjectRef(return_id(task_id, 0), session)
-        if options.num_returns == 0:
+        if returns == 0:
             return None  # type: ignore[return-value]
-        return [ObjectRef(return_id(task_id, i), session) for i in range(options.num_returns)]  # type: ignore[return-value]
+        return [ObjectRef(return_id(task_id, i), session) for i in range(returns)]  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"<method {self._name} of {self._handle!r}>"

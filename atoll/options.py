@@ -1,69 +1,84 @@
-"""Options of tasks and actors: Ray's names, checked when they are given, with a near name for a wrong one."""
+"""Options of tasks and actors: Ray's names, checked when they are given, with a near name for a wrong one.
+
+`option_schema` says which there are and what makes sense; here they are kept, and turned into requests.
+"""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from atoll.option_schema import ACTOR, CALL, TASK, Option, checked
 from atoll.protocol.values import SchedulingClass
 from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
 
 OutputCallback = Callable[[str, bytes], None]
 
-_NOT_YET = frozenset(
-    {
-        "accelerator_type",
-        "concurrency_groups",
-        "label_selector",
-        "max_calls",
-        "max_pending_calls",
-        "runtime_env",
-        "scheduling_strategy",
-    }
-)
-"""Options of Ray's that Atoll does not have yet: said so, not ignored."""
+STREAMING = "streaming"
+DYNAMIC = "dynamic"
 
 
-class _Common(msgspec.Struct, frozen=True, kw_only=True):
-    num_cpus: float | None = None
-    num_gpus: float | None = None
-    memory: float | None = None
-    resources: dict[str, float] | None = None
-    name: str | None = None
+class _Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """Options that can be replaced by others, each checked.
 
-    def updated(self, changes: Mapping[str, Any]) -> Any:
+    Attributes:
+        WHAT: What they are options of, for people.
+        SCHEMA: What they may be.
+        ONLY_FIRST: Those that belong to the definition and cannot be changed by `.options()`.
+    """
+
+    WHAT: ClassVar[str]
+    SCHEMA: ClassVar[dict[str, Option]]
+    ONLY_FIRST: ClassVar[tuple[str, ...]] = ()
+
+    def updated(self, changes: Mapping[str, Any], *, later: bool = False) -> Any:
         """Return these options with others in their place.
 
+        Args:
+            changes: What was given. None stands for the default.
+            later: Whether the definition is there already: this is `.options()`.
+
         Raises:
+            TypeError: A value is of another type.
             ValueError: There is no such option, or its value makes no sense; names the near one.
         """
-        known = self.__struct_fields__
-        for key in changes:
-            if key not in known:
-                raise ValueError(_unknown(key, known))
-        changed = msgspec.structs.replace(self, **changes)
+        for name in self.ONLY_FIRST if later else ():
+            if name in changes:
+                raise ValueError(f"{name} belongs to the definition of {self.WHAT}: say it there, not in .options()")
+        changed = msgspec.structs.replace(self, **checked(self.WHAT, self.SCHEMA, changes, type(self)()))
         changed.check()
         return changed
 
     def portable(self) -> dict[str, Any]:
-        """Return the options as a dict that can travel: without callbacks, which belong to this process."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if not name.startswith("_")}
+        """Return the options as a dict that can travel: without the callback, which belongs to this process."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "_on_output"}
 
     def check(self) -> None:
-        """Raise ValueError for a value that makes no sense."""
-        self.amounts(0)
-        if self.name is not None and not _is_name(self.name):
-            raise ValueError(f"name={self.name!r} is no name: give a non-empty string")
+        """Raise ValueError for options that make no sense together, or that are not built yet."""
+        if isinstance(getattr(self, "num_returns", None), str):
+            raise ValueError("generators that stream are not in this version of Atoll")
+
+
+class _Common(_Checked, frozen=True, kw_only=True):
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory: float | None = None
+    resources: dict[str, float] | None = None
+    accelerator_type: str | None = None
+    label_selector: dict[str, str] | None = None
+    fallback_strategy: list[Any] | None = None
+    scheduling_strategy: Any = None
+    runtime_env: Any = None
+    name: str | None = None
+    enable_task_events: bool = True
+    _labels: dict[str, str] | None = None
+    _metadata: dict[str, Any] | None = None
 
     def amounts(self, default_cpus: float) -> Amounts:
         """Return what a lease takes, in units."""
         wanted = dict(self.resources or {})
-        for taken, option in ((CPU, "num_cpus"), (GPU, "num_gpus"), (MEMORY, "memory")):
-            if taken in wanted:
-                raise ValueError(f"resources={{{taken!r}: ...}}: say {option}= instead")
         wanted[CPU] = default_cpus if self.num_cpus is None else self.num_cpus
         wanted[GPU] = self.num_gpus or 0
         wanted[MEMORY] = self.memory or 0
@@ -82,102 +97,96 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         num_gpus: GPUs: whole, several, or a share of one.
         memory: Bytes of memory.
         resources: Custom resources.
+        accelerator_type: A model of GPU that its node must have.
+        label_selector: Labels that its node must have.
+        fallback_strategy: Other labels, tried in order when no node has these.
+        scheduling_strategy: Where it is placed.
+        runtime_env: What the environment of its worker has beyond this process's.
         name: What people see; the function's name if not said.
-        num_returns: How many values it returns.
+        enable_task_events: Ray's; what runs is always seen here.
+        num_returns: How many values it returns; `"streaming"` for a generator's as it yields them, `"dynamic"` for
+            a generator's all at once. None is 1, and `"streaming"` for a generator function.
         max_retries: Attempts after one whose worker died; -1 for without end.
-        retry_exceptions: Whether an exception of the function's own is retried too.
+        retry_exceptions: Whether an exception of the function's own is retried too, or the classes of those that are.
+        max_calls: After so many calls of the function a worker is replaced; 0 for never.
+        _generator_backpressure_num_objects: So many values of a stream may wait unread before the generator waits.
+        _labels: Ray's, for its own use.
+        _metadata: Ray's, for its own use.
         _on_output: Takes what the task emits while it runs: a kind and bytes, in order.
     """
 
-    num_returns: int = 1
-    max_retries: int = 3
-    retry_exceptions: bool = False
-    _on_output: OutputCallback | None = None
+    WHAT = "a task"
+    SCHEMA = TASK
+    ONLY_FIRST = ("max_calls",)
 
-    def check(self) -> None:
-        """Raise ValueError for a value that makes no sense."""
-        super().check()
-        if not _is_count(self.num_returns, 0):
-            raise ValueError(f"num_returns={self.num_returns!r}: give a whole number from 0")
-        if not _is_count(self.max_retries, -1):
-            raise ValueError(f"max_retries={self.max_retries!r}: give -1 (without end) or a whole number from 0")
+    num_returns: int | str | None = None
+    max_retries: int = 3
+    retry_exceptions: bool | list[type[Exception]] | tuple[type[Exception], ...] = False
+    max_calls: int = 0
+    _generator_backpressure_num_objects: int | None = None
+    _on_output: OutputCallback | None = None
 
 
 class ActorOptions(_Common, frozen=True, kw_only=True):
-    """What can be said of an actor.
+    """What can be said of an actor. Those of tasks that say where it runs mean the same here.
 
     Attributes:
         num_cpus: CPUs that it takes while it lives; 0 if not said, as in Ray.
-        num_gpus: GPUs, likewise.
-        memory: Bytes of memory.
-        resources: Custom resources.
         name: By which others find it; such an actor outlives its job.
         namespace: Where the name lives; the session's if not said.
         lifetime: `"detached"` outlives its job without a name, too.
         get_if_exists: Return the actor that has the name instead of failing.
         max_restarts: How often it is made again when its process dies; -1 for without end.
-        max_task_retries: How often a call is made again when the process died during it.
-        max_concurrency: Calls that may run at once, each in a thread of its own.
+        max_task_retries: How often a call is made again when the process died during it; -1 for without end.
+        max_concurrency: Calls that may run at once, each in a thread of its own. None is 1, and 1000 for an actor
+            with coroutine methods.
+        max_pending_calls: Calls that may wait at one handle; -1 for without limit.
+        concurrency_groups: How many calls of each named group of methods may run at once.
+        allow_out_of_order_execution: Whether a call may overtake one that waits for its arguments.
     """
+
+    WHAT = "an actor"
+    SCHEMA = ACTOR
+    ONLY_FIRST = ("concurrency_groups",)
 
     namespace: str | None = None
     lifetime: str | None = None
     get_if_exists: bool = False
     max_restarts: int = 0
     max_task_retries: int = 0
-    max_concurrency: int = 1
+    max_concurrency: int | None = None
+    max_pending_calls: int = -1
+    concurrency_groups: dict[str, int] | list[dict[str, Any]] | None = None
+    allow_out_of_order_execution: bool | None = None
 
     def check(self) -> None:
-        """Raise ValueError for a value that makes no sense."""
-        super().check()
-        if self.lifetime not in (None, "detached", "non_detached"):
-            raise ValueError(f'lifetime={self.lifetime!r}: give "detached", or leave it out')
+        """Raise ValueError for options that make no sense together."""
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists needs a name= to look for")
-        if not _is_count(self.max_concurrency, 1):
-            raise ValueError(f"max_concurrency={self.max_concurrency!r}: give a whole number from 1")
-        for option in ("max_restarts", "max_task_retries"):
-            if not _is_count(getattr(self, option), -1):
-                raise ValueError(f"{option}={getattr(self, option)!r}: give -1 (without end) or a whole number from 0")
 
 
-class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+class CallOptions(_Checked, frozen=True, kw_only=True):
     """What can be said of one call of an actor's method.
 
     Attributes:
-        num_returns: How many values it returns.
+        num_returns: As in `TaskOptions`.
         name: What people see.
+        concurrency_group: The group whose threads run it.
+        max_task_retries: As in `ActorOptions`, for this call; the actor's if not said.
+        retry_exceptions: As in `TaskOptions`.
+        enable_task_events: As in `TaskOptions`.
+        _generator_backpressure_num_objects: As in `TaskOptions`.
         _on_output: As in `TaskOptions`.
     """
 
-    num_returns: int = 1
+    WHAT = "a call"
+    SCHEMA = CALL
+
+    num_returns: int | str | None = None
     name: str | None = None
+    concurrency_group: str | None = None
+    max_task_retries: int | None = None
+    retry_exceptions: bool | list[type[Exception]] | tuple[type[Exception], ...] = False
+    enable_task_events: bool = True
+    _generator_backpressure_num_objects: int | None = None
     _on_output: OutputCallback | None = None
-
-    def updated(self, changes: Mapping[str, Any]) -> CallOptions:
-        """Return these options with others in their place.
-
-        Raises:
-            ValueError: There is no such option.
-        """
-        for key in changes:
-            if key not in self.__struct_fields__:
-                raise ValueError(_unknown(key, self.__struct_fields__))
-        return msgspec.structs.replace(self, **changes)
-
-
-def _is_count(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _unknown(key: str, known: tuple[str, ...]) -> str:
-    if key in _NOT_YET:
-        return f"the option {key!r} of Ray is not in this version of Atoll"
-    shown = [name for name in known if not name.startswith("_")]
-    near = difflib.get_close_matches(key, shown, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(shown)}."
-    return f"unknown option {key!r}. {hint}"

@@ -37,6 +37,7 @@ class RemoteFunction(Generic[P, R]):
             raise ValueError("an async function cannot be a task; make it a method of an actor, or a plain function")
         self._function = function
         self._options = options
+        self._returns = 1 if options.num_returns is None else int(options.num_returns)
         self._name = options.name or str(getattr(function, "__qualname__", type(function).__name__))
         self._signature = arguments.Signature(function)
         self._prepared: _Prepared | None = None
@@ -54,7 +55,7 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             ValueError: There is no such option, or its value makes no sense.
         """
-        changed: RemoteFunction[P, R] = RemoteFunction(self._function, self._options.updated(changes))
+        changed: RemoteFunction[P, R] = RemoteFunction(self._function, self._options.updated(changes, later=True))
         if self._prepared is not None and changed._name == self._name:
             changed._prepared = self._prepared.with_options(changed._options)
         return changed
@@ -83,19 +84,19 @@ class RemoteFunction(Generic[P, R]):
             data,
             function=prepared.digest,
             dependencies=dependencies,
-            returns=options.num_returns,
+            returns=self._returns,
             class_key=prepared.class_key,
             retries_left=options.max_retries,
-            retry_exceptions=options.retry_exceptions,
+            retry_exceptions=bool(options.retry_exceptions),
             keepalive=keepalive,
             on_output=options._on_output or session.default_output,
         )
         session.submit(TaskSubmitted(record))
-        if options.num_returns == 1:
+        if self._returns == 1:
             return ObjectRef(return_id(task_id, 0), session)
-        if options.num_returns == 0:
+        if self._returns == 0:
             return None  # type: ignore[return-value]
-        return [ObjectRef(return_id(task_id, i), session) for i in range(options.num_returns)]  # type: ignore[return-value]
+        return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._function, self._options.portable())

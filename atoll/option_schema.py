@@ -1,0 +1,224 @@
+"""Which options there are, of what type, and what makes sense: one line for each.
+
+The names, types, defaults and refusals are those of Ray's core API. A wrong type is a `TypeError`, a value that makes
+no sense is a `ValueError`, as there. None always means: as if it had not been said.
+
+`NOT_YET` lists what Ray has and Atoll has not: such an option is checked like any other and then refused by name, so
+that nobody relies on what is not there. Whoever builds one takes it out of there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+Problem = Callable[[Any], str | None]
+"""Returns what is wrong with a value, or None."""
+
+
+def _nothing(_value: Any) -> str | None:
+    return None
+
+
+class Option(NamedTuple):
+    """What an option may be.
+
+    Attributes:
+        types: A value's type is one of these. `bool` is no `int` here.
+        problem: Says what is wrong with a value of such a type.
+    """
+
+    types: tuple[type, ...]
+    problem: Problem = _nothing
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise TypeError or ValueError for a value that makes no sense; names the option."""
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            wanted = " or ".join(kind.__name__ for kind in self.types)
+            raise TypeError(f"{name}={value!r}: give {wanted}, not {type(value).__name__}")
+        problem = self.problem(value)
+        if problem is not None:
+            raise ValueError(f"{name}={value!r}: {problem}")
+
+
+# --------------------------------------------------------------------------------------------------- kinds of values
+
+
+def _amount(value: float) -> str | None:
+    if not 0 <= value < float("inf"):
+        return "an amount cannot be negative or without end"
+    if 0 < value < 0.0001:
+        return "an amount cannot be finer than 0.0001"
+    return None
+
+
+def _devices(value: float) -> str | None:
+    if value > 1 and value != int(value):
+        return "give whole GPUs, or a share below 1 of a single one"
+    return _amount(value)
+
+
+def _amounts(value: Mapping[Any, Any]) -> str | None:
+    own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    for name, amount in value.items():
+        if name in own:
+            return f"use the {own[name]} option for {name}"
+        if not isinstance(name, str) or isinstance(amount, bool) or not isinstance(amount, int | float):
+            return "give amounts by name, such as {'licence': 1}"
+        problem = _amount(amount)
+        if problem is not None:
+            return f"{name}: {problem}"
+    return None
+
+
+def _name(value: str) -> str | None:
+    return None if value else "it is no name: give a non-empty string"
+
+
+def _from(minimum: int) -> Problem:
+    endless = " (without end)" if minimum == -1 else ""
+
+    def problem(value: int) -> str | None:
+        if value >= minimum:
+            return None
+        return f"give -1{endless} or a whole number from 0" if minimum == -1 else f"give a whole number from {minimum}"
+
+    return problem
+
+
+def _returns(value: int | str) -> str | None:
+    if value in ("streaming", "dynamic") or (isinstance(value, int) and value >= 0):
+        return None
+    return 'give a whole number from 0, or "streaming" or "dynamic" for a generator'
+
+
+def _exceptions(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    if all(isinstance(kind, type) and issubclass(kind, Exception) for kind in value):
+        return None
+    return "give True, False, or a list of exception classes"
+
+
+def _one_of(*choices: str) -> Problem:
+    return lambda value: None if value in choices else f"give one of {', '.join(map(repr, choices))}"
+
+
+def _backpressure(value: int) -> str | None:
+    return None if value > 0 or value == -1 else "give how many values may wait unread, or -1 for no limit"
+
+
+_AMOUNT = Option((int, float), _amount)
+_ENDLESS = Option((int,), _from(-1))
+_COUNT = Option((int,), _from(0))
+_RETURNS = Option((int, str), _returns)
+_EXCEPTIONS = Option((bool, list, tuple), _exceptions)
+_FLAG = Option((bool,))
+_TEXT = Option((str,))
+_MAPPING = Option((dict,))
+_BACKPRESSURE = Option((int,), _backpressure)
+_CALLBACK = Option((object,))
+
+
+# --------------------------------------------------------------------------------------------------------- the options
+
+COMMON: dict[str, Option] = {
+    "num_cpus": _AMOUNT,
+    "num_gpus": Option((int, float), _devices),
+    "memory": _AMOUNT,
+    "resources": Option((dict,), _amounts),
+    "accelerator_type": _TEXT,
+    "label_selector": _MAPPING,
+    "fallback_strategy": Option((list,)),
+    "scheduling_strategy": Option((object,)),
+    "runtime_env": Option((dict, str)),
+    "name": Option((str,), _name),
+    "enable_task_events": _FLAG,
+    "_labels": _MAPPING,
+    "_metadata": _MAPPING,
+}
+
+TASK: dict[str, Option] = {
+    **COMMON,
+    "num_returns": _RETURNS,
+    "max_retries": _ENDLESS,
+    "retry_exceptions": _EXCEPTIONS,
+    "max_calls": _COUNT,
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
+    "_on_output": _CALLBACK,
+}
+
+ACTOR: dict[str, Option] = {
+    **COMMON,
+    "namespace": Option((str,), _name),
+    "lifetime": Option((str,), _one_of("detached", "non_detached")),
+    "get_if_exists": _FLAG,
+    "max_restarts": _ENDLESS,
+    "max_task_retries": _ENDLESS,
+    "max_concurrency": Option((int,), _from(1)),
+    "max_pending_calls": _ENDLESS,
+    "concurrency_groups": Option((dict, list)),
+    "allow_out_of_order_execution": _FLAG,
+}
+
+CALL: dict[str, Option] = {
+    "num_returns": _RETURNS,
+    "name": Option((str,), _name),
+    "concurrency_group": Option((str,), _name),
+    "max_task_retries": _ENDLESS,
+    "retry_exceptions": _EXCEPTIONS,
+    "enable_task_events": _FLAG,
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
+    "_on_output": _CALLBACK,
+}
+
+NOT_YET: dict[str, frozenset[str]] = {
+    "a task": frozenset(
+        {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}
+        | {"max_calls", "_generator_backpressure_num_objects"}
+    ),
+    "an actor": frozenset(
+        {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}
+        | {"concurrency_groups", "max_pending_calls", "allow_out_of_order_execution"}
+    ),
+    "a call": frozenset(
+        {"concurrency_group", "max_task_retries", "retry_exceptions", "_generator_backpressure_num_objects"}
+    ),
+}
+"""What Ray has and this version of Atoll has not, by what it is an option of."""
+
+
+def checked(what: str, schema: Mapping[str, Option], changes: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """Check options and return them, with the default in the place of each None.
+
+    Args:
+        what: What they are options of, for people; a key of `NOT_YET`.
+        schema: The options that there are.
+        changes: What was given.
+        defaults: Has an attribute for each option.
+
+    Raises:
+        TypeError: A value is of another type.
+        ValueError: There is no such option, or its value makes no sense; names the near one.
+    """
+    values = {}
+    for name, given in changes.items():
+        option = schema.get(name)
+        if option is None:
+            raise ValueError(_unknown(name, what, schema))
+        default = getattr(defaults, name)
+        value = default if given is None else given
+        if value is not None:
+            option.check(name, value)
+            if name in NOT_YET[what] and value != default:
+                raise ValueError(f"the option {name!r} of Ray is not in this version of Atoll for {what}")
+        values[name] = value
+    return values
+
+
+def _unknown(name: str, what: str, known: Iterable[str]) -> str:
+    shown = [other for other in known if not other.startswith("_")]
+    near = difflib.get_close_matches(name, shown, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(shown)}."
+    return f"unknown option {name!r} of {what}. {hint}"
