@@ -233,6 +233,8 @@ def wait(
     """
     if not isinstance(refs, list | tuple):
         raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout={timeout}: give seconds from 0, or None")
     object_ids = [_id_of(ref) for ref in refs]
     if not object_ids:
         return [], []
@@ -256,14 +258,19 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     Args:
         ref: The value; `get` raises `TaskCancelledError` from then on, unless it was there already.
         force: End the worker process instead of interrupting it.
-        recursive: Ray's. Tasks that the task has submitted end when it does not wait for them any more.
+        recursive: Cancel what the task has submitted itself, too.
 
     Raises:
         TypeError: It is no ref.
+        ValueError: `force` with the call of an actor's method: the actor would die of it.
     """
     if type(ref) is not ObjectRef:
         raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}; an actor is ended by atoll.kill")
-    ref._session.handle(CancelRequested(ref._id, force))
+    if force:
+        entry = ref._session.core.objects.entries.get(ref._id)
+        if entry is not None and entry.producer is not None and entry.producer.actor_id:
+            raise ValueError("force=True would end the whole actor, not the call; end an actor by atoll.kill")
+    ref._session.handle(CancelRequested(ref._id, force, recursive))
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

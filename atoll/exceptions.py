@@ -1,31 +1,45 @@
 """Everything that Atoll raises, in one tree. Names and meanings are Ray's where Ray has the thing.
 
-AtollError
-├── TaskError                     user code raised; is also an instance of the user's own exception
+AtollError                             RayError
+├── TaskError                          RayTaskError: user code raised; is also an instance of the user's own exception
 ├── TaskCancelledError
-├── GetTimeoutError               (also a TimeoutError)
-├── TaskUnschedulableError        no node could ever give what was asked for
+├── GetTimeoutError                    (also a TimeoutError)
+├── TaskUnschedulableError             no node could ever give what was asked for
+├── ActorUnschedulableError
 ├── TaskPlacementGroupRemoved
-├── RuntimeEnvSetupError          the environment for a worker could not be made
-├── WorkerCrashedError            the process of a task died
-├── OutOfMemoryError              ... because the host ran out of memory
-├── ActorError
+├── ActorPlacementGroupRemoved
+├── RuntimeEnvSetupError               the environment for a worker could not be made
+├── WorkerCrashedError                 the process of a task died
+├── OutOfMemoryError                   ... because the host ran out of memory
+├── NodeDiedError                      ... because its node is gone
+├── ActorError                         RayActorError
 │   ├── ActorDiedError
-│   ├── ActorUnavailableError     for now; a later call may succeed
+│   ├── ActorUnavailableError          for now; a later call may succeed
 │   └── PendingCallsLimitExceeded
+├── ActorAlreadyExistsError            (also a ValueError) the name is taken
+├── ActorHandleNotFoundError           (also a ValueError) the handle is of no actor of this cluster
+├── AsyncioActorExit
 ├── ObjectLostError
-│   └── OwnerDiedError
+│   ├── OwnerDiedError
+│   ├── ObjectFreedError
+│   ├── ObjectFetchTimedOutError
+│   └── ObjectReconstructionFailedError   it was computed by a task that cannot be run again
 ├── ObjectStoreFullError
-├── SerializationError            a value does not pickle; names it and says why
-├── ClusterError
-│   ├── ClusterNotFoundError      nothing runs, and nothing was to be started
+├── OutOfDiskError                     ... and there is no room to spill either
+├── StreamingGeneratorReplayInconsistentError   a generator that ran again yielded fewer values
+├── SerializationError                 a value does not pickle; names it and says why
+├── UnserializableException            a task failed, and its exception cannot be made here
+├── ClusterError                       RaySystemError
+│   ├── ClusterNotFoundError           nothing runs, and nothing was to be started
 │   ├── ClusterStartError
-│   ├── ClusterLostError          it was there and is gone
-│   ├── AuthenticationError       a peer could not prove the cluster's key
+│   ├── ClusterLostError               it was there and is gone
+│   ├── AuthenticationError            a peer could not prove the cluster's key
 │   ├── VersionMismatchError
-│   └── InsecureDirectoryError    a directory or file that others can write to
-├── ProtocolError                 a peer said what the protocol does not allow
-└── InternalError                 our own fault: an invariant does not hold
+│   └── InsecureDirectoryError         a directory or file that others can write to
+├── ProtocolError                      a peer said what the protocol does not allow
+└── InternalError                      our own fault: an invariant does not hold
+
+The names on the right are Ray's for the same class; both can be imported from here.
 """
 
 from __future__ import annotations
@@ -66,6 +80,16 @@ class TaskError(AtollError):
         self.task_name = task_name
         self.where = where
 
+    @property
+    def function_name(self) -> str:
+        """The function or method: Ray's name for `task_name`."""
+        return self.task_name
+
+    @property
+    def traceback_str(self) -> str:
+        """The traceback as text: Ray's name for `remote_traceback`."""
+        return self.remote_traceback
+
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.task_name}{place} failed:\n{self.remote_traceback.rstrip()}"
@@ -90,6 +114,10 @@ class TaskError(AtollError):
         TaskError.__init__(error, self.task_name, self.remote_traceback, cause, self.where)
         error.args = cause.args
         return error
+
+    def as_instanceof_cause(self) -> TaskError:
+        """As `as_instance_of_cause`: Ray's name for it."""
+        return self.as_instance_of_cause()
 
 
 class _Parts:
@@ -166,8 +194,16 @@ class TaskUnschedulableError(AtollError):
     """No node of the cluster could ever give the resources that were asked for."""
 
 
+class ActorUnschedulableError(AtollError):
+    """No node of the cluster could ever give the resources that an actor asks for."""
+
+
 class TaskPlacementGroupRemoved(AtollError):
     """The placement group that the task was to run in has been removed."""
+
+
+class ActorPlacementGroupRemoved(AtollError):
+    """The placement group that the actor was to live in has been removed."""
 
 
 class RuntimeEnvSetupError(AtollError):
@@ -180,6 +216,10 @@ class WorkerCrashedError(AtollError):
 
 class OutOfMemoryError(AtollError):
     """The process that ran the task was killed because memory ran out."""
+
+
+class NodeDiedError(AtollError):
+    """The node that ran the task is gone."""
 
 
 class ActorError(AtollError):
@@ -198,6 +238,18 @@ class PendingCallsLimitExceeded(ActorError):
     """More calls wait for the actor than its `max_pending_calls`."""
 
 
+class ActorAlreadyExistsError(AtollError, ValueError):
+    """Another actor has the name."""
+
+
+class ActorHandleNotFoundError(AtollError, ValueError):
+    """The handle belongs to no actor of this cluster."""
+
+
+class AsyncioActorExit(AtollError):
+    """An actor with coroutine methods ends itself by `exit_actor`."""
+
+
 class ObjectLostError(AtollError):
     """No copy of an object is left."""
 
@@ -206,12 +258,36 @@ class OwnerDiedError(ObjectLostError):
     """The process that owned an object died, and the object with it."""
 
 
+class ObjectFreedError(ObjectLostError):
+    """The object was given up on purpose while there were still refs to it."""
+
+
+class ObjectFetchTimedOutError(ObjectLostError):
+    """No copy of the object was found in time."""
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """No copy of an object is left, and the task that computed it cannot be run again; the message says why."""
+
+
 class ObjectStoreFullError(AtollError):
     """The object store has no room for an object, now or ever; the message says which."""
 
 
+class OutOfDiskError(AtollError):
+    """The object store has no room for an object, and neither has the disk that it would spill to."""
+
+
+class StreamingGeneratorReplayInconsistentError(AtollError):
+    """A generator that had to run again yielded fewer values than the first time."""
+
+
 class SerializationError(AtollError, TypeError):
     """A value cannot travel to another process."""
+
+
+class UnserializableException(AtollError):
+    """A task failed, and the exception that it raised cannot be made in this process; the text says what it was."""
 
 
 class ClusterError(AtollError):
@@ -248,3 +324,9 @@ class ProtocolError(AtollError):
 
 class InternalError(AtollError):
     """An invariant of Atoll itself does not hold. The message ends with the story that led there."""
+
+
+RayError = AtollError
+RayTaskError = TaskError
+RayActorError = ActorError
+RaySystemError = ClusterError

@@ -176,7 +176,7 @@ CALL: dict[str, Option] = {
 NOT_YET: dict[str, frozenset[str]] = {
     "a task": frozenset(
         {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}
-        | {"max_calls", "_generator_backpressure_num_objects"}
+        | {"_generator_backpressure_num_objects"}
     ),
     "an actor": frozenset(
         {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}

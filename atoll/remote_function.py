@@ -5,20 +5,29 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from atoll.client import arguments
+from atoll.client import arguments, context
 from atoll.client.core.events import FunctionDefined, TaskSubmitted
 from atoll.client.core.records import TaskRecord
 from atoll.client.current import current_session
+from atoll.client.retry import RetryOn
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
 from atoll.options import TaskOptions
 from atoll.protocol.serialization import serialize_code
+from atoll.resources import format_bytes
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
+
+LARGE_FUNCTION_BYTES = 10 * 1000 * 1000
+"""A function with so much in its closure is warned of: most likely it captures an array by accident. Ray's limit."""
+
+MAXIMUM_FUNCTION_BYTES = 95 * 1024 * 1024
+"""One with so much is refused, as in Ray."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,8 +65,9 @@ class RemoteFunction(Generic[P, R]):
             ValueError: There is no such option, or its value makes no sense.
         """
         changed: RemoteFunction[P, R] = RemoteFunction(self._function, self._options.updated(changes, later=True))
-        if self._prepared is not None and changed._name == self._name:
-            changed._prepared = self._prepared.with_options(changed._options)
+        prepared = self._prepared
+        if prepared is not None and changed._name == self._name and _same_code(changed._options, self._options):
+            changed._prepared = prepared.with_options(changed._options)
         return changed
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
@@ -68,6 +78,7 @@ class RemoteFunction(Generic[P, R]):
 
         Raises:
             TypeError: The function cannot be called with these arguments.
+            ValueError: The function captures too much.
             SerializationError: The function or an argument does not pickle.
         """
         self._signature.check(args, kwargs)
@@ -78,6 +89,7 @@ class RemoteFunction(Generic[P, R]):
         options = self._options
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
         task_id = session.ids.task_id()
+        task = context.current_task()
         record = TaskRecord(
             task_id,
             self._name,
@@ -90,6 +102,7 @@ class RemoteFunction(Generic[P, R]):
             retry_exceptions=bool(options.retry_exceptions),
             keepalive=keepalive,
             on_output=options._on_output or session.default_output,
+            parent=b"" if task is None else task.task_id,
         )
         session.submit(TaskSubmitted(record))
         if self._returns == 1:
@@ -120,15 +133,37 @@ class _Prepared:
     @classmethod
     def make(cls, session: Session, function: Callable[..., Any], name: str, options: TaskOptions) -> _Prepared:
         """Pickle the function, once a session."""
-        payload, contained = serialize_code(function)
-        digest = hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=16).digest()
-        session.handle(FunctionDefined(digest, name, payload))
+        retried = options.retry_exceptions
+        payload, contained = serialize_code(
+            function if isinstance(retried, bool) else RetryOn(function, tuple(retried))
+        )
+        _check_size(name, len(payload))
+        digest = hashlib.blake2b(b"%s\0%d\0%s" % (name.encode(), options.max_calls, payload), digest_size=16).digest()
+        session.handle(FunctionDefined(digest, name, payload, options.max_calls))
         return cls(session, digest, name, _class_key(session, name, options), contained)
 
     def with_options(self, options: TaskOptions) -> _Prepared:
         """Return the same code with the scheduling class of other options."""
         class_key = _class_key(self.session, self.name, options)
         return _Prepared(self.session, self.digest, self.name, class_key, self.keepalive)
+
+
+def _same_code(one: TaskOptions, other: TaskOptions) -> bool:
+    """Whether a function travels in the same form with either options."""
+    retried = (one.retry_exceptions, other.retry_exceptions)
+    return all(isinstance(value, bool) for value in retried) or retried[0] == retried[1]
+
+
+def _check_size(name: str, size_bytes: int) -> None:
+    if size_bytes <= LARGE_FUNCTION_BYTES:
+        return
+    text = (
+        f"the remote function {name} takes {format_bytes(size_bytes)} to send: it captures a large value from around "
+        "it. Pass that as an argument instead, or put it once with atoll.put and capture the ref"
+    )
+    if size_bytes > MAXIMUM_FUNCTION_BYTES:
+        raise ValueError(f"{text}; the limit is {format_bytes(MAXIMUM_FUNCTION_BYTES)}")
+    warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def _class_key(session: Session, name: str, options: TaskOptions) -> int:

@@ -10,6 +10,7 @@ An actor that asked for concurrency has its calls run by so many threads instead
 from __future__ import annotations
 
 import gc
+import itertools
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from typing import Any
 from atoll.client import arguments
 from atoll.client.context import TaskContext
 from atoll.client.reactor import Waiter
+from atoll.client.retry import RetryOn
 from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
 from atoll.nodeagent.results import ResultWriter
@@ -38,6 +40,7 @@ from atoll.protocol.channel_messages import (
     TaskOutput,
     TaskRaised,
     TasksTakenBack,
+    WorkerRetires,
 )
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ReportSpans, TaskBlocked, TaskUnblocked
@@ -85,6 +88,7 @@ class Executor:
         self._answers: dict[Peer, list[Any]] = {}
         self._answered_at = 0.0
         self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._retried: dict[bytes, tuple[type[Exception], ...]] = {}
         self._code: dict[bytes, DeclareFunction] = {}
         self._idle: Waiter | None = None
         self._running = _Running()
@@ -137,6 +141,21 @@ class Executor:
         if idle is not None:
             idle.remaining = 0
             idle.wake()
+
+    def _refused(self, peer: Peer, message: Any) -> None:
+        """Takes what comes in the place of `_pushed` once this worker has retired: tasks go back unbegun."""
+        if type(message) is RunTask:
+            self._session.reply_locked(peer, [TasksTakenBack([message.sequence])])
+        else:
+            self._pushed(peer, message)
+
+    def _retire(self, peer: Peer) -> None:
+        """A function has been called here as often as it may be: what waits goes back, and nothing more is wanted."""
+        with self._session.lock:
+            self._session.hooks.pushed = self._refused
+            self._session.reply_locked(peer, [WorkerRetires()])
+            self._send_answers_locked()
+            self._return_queued_locked()
 
     def _cancel(self, peer: Peer, message: CancelTask) -> None:
         sequence = message.sequence
@@ -315,8 +334,27 @@ class Executor:
             code = self._code.get(digest)
             if code is None:
                 raise AtollError(f"the code of function {digest.hex()} was not declared on this channel")
-            function = self._functions[digest] = deserialize(code.payload)
+            function = deserialize(code.payload)
+            if type(function) is RetryOn:
+                self._retried[digest] = function.exceptions
+                function = function.function
+            if code.maximum_calls:
+                function = self._counted(function, code.maximum_calls)
+            self._functions[digest] = function
         return function
+
+    def _counted(self, function: Callable[..., Any], maximum: int) -> Callable[..., Any]:
+        """Return the function with a count of its calls; when the last of them has ended, this worker retires."""
+        calls = itertools.count(1)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == maximum:
+                peer = self._running.peer
+                assert peer is not None, "a function of a task is called by a task"
+                self._queue.appendleft((Peer(0), lambda: self._retire(peer)))
+            return function(*args, **kwargs)
+
+        return counted
 
     def _method(self, message: CallMethod) -> Callable[..., Any]:
         if self.actor is None:
@@ -326,16 +364,17 @@ class Executor:
 
     def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
         key = (peer, message.sequence)
-        if isinstance(error, KeyboardInterrupt) and key in self._cancelled:
+        if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
             return _cancelled(message.sequence)
+        retried = self._retried.get(message.function, (Exception,)) if type(message) is RunTask else (Exception,)
         context = self._running.context
         name = context.name if context is not None else "the task"
         payload = error_payload(error, name, self._where)
-        return TaskRaised(message.sequence, payload, _microseconds(began), isinstance(error, Exception))
+        return TaskRaised(message.sequence, payload, _microseconds(began), isinstance(error, retried))
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
-        """SIGINT: user code is interrupted, ours is not."""
-        if self._in_user_code:
+        """SIGINT: user code is interrupted, ours is not; nor is the task behind the one that was meant."""
+        if self._in_user_code and self._main_task in self._cancelled:
             raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------------ actors
@@ -390,9 +429,12 @@ class Executor:
 
     def _return_queued(self) -> None:
         with self._session.lock:
-            peers = dict.fromkeys(peer for peer, message in self._queue if type(message) is RunTask)
-            for peer in peers:
-                self._give_back(peer, len(self._queue))
+            self._return_queued_locked()
+
+    def _return_queued_locked(self) -> None:
+        peers = dict.fromkeys(peer for peer, message in self._queue if type(message) is RunTask)
+        for peer in peers:
+            self._give_back(peer, len(self._queue))
 
     def _report(self) -> None:
         """A few times a second while tasks run, and once after: what ran and what runs.

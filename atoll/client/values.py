@@ -6,7 +6,7 @@ import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
 from atoll.client.core.records import INLINE, STORED
-from atoll.exceptions import AtollError, ObjectLostError, TaskError
+from atoll.exceptions import ObjectLostError, TaskError, UnserializableException
 from atoll.protocol.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def load_error(payload: bytes) -> Exception:
     try:
         error = deserialize(payload)
     except Exception as problem:  # a user's exception may do anything when it is unpickled
-        return AtollError(f"a task failed, and its exception cannot be shown here: {type(problem).__name__}: {problem}")
+        text = f"a task failed, and its exception cannot be shown here: {type(problem).__name__}: {problem}"
+        return UnserializableException(text)
     if isinstance(error, TaskError):
         return error.as_instance_of_cause()
     assert isinstance(error, Exception)

@@ -4,7 +4,7 @@ This is the hot path. Messages travel in batches: a frame's body is a msgpack ar
 fields are few, and what is the same for every call of a function (its code, its name) is said once.
 
     caller ─▶ worker     DeclareFunction RunTask CallMethod CancelTask TakeBackTasks
-    worker ─▶ caller     TaskReturned TaskStored TaskRaised TaskOutput TasksTakenBack
+    worker ─▶ caller     TaskReturned TaskStored TaskRaised TaskOutput TasksTakenBack WorkerRetires
     anybody ─▶ owner     FetchObject AddHold DropHolds
     owner ─▶ anybody     ObjectValue HoldAdded
 
@@ -26,12 +26,14 @@ INLINE_BYTES = 100 * 1024
 class DeclareFunction(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     """The code of a function, said once on a channel, before its first `RunTask`.
 
-    `payload` is the pickled function; `digest` is what tasks call it by.
+    `payload` is the pickled function; `digest` is what tasks call it by. After `maximum_calls` of it the worker
+    retires; 0 for never.
     """
 
     digest: bytes
     name: str
     payload: bytes
+    maximum_calls: int = 0
 
 
 class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
@@ -66,10 +68,15 @@ class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
 
 
 class CancelTask(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):
-    """Do not begin the task, or interrupt it; with `force`, end the process."""
+    """Do not begin the task, or interrupt it; with `force`, end the process.
+
+    `recursive` says that what the task has submitted itself is cancelled, too; `task_id` says which task it is.
+    """
 
     sequence: int
     force: bool = False
+    recursive: bool = True
+    task_id: bytes = b""
 
 
 class TakeBackTasks(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
@@ -131,6 +138,10 @@ class TasksTakenBack(msgspec.Struct, array_like=True, tag=15, frozen=True, gc=Fa
     sequences: list[int]
 
 
+class WorkerRetires(msgspec.Struct, array_like=True, tag=16, frozen=True, gc=False):
+    """Push nothing more: a function has been called here as often as it may be. What waits here is given back."""
+
+
 class FetchObject(msgspec.Struct, array_like=True, tag=21, frozen=True, gc=False):
     """Ask an object's owner for it. Answered by `ObjectValue` as soon as there is a value."""
 
@@ -177,6 +188,7 @@ ChannelMessage = (
     | TaskRaised
     | TaskOutput
     | TasksTakenBack
+    | WorkerRetires
     | FetchObject
     | ObjectValue
     | AddHold

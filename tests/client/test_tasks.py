@@ -18,6 +18,7 @@ from atoll.client.core.events import (
 from atoll.client.core.records import FAILED, INLINE, PENDING
 from atoll.client.core.tasks import CAUSE_WITHIN_S
 from atoll.exceptions import InternalError, TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from atoll.ids import TaskId
 from atoll.protocol.channel_messages import (
     CancelTask,
     DeclareFunction,
@@ -25,9 +26,11 @@ from atoll.protocol.channel_messages import (
     TakeBackTasks,
     TaskOutput,
     TaskRaised,
+    TaskReturned,
     TasksTakenBack,
+    WorkerRetires,
 )
-from atoll.protocol.machine import DeadlineReached, Peer, PeerLost, Received
+from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
 from atoll.protocol.messages import DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
 from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
 
@@ -266,8 +269,43 @@ def test_cancel_before_it_began_and_while_it_runs(client: Harness) -> None:
     with pytest.raises(TaskCancelledError):
         raise pickle.loads(client.result(waiting).value)
     client.handle(CancelRequested(result_id(running), True))
-    assert client.sent(CancelTask, peer) == [CancelTask(1, True)]
+    assert client.sent(CancelTask, peer) == [CancelTask(1, True, True, running.task_id)]
     assert client.result(running).state == PENDING
+
+
+def test_cancelling_a_task_that_runs_here_cancels_what_it_has_submitted(client: Harness) -> None:
+    """The message comes to the worker of the parent, whose own core has submitted the children."""
+    parent = TaskId(b"another_00000001")
+    child, other, waiting = (client.submit(parent=who) for who in (parent, b"", parent))
+    peer = client.grant(1)
+    client.handle(PeerConnected(Peer(77), "", b"another_"))
+    client.handle(Received(Peer(77), [CancelTask(5, False, False, parent)]))
+    assert not client.sent(CancelTask, peer)
+    client.handle(Received(Peer(77), [CancelTask(5, False, True, parent)]))
+    assert client.sent(CancelTask, peer) == [CancelTask(1, False, True, child.task_id)]
+    assert client.result(waiting).state == FAILED
+    assert client.result(other).state == PENDING
+
+
+def test_a_worker_that_retires_gets_nothing_more_and_is_not_used_again(client: Harness) -> None:
+    first, second = client.submit(), client.submit()
+    peer = client.grant(1)
+    client.handle(Received(peer, [WorkerRetires(), TaskReturned(1, b"1", 10)]))
+    assert client.result(first).state == INLINE
+    assert client.result(second).state == PENDING
+    assert client.sent(ReturnLease, SCHEDULER) == [ReturnLease(1, discard=True)]
+    assert client.pushed(peer) == [first.task_id]
+
+
+def test_what_a_retired_worker_gives_back_costs_no_attempt(client: Harness) -> None:
+    only = client.submit(retries_left=0)
+    peer = client.grant(1)
+    client.handle(Received(peer, [WorkerRetires()]))
+    client.handle(Received(peer, [TasksTakenBack([1])]))
+    assert client.sent(ReturnLease, SCHEDULER) == [ReturnLease(1, discard=True)]
+    again = client.grant(2)
+    assert client.pushed(again) == [only.task_id]
+    assert only.attempt == 0
 
 
 def test_a_dependency_holds_a_task_back_and_its_error_fails_it(client: Harness) -> None:

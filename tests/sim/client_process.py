@@ -101,6 +101,7 @@ class ClientProcess(Machine):
         self.hold_waiters: dict[tuple[bytes, bytes], list[Callable[[], None]]] = {}
         self.programs: dict[Program, None] = {}
         self.records: dict[bytes, TaskRecord] = {}
+        self.current_task = b""
         self._released: deque[bytes] = deque()
         self._direct: dict[Peer, bytes] = {}
         self._batches: dict[Peer, list[Any]] = {}
@@ -334,6 +335,7 @@ class ClientProcess(Machine):
             retries_left=plan.retries,
             retry_exceptions=plan.retry_exceptions,
             keepalive=keepalive,
+            parent=self.current_task,
             **more,
         )
         self.world.submitted(self, record, plan)

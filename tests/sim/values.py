@@ -34,6 +34,7 @@ class Plan(msgspec.Struct, array_like=True):
         puts: So many objects it puts; its first value contains their refs.
         keep: An actor keeps the refs that it was given.
         outputs: Pieces of output that it writes.
+        retires: Its worker takes nothing more after it.
         actor: An actor that it calls, and whose answers it waits for; empty for none.
         refs: Ids of the refs that it is given inside a container.
         cpus: What it takes, in units.
@@ -53,6 +54,7 @@ class Plan(msgspec.Struct, array_like=True):
     puts: int = 0
     keep: bool = False
     outputs: int = 0
+    retires: bool = False
     actor: bytes = b""
     refs: list[bytes] = msgspec.field(default_factory=list)
     cpus: int = 10_000

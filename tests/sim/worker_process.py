@@ -26,6 +26,7 @@ from atoll.protocol.channel_messages import (
     TaskReturned,
     TasksTakenBack,
     TaskStored,
+    WorkerRetires,
 )
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import (
@@ -94,6 +95,7 @@ class WorkerProcess(ClientProcess):
         self.kept: list[ObjectRef[Any]] = []
         self._cancelled: dict[tuple[Peer, int], None] = {}
         self._blocked = 0
+        self.retired = False
         self.open()
         self.after(START_WITHIN_S, "must have started", self._check_started)
 
@@ -137,7 +139,9 @@ class WorkerProcess(ClientProcess):
             self._look()
 
     def pushed(self, peer: Peer, message: Any) -> None:
-        if isinstance(message, RunTask | CallMethod):
+        if self.retired and isinstance(message, RunTask):
+            self.send(peer, TasksTakenBack([message.sequence]))
+        elif isinstance(message, RunTask | CallMethod):
             self.queue.append((peer, message))
             self._look()
         elif isinstance(message, DeclareFunction):
@@ -205,13 +209,17 @@ class WorkerProcess(ClientProcess):
             message()
             return
         self.running = (peer, message.sequence)
+        self.current_task = message.task_id
         self._began = self.simulation.clock.now
         self._program = self.run("task", self._run(peer, message), lambda answer: self._ran(peer, message, answer))
 
     def _ran(self, peer: Peer, message: RunTask | CallMethod, answer: Any) -> None:
         self._cancelled.pop((peer, message.sequence), None)
         self.running = None
+        self.current_task = b""
         self._program = None
+        if isinstance(message, RunTask) and read_plan(message.arguments).retires:
+            self._retire(peer)
         if answer is Interrupted:
             answer = TaskRaised(message.sequence, CANCELLED, 0, False)
         if self.process_of(peer):
@@ -225,6 +233,13 @@ class WorkerProcess(ClientProcess):
             else:
                 self.after(self.random.uniform(LATE_S, 5 * LATE_S), "looks for late answers", self._send_answers)
         self._next()
+
+    def _retire(self, peer: Peer) -> None:
+        self.retired = True
+        if self.process_of(peer):
+            self.send(peer, WorkerRetires())
+        for other in dict.fromkeys(other for other, message in self.queue if type(message) is RunTask):
+            self._give_back(other, len(self.queue))
 
     def _send_answers(self) -> None:
         answers, self._answers = self._answers, {}

@@ -93,6 +93,7 @@ class Notebook:
             shared = Plan(**{name: getattr(shared, name) for name in shared.__struct_fields__})
             if self.random.random() < 0.1:
                 shared.duration_s = self.duration()
+            shared.retires = self.random.random() < 0.02
             refs += self.driver.submit(shared)
             if self.random.random() < 0.05:
                 yield Sleep(self.random.uniform(0.0, 0.01))

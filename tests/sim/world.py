@@ -34,6 +34,7 @@ class Submission(msgspec.Struct):
         begun: How often its code began.
         cancelled: Whether somebody wanted it no more.
         ended: How it ended: `value` or the class of the error; empty while it has not.
+        parent: The task that has submitted it; empty if none has.
     """
 
     owner: bytes
@@ -43,6 +44,7 @@ class Submission(msgspec.Struct):
     begun: int = 0
     cancelled: bool = False
     ended: str = ""
+    parent: bytes = b""
 
 
 class DriverProcess(ClientProcess):
@@ -197,15 +199,20 @@ class World:
     def submitted(self, process: ClientProcess, record: TaskRecord, plan: Plan) -> None:
         """A task or call was made."""
         self.submissions[record.task_id] = Submission(
-            process.process_id, plan, list(record.dependencies or ()), record.actor_id
+            process.process_id, plan, list(record.dependencies or ()), record.actor_id, parent=record.parent
         )
+        if record.parent in self.submissions and self.submissions[record.parent].cancelled:
+            self.submissions[record.task_id].cancelled = True
 
     def call_made(self, _process: ClientProcess, record: TaskRecord) -> None:
         """A call is about to be made."""
 
     def cancelled(self, task_id: bytes) -> None:
-        """Somebody cancels a task."""
+        """Somebody cancels a task, and with it what it has submitted."""
         self.submissions[task_id].cancelled = True
+        for child_id, submission in self.submissions.items():
+            if submission.parent == task_id and not submission.cancelled:
+                self.cancelled(child_id)
 
     def begun(self, worker: WorkerProcess, message: RunTask | CallMethod, caller: bytes) -> int:
         """User code of a task begins. Returns which attempt it is."""

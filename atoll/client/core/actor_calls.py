@@ -305,11 +305,11 @@ class ActorCalls:
 
     # ------------------------------------------------------------------------------------------ cancelling
 
-    def cancel(self, record: TaskRecord, force: bool) -> None:
-        """Cancel a call wherever it is. An actor is never killed for it, so `force` has no effect."""
+    def cancel(self, record: TaskRecord, recursive: bool) -> None:
+        """Cancel a call wherever it is. An actor is never killed for it."""
         record.cancelled = True
         if record.peer is not None:
-            self._outbox.send(record.peer, CancelTask(record.sequence, False))
+            self._outbox.send(record.peer, CancelTask(record.sequence, False, recursive, record.task_id))
             return
         view = self.views[record.actor_id]
         if record in view.queue:

@@ -34,6 +34,7 @@ from atoll.client.core.tasks import Tasks
 from atoll.ids import ProcessId, return_id
 from atoll.protocol.channel_messages import (
     AddHold,
+    CancelTask,
     DropHolds,
     FetchObject,
     HoldAdded,
@@ -43,6 +44,7 @@ from atoll.protocol.channel_messages import (
     TaskReturned,
     TasksTakenBack,
     TaskStored,
+    WorkerRetires,
 )
 from atoll.protocol.machine import (
     Action,
@@ -153,7 +155,7 @@ class ClientCore:
             self.tasks.ready(record, self._now)
 
     def _function_defined(self, event: FunctionDefined) -> None:
-        self.links.define(event.digest, event.name, event.payload)
+        self.links.define(event.digest, event.name, event.payload, event.maximum_calls)
 
     def _object_put(self, event: ObjectPut) -> None:
         self.objects.refer(event.object_id)
@@ -176,12 +178,21 @@ class ClientCore:
     def _cancel_requested(self, event: CancelRequested) -> None:
         entry = self.objects.entries.get(event.object_id)
         record = entry.producer if entry is not None else None
-        if record is None:
-            return
+        if record is not None:
+            self._cancel(record, event.force, event.recursive)
+
+    def _cancel(self, record: TaskRecord, force: bool, recursive: bool) -> None:
         if record.actor_id:
-            self.actors.cancel(record, event.force)
+            self.actors.cancel(record, recursive)
         else:
-            self.tasks.cancel(record, event.force)
+            self.tasks.cancel(record, force, recursive)
+
+    def _cancel_children(self, task_id: bytes, force: bool) -> None:
+        """Cancel what a task that runs here, and is being cancelled, has submitted."""
+        producers = [entry.producer for entry in self.objects.entries.values() if entry.producer is not None]
+        for record in dict.fromkeys(producers):
+            if record.parent == task_id and not record.cancelled:
+                self._cancel(record, force, recursive=True)
 
     # ------------------------------------------------------------------------------------------- messages
 
@@ -247,7 +258,11 @@ class ClientCore:
             self._ownership.value_came(message)
         elif isinstance(message, HoldAdded):
             self._ownership.hold_added(message)
+        elif isinstance(message, WorkerRetires):
+            self.tasks.retires(link, self._now)
         else:  # what only a worker understands: its shell takes it
+            if isinstance(message, CancelTask) and message.recursive and message.task_id:
+                self._cancel_children(message.task_id, message.force)
             self.outbox.actions.append(FinishCall(link.peer, message))
 
     def _from_scheduler(self, peer: Peer, message: Any) -> None:

@@ -53,13 +53,25 @@ class Lease:
         peer: The channel to the worker, once it stands.
         outstanding: Tasks pushed and not answered, oldest first, by sequence number.
         recalled: Nothing more is to be pushed; it is returned when it has drained.
+        discard: Its worker is not to be used again.
         taking_back: A `TakeBackTasks` is under way.
         taken: By a task that must be alone.
         idle_since: When it became idle.
         progress: When the last answer came, or the worker was given something after being idle.
     """
 
-    __slots__ = ("grant", "idle_since", "outstanding", "peer", "progress", "queue", "recalled", "taken", "taking_back")
+    __slots__ = (
+        "discard",
+        "grant",
+        "idle_since",
+        "outstanding",
+        "peer",
+        "progress",
+        "queue",
+        "recalled",
+        "taken",
+        "taking_back",
+    )
 
     def __init__(self, grant: LeaseGranted, queue: ClassQueue, now: Instant) -> None:
         self.grant = grant
@@ -67,6 +79,7 @@ class Lease:
         self.peer: Peer | None = None
         self.outstanding: dict[int, TaskRecord] = {}
         self.recalled = False
+        self.discard = False
         self.taking_back = False
         self.taken = False
         self.idle_since = now

@@ -27,6 +27,7 @@ class FunctionDefined(Event, frozen=True):
     digest: bytes
     name: str
     payload: bytes
+    maximum_calls: int = 0
 
 
 class ObjectPut(Event, frozen=True):
@@ -57,10 +58,11 @@ class HoldRequested(Event, frozen=True):
 
 
 class CancelRequested(Event, frozen=True):
-    """The user cancels the task that computes the object."""
+    """The user cancels the task that computes the object, and, if `recursive`, what that has submitted."""
 
     object_id: bytes
     force: bool
+    recursive: bool = True
 
 
 class SchedulerLinked(Event, frozen=True):

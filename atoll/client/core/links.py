@@ -96,9 +96,9 @@ class Links:
         self._connecting: dict[bytes, None] = {}
         self._functions: dict[bytes, DeclareFunction] = {}
 
-    def define(self, digest: bytes, name: str, payload: bytes) -> None:
+    def define(self, digest: bytes, name: str, payload: bytes, maximum_calls: int = 0) -> None:
         """Remember the code of a function."""
-        self._functions[digest] = DeclareFunction(digest, name, payload)
+        self._functions[digest] = DeclareFunction(digest, name, payload, maximum_calls)
 
     def want(self, process_id: bytes, address: str = "") -> Link | None:
         """Return the channel to a process, or None and have one opened."""

@@ -28,6 +28,7 @@ class TaskRecord:
         retry_exceptions: Whether an exception of the user's code is retried.
         keepalive: Whatever must live until it has ended: the refs in its arguments.
         on_output: Takes what it emits.
+        parent: The task that has submitted it; empty if none has.
         unresolved: How many dependencies have no value yet.
         peer: The channel that it was pushed on.
         sequence: Its number there.
@@ -48,6 +49,7 @@ class TaskRecord:
         "keepalive",
         "name",
         "on_output",
+        "parent",
         "peer",
         "retries_left",
         "retry_exceptions",
@@ -72,6 +74,7 @@ class TaskRecord:
         retry_exceptions: bool = False,
         keepalive: Any = None,
         on_output: OutputCallback | None = None,
+        parent: bytes = b"",
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -85,6 +88,7 @@ class TaskRecord:
         self.retry_exceptions = retry_exceptions
         self.keepalive = keepalive
         self.on_output = on_output
+        self.parent = parent
         self.attempt = 0
         self.unresolved = 0
         self.peer: Peer | None = None

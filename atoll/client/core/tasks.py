@@ -154,9 +154,19 @@ class Tasks:
             self._return(lease)
             self._fill(lease.queue, now)
 
+    def retires(self, link: Link, now: Instant) -> None:
+        """A worker takes no more tasks: its lease is returned when it has drained, and it is used no more."""
+        lease = self._by_peer.get(link.peer)
+        if lease is None:
+            return
+        lease.recalled = lease.discard = True
+        if not lease.outstanding:
+            self._return(lease)
+            self._fill(lease.queue, now)
+
     def _return(self, lease: Lease) -> None:
         self._drop(lease)
-        self._outbox.tell_scheduler(ReturnLease(lease.grant.lease_id))
+        self._outbox.tell_scheduler(ReturnLease(lease.grant.lease_id, discard=lease.discard))
 
     def _drop(self, lease: Lease) -> None:
         lease_id = lease.grant.lease_id
@@ -317,11 +327,11 @@ class Tasks:
 
     # ------------------------------------------------------------------------------------------ cancelling
 
-    def cancel(self, record: TaskRecord, force: bool) -> None:
+    def cancel(self, record: TaskRecord, force: bool, recursive: bool) -> None:
         """Cancel a task wherever it is."""
         record.cancelled = True
         if record.peer is not None:
-            self._outbox.send(record.peer, CancelTask(record.sequence, force))
+            self._outbox.send(record.peer, CancelTask(record.sequence, force, recursive, record.task_id))
             return
         if record.unresolved > 0:
             record.unresolved = -1
