@@ -259,7 +259,7 @@ class ActorMethod:
         )
         session.submit(MethodCalled(record))
         if returns == 1:
-            return ObjectRef(return_id(task_id, 0), session)
+            return ObjectRef(record.result_id, session)
         if returns == 0:
             return None  # type: ignore[return-value]
         return [ObjectRef(return_id(task_id, i), session) for i in range(returns)]  # type: ignore[return-value]

@@ -106,7 +106,7 @@ class RemoteFunction(Generic[P, R]):
         )
         session.submit(TaskSubmitted(record))
         if self._returns == 1:
-            return ObjectRef(return_id(task_id, 0), session)
+            return ObjectRef(record.result_id, session)
         if self._returns == 0:
             return None  # type: ignore[return-value]
         return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]  # type: ignore[return-value]

@@ -114,17 +114,23 @@ class Executor:
 
     # -------------------------------------------------------------------------- what comes (the lock is held)
 
-    def _pushed(self, peer: Peer, message: Any) -> None:
-        kind = type(message)
-        if kind is RunTask or kind is CallMethod:
-            self._queue.append((peer, message))
+    def _pushed(self, peer: Peer, messages: list[Any]) -> list[Any]:
+        others: list[Any] = []
+        for message in messages:
+            kind = type(message)
+            if kind is RunTask or kind is CallMethod:
+                self._queue.append((peer, message))
+            elif kind is DeclareFunction:
+                self._code[message.digest] = message
+            elif kind is CancelTask:
+                self._cancel(peer, message)
+            elif kind is TakeBackTasks:
+                self._give_back(peer, message.count)
+            else:
+                others.append(message)
+        if self._queue:
             self._wake()
-        elif kind is DeclareFunction:
-            self._code[message.digest] = message
-        elif kind is CancelTask:
-            self._cancel(peer, message)
-        elif kind is TakeBackTasks:
-            self._give_back(peer, message.count)
+        return others
 
     def later(self, work: Callable[[], None]) -> None:
         """Have the main thread do something between two tasks. The lock is held."""

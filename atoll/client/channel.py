@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from atoll.exceptions import AtollError, ProtocolError
@@ -98,31 +99,31 @@ class Channel:
 
     # --------------------------------------------------------------------------------------------- reading
 
-    def read(self) -> list[bytes] | None:
+    def read(self) -> Sequence[bytes | memoryview] | None:
         """Read once.
 
         Returns:
-            Whole bodies, perhaps none; None when the other side has closed.
+            Whole bodies, perhaps none, to be decoded before anything else is read; None when the other side has closed.
 
         Raises:
             AtollError: The handshake failed or the stream is no stream of frames. Close the channel.
         """
         try:
-            data = self._receive()
+            data = self._receive_control() if self.control else self._receive()
         except BlockingIOError:
             return []
         except OSError:
             return None
         if not data:
             return None
-        bodies = self._decoder.take(data)
         if self._handshake is None:
-            return bodies
-        return self._shake(bodies)
+            return self._decoder.take(data)
+        return self._shake(self._decoder.take(data))
 
-    def _receive(self) -> bytes:
-        if not self.control:
-            return bytes(_read_buffer[: self.socket.recv_into(_read_buffer)])
+    def _receive(self) -> memoryview:
+        return _read_buffer[: self.socket.recv_into(_read_buffer)]
+
+    def _receive_control(self) -> bytes:
         data, ancillary, _flags, _address = self.socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -131,12 +132,12 @@ class Channel:
                 self.descriptors.extend(numbers)
         return data
 
-    def _shake(self, bodies: list[bytes]) -> list[bytes]:
+    def _shake(self, bodies: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
         handshake = self._handshake
         assert handshake is not None
         for index, body in enumerate(bodies):
             try:
-                answer = handshake.receive(body)
+                answer = handshake.receive(bytes(body))
             except AtollError as error:
                 if isinstance(handshake, ServerHandshake):
                     self._write(frame(refusal(error)))
@@ -151,7 +152,7 @@ class Channel:
                 return bodies[index + 1 :]
         return []
 
-    def messages(self, body: bytes) -> Any:
+    def messages(self, body: bytes | memoryview) -> Any:
         """Decode a body: a control message, or a list of channel messages.
 
         Raises:
@@ -171,30 +172,33 @@ class Channel:
 
     # --------------------------------------------------------------------------------------------- writing
 
-    def send_control(self, message: Any) -> None:
-        """Send a control message now, or as soon as the socket takes it."""
-        self._write(frame(encode(message)))
+    def send_control(self, message: Any) -> bool:
+        """Send a control message now; True if some of it must wait until the socket takes it."""
+        return self._write(frame(encode(message)))
 
-    def flush(self, now: float) -> None:
-        """Send the batch now, or as soon as the socket takes it."""
+    def flush(self, now: float) -> bool:
+        """Send the batch now; True if some of it must wait until the socket takes it."""
         batch = self.batch
-        if batch:
-            self.flushed_at = now
-            self.batch = []
-            self._write(frame(encode_batch(batch)))
+        if not batch:
+            return False
+        self.flushed_at = now
+        self.batch = []
+        return self._write(frame(encode_batch(batch)))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
         if self._out:
             self._out.append(memoryview(data))
-            return
+            return True
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # the reader will see that the connection is gone
-        if sent < len(data):
-            self._out.append(memoryview(data)[sent:])
+            return False  # the reader will see that the connection is gone
+        if sent == len(data):
+            return False
+        self._out.append(memoryview(data)[sent:])
+        return True
 
     def write_ready(self) -> None:
         """Send what waits, as far as the socket takes it."""

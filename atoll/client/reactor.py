@@ -35,6 +35,8 @@ QUIET_TICKS = 2
 _ASLEEP_AFTER_TICKS = 10
 """After so many ticks without traffic the background leader sleeps until something comes."""
 
+_LONGEST_POLL_S = 3600.0
+
 Handler = Callable[[int], None]
 
 
@@ -49,17 +51,31 @@ class Waiter:
 
     def __init__(self, remaining: int) -> None:
         self.remaining = remaining
-        self._turn = threading.Lock()
-        self._turn.acquire()
+        self._turn: threading.Lock | None = None
 
     def wake(self) -> None:
-        """Let the thread look again: it is done, or it is to lead."""
-        with contextlib.suppress(RuntimeError):  # it was woken already and has not looked yet
-            self._turn.release()
+        """Let the thread look again: it is done, or it is to lead. Say before in `remaining` what is new."""
+        turn = self._turn
+        if turn is not None:  # a thread that leads needs no waking: it looks after each poll
+            with contextlib.suppress(RuntimeError):  # it was woken already and has not looked yet
+                turn.release()
+
+    def count_down(self) -> None:
+        """One of the things is there. Called under the session's lock."""
+        self.remaining -= 1
+        if self.remaining <= 0:
+            self.wake()
+
+    def prepare(self) -> None:
+        """Make it wakeable. Look at `remaining` after this and before `sleep`, or a waking before this is lost."""
+        if self._turn is None:
+            self._turn = threading.Lock()
+            self._turn.acquire()
 
     def sleep(self, timeout_s: float) -> None:
-        """Wait to be woken; a negative timeout is for ever."""
-        self._turn.acquire(timeout=timeout_s if timeout_s >= 0 else -1)
+        """Wait to be woken."""
+        assert self._turn is not None, "prepare comes first"
+        self._turn.acquire(timeout=timeout_s)
 
 
 class Reactor:
@@ -69,6 +85,7 @@ class Reactor:
         next_deadline: When `on_deadline` is wanted; asked before each poll.
         on_deadline: Called, by the leader, when that instant has come.
         on_pause: Called, by the leader, after each round of handlers and by the background thread at each tick.
+        on_tick: Called by the background thread at each tick, before `on_pause`.
 
     Attributes:
         asleep: The background thread leads and sleeps without end: what is to be sent must be sent now.
@@ -79,14 +96,16 @@ class Reactor:
         next_deadline: Callable[[], Instant | None],
         on_deadline: Callable[[], None],
         on_pause: Callable[[], None],
+        on_tick: Callable[[], None],
     ) -> None:
         self._next_deadline = next_deadline
         self._on_deadline = on_deadline
         self._on_pause = on_pause
+        self._on_tick = on_tick
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_descriptor, select.EPOLLIN)
+        self.register(self._wake_descriptor, self._woken)
         self._lead = threading.Lock()
         self._followers: deque[Waiter] = deque()
         self._turns = 0
@@ -128,14 +147,14 @@ class Reactor:
         """Poll once and call handlers; a negative timeout is for ever. True if there was anything."""
         ready = self._epoll.poll(timeout_s)
         for descriptor, mask in ready:
-            if descriptor == self._wake_descriptor:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake_descriptor)
-                continue
             handler = self._handlers.get(descriptor)
             if handler is not None:
                 handler(mask)
         return bool(ready)
+
+    def _woken(self, _mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_descriptor)
 
     def _timeout(self, until: float | None) -> float:
         """Return how long to poll: to `until` or the next deadline; a deadline that has come is served first."""
@@ -146,8 +165,12 @@ class Reactor:
         if deadline is not None and deadline <= now:
             self._on_deadline()
             deadline = self._next_deadline()
-        wanted = min(end for end in (deadline, until, now + 3600) if end is not None)
-        return max(0.0, wanted - now)
+        wait = _LONGEST_POLL_S
+        if deadline is not None and deadline - now < wait:
+            wait = deadline - now
+        if until is not None and until - now < wait:
+            wait = until - now
+        return wait if wait > 0.0 else 0.0
 
     # --------------------------------------------------------------------------------------------- waiting
 
@@ -187,10 +210,11 @@ class Reactor:
         self._turns += 1
 
     def _follow(self, waiter: Waiter, until: float | None) -> None:
+        waiter.prepare()
         self._followers.append(waiter)
         try:
-            # The lead may have been given up between the attempt and the line above: then nobody would wake us.
-            if self._lead.locked():
+            # What ended the wait, or gave up the lead, before the lines above did not know whom to wake.
+            if waiter.remaining > 0 and self._lead.locked():
                 left = 1.0 if until is None else min(1.0, max(0.0, until - time.monotonic()))
                 waiter.sleep(left)
         finally:
@@ -238,6 +262,7 @@ class Reactor:
             self._unpark.clear()
             quiet = quiet + 1 if self._turns == seen else 0
             seen = self._turns
+            self._on_tick()
             self._on_pause()
             if self._lead.locked():
                 if quiet:
@@ -270,6 +295,7 @@ class Reactor:
             busy = self._poll(timeout)
             self.asleep = False
             quiet = 0 if busy else quiet + 1
+            self._on_tick()
             self._on_pause()
 
     def close(self) -> None:

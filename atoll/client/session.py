@@ -29,7 +29,7 @@ from atoll.client.connection import failure
 from atoll.client.core.client import ClientCore
 from atoll.client.core.events import (
     AgentLinked,
-    AnnounceObject,
+    AnnounceObjects,
     ConfirmHold,
     ConnectFailed,
     ConnectProcess,
@@ -37,7 +37,7 @@ from atoll.client.core.events import (
     HoldRequested,
     MethodCalled,
     ObjectPut,
-    ObjectWanted,
+    ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
     ShowOutput,
@@ -92,24 +92,28 @@ TIMER_S = 0.25
 """How long after `set_timer` the timer fires."""
 
 
+_NOT_BLOCKING = contextlib.nullcontext()
+
+
 class Hooks:
     """What a worker adds to a session; a kernel leaves it as it is. Those marked * are called with the lock held.
 
     Attributes:
-        pushed: * Takes what callers push: the channel's peer and the message.
+        pushed: * Takes a batch of a direct channel before the core does: the channel's peer and the messages. Returns
+            those that are not a worker's.
         control: * Takes news from scheduler and agent that answer nothing.
         caller_lost: * Told of channels that are gone.
         agent_lost: * The node is gone.
         say_again: * Returns what a scheduler that we are linked to again must hear, or None.
         borrowed: Told of refs that come in.
         timer: Called a while after `set_timer`.
-        has_late_answers: Whether answers wait for longer than they should; asked between two polls.
+        has_late_answers: Whether answers wait for longer than they should; asked a few hundred times a second.
         send_late_answers: * Queues them.
-        blocking: A context in which this process waits for others; a worker lends its CPU meanwhile.
+        blocking: Makes a context in which this process waits for others; a worker lends its CPU meanwhile.
     """
 
     def __init__(self) -> None:
-        self.pushed: Callable[[Peer, Any], None] = lambda _peer, _message: None
+        self.pushed: Callable[[Peer, list[Any]], list[Any]] | None = None
         self.control: Callable[[Peer, Any], None] = lambda _peer, _message: None
         self.caller_lost: Callable[[Peer], None] = lambda _peer: None
         self.agent_lost: Callable[[], None] = lambda: None
@@ -118,7 +122,7 @@ class Hooks:
         self.timer: Callable[[], None] = lambda: None
         self.has_late_answers: Callable[[], bool] = lambda: False
         self.send_late_answers: Callable[[], None] = lambda: None
-        self.blocking: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self.blocking: Callable[[], contextlib.AbstractContextManager[None]] = lambda: _NOT_BLOCKING
 
 
 class Session:
@@ -155,7 +159,7 @@ class Session:
         self.default_output: OutputCallback | None = None
         self.ends_cluster = False
         self.closed = False
-        self.reactor = Reactor(self._next_deadline, self._deadline_reached, self._pause)
+        self.reactor = Reactor(self._next_deadline, self._deadline_reached, self._pause, self._tick)
         self.interrupts = Interrupts(self.reactor.wake)
         identity = Identity("worker" if introduction.kind == "worker" else "client", process_id)
         self._switchboard = Switchboard(self.lock, self.reactor, cluster.key_bytes(), identity, self.address)
@@ -170,6 +174,8 @@ class Session:
         self._starting: Waiter | None = None
         self._start_error: AtollError | None = None
         self._wakers: dict[bytes, list[Callable[[], None]]] = {}
+        self._channels = self._switchboard.channels
+        self._unsent = self._switchboard.unsent
         self._hold_waiters: dict[tuple[bytes, bytes], list[Waiter]] = {}
         self._released: deque[bytes] = deque()
         self._failed_dials: deque[tuple[bytes, str]] = deque()
@@ -259,6 +265,10 @@ class Session:
                     self.store.take_segment(message, channel.take_descriptor())
                 except ObjectStoreFullError as error:
                     message = Failed(message.request, type(error).__name__, str(error))
+        elif self.hooks.pushed is not None:
+            message = self.hooks.pushed(channel.peer, message)
+            if not message:
+                return
         self._handle(Received(channel.peer, message))
 
     def _channel_lost(self, channel: Channel, error: AtollError | None) -> None:
@@ -283,18 +293,27 @@ class Session:
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            kind = type(action)
-            if kind is Send:
-                self._send(action)  # type: ignore[arg-type]
-            elif kind is AnnounceObject:
-                for wake in self._wakers.pop(action.object_id, ()):  # type: ignore[attr-defined]
-                    wake()
+            if type(action) is Send:
+                channel = self._channels.get(action.peer)
+                if channel is None:
+                    continue
+                if channel.control:
+                    self._send_control(channel, action.message)
+                else:
+                    channel.batch.append(action.message)
+                    self._unsent[channel] = None
+            elif type(action) is AnnounceObjects:
+                wakers = self._wakers
+                for object_id in action.object_ids:
+                    for wake in wakers.pop(object_id, ()):
+                        wake()
             else:
                 self._perform_rare(action)
 
     def _perform_rare(self, action: Action) -> None:
         if isinstance(action, FinishCall):
-            self._finish(action.peer, action.answer)
+            if not self._uplinks.answer(getattr(action.answer, "request", 0), action.answer):
+                self.hooks.control(action.peer, action.answer)
         elif isinstance(action, ShowOutput):
             if action.record.on_output is not None:
                 self._outputs.append((action.record.on_output, action.kind, action.payload))
@@ -311,39 +330,29 @@ class Session:
         else:
             raise AssertionError(f"{action!r} is no action of a client's core")
 
-    def _send(self, action: Send) -> None:
-        channel = self._switchboard.channels.get(action.peer)
-        if channel is None:
-            return
-        if not channel.control:
-            self._switchboard.queue(action.peer, action.message)
-            return
-        if isinstance(action.message, DeleteObjects):
-            self.store.forget(action.message.object_ids)
+    def _send_control(self, channel: Channel, message: Any) -> None:
+        if isinstance(message, DeleteObjects):
+            self.store.forget(message.object_ids)
             self._release_views()
-        self._switchboard.send_control(channel, action.message)
-
-    def _finish(self, peer: Peer, answer: Any) -> None:
-        channel = self._switchboard.channels.get(peer)
-        if channel is not None and not channel.control:
-            self.hooks.pushed(peer, answer)
-        elif not self._uplinks.answer(getattr(answer, "request", 0), answer):
-            self.hooks.control(peer, answer)
+        self._switchboard.send_control(channel, message)
 
     # ------------------------------------------------------------------------------------- between two polls
 
     def _pause(self) -> None:
         """Release what the garbage collector found, send what waits, show what tasks wrote."""
-        late = self.hooks.has_late_answers()
-        if late or self._switchboard.has_unsent or self._released or self.store.has_released:
+        if self._released or self._unsent or self.store.has_released:
             with self.lock:
-                if late:
-                    self.hooks.send_late_answers()
                 self._drain_released()
                 self._release_views()
                 self._switchboard.flush()
         if self._outputs:
             self._show_outputs()
+
+    def _tick(self) -> None:
+        """Send answers that wait for longer than they should; at the pause that follows they go."""
+        if self.hooks.has_late_answers():
+            with self.lock:
+                self.hooks.send_late_answers()
 
     def _drain_released(self) -> None:
         released = self._released
@@ -384,11 +393,15 @@ class Session:
             self._timer_at = time.monotonic() + TIMER_S
 
     def _next_deadline(self) -> Instant | None:
-        deadline = self.core.next_deadline()
-        for other in (self._timer_at, self._uplinks.next_deadline(), self._switchboard.next_deadline()):
-            if other is not None and (deadline is None or other < deadline):
-                deadline = Instant(other)
-        return deadline
+        deadline: float | None = self.core.next_deadline()
+        timer, redial, proof = self._timer_at, self._uplinks.deadline, self._switchboard.deadline
+        if timer is not None and (deadline is None or timer < deadline):
+            deadline = timer
+        if redial is not None and (deadline is None or redial < deadline):
+            deadline = redial
+        if proof is not None and (deadline is None or proof < deadline):
+            deadline = proof
+        return None if deadline is None else Instant(deadline)
 
     def _deadline_reached(self) -> None:
         if self._timer_at is not None and self._timer_at <= time.monotonic():
@@ -412,11 +425,10 @@ class Session:
         background thread's next tick.
         """
         with self.lock:
-            if self._released:
-                self._drain_released()
             self._handle(event)
             now = time.monotonic()
-            if self._switchboard.has_unsent:
+            unsent = self._unsent
+            if unsent:
                 burst = now - self._submitted_at < BURST_S
                 if burst and not self.reactor.asleep and not self.core.is_urgent(event.record):
                     self._switchboard.flush_if_due(now)
@@ -424,6 +436,10 @@ class Session:
                     self._switchboard.flush()
             self._submitted_at = now
             self._submissions += 1
+            if self._released:  # after the task has gone: the worker begins meanwhile
+                self._drain_released()
+                if unsent and self.reactor.asleep:
+                    self._switchboard.flush()
         self.reactor.touch()
         if not self._submissions % SUBMISSIONS_A_TURN:
             self.reactor.turn()
@@ -445,43 +461,42 @@ class Session:
             ClusterLostError: The session was closed meanwhile.
         """
         waiter = Waiter(count)
-
-        def one_less() -> None:
-            waiter.remaining -= 1
-            if waiter.remaining <= 0:
-                waiter.wake()
-
+        one_less = waiter.count_down
         with self.lock:
-            entries = self.core.objects.entries
+            entries, wakers = self.core.objects.entries, self._wakers
+            missing = []
             for object_id in object_ids:
-                if entries[object_id].state != PENDING:
-                    waiter.remaining -= 1
-                else:
-                    self._wakers.setdefault(object_id, []).append(one_less)
-                    self._handle(ObjectWanted(object_id))
+                if entries[object_id].state == PENDING:
+                    missing.append(object_id)
+                    wakers.setdefault(object_id, []).append(one_less)
+            waiter.remaining -= len(object_ids) - len(missing)
+            if missing:
+                self._handle(ObjectsWanted(missing))
             self._switchboard.flush()
         if waiter.remaining <= 0:
+            self._forget_waker(missing, one_less)
             return True
         until = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             with self.interrupts as interrupted:
                 done = self.reactor.wait(waiter, until, interrupted)
         finally:
-            self._forget_waker(object_ids, one_less)
+            self._forget_waker(missing, one_less)
             self._show_outputs()
         if self.closed:
             raise ClusterLostError("the session was closed while something waited for its values")
         return done
 
     def _forget_waker(self, object_ids: Sequence[bytes], waker: Callable[[], None]) -> None:
-        with self.lock:
-            for object_id in object_ids:
-                waiting = self._wakers.get(object_id)
-                if waiting is not None:
-                    with contextlib.suppress(ValueError):
-                        waiting.remove(waker)
-                    if not waiting:
-                        del self._wakers[object_id]
+        if self._wakers:  # usually all have been called, and are gone
+            with self.lock:
+                for object_id in object_ids:
+                    waiting = self._wakers.get(object_id)
+                    if waiting is not None:
+                        with contextlib.suppress(ValueError):
+                            waiting.remove(waker)
+                        if not waiting:
+                            del self._wakers[object_id]
 
     def when_ready(self, object_id: bytes, callback: Callable[[], None]) -> None:
         """Call back, once, from whichever thread reads, when the object is ready or has failed.
@@ -491,7 +506,7 @@ class Session:
         with self.lock:
             if self.core.objects.entries[object_id].state == PENDING:
                 self._wakers.setdefault(object_id, []).append(callback)
-                self._handle(ObjectWanted(object_id))
+                self._handle(ObjectsWanted([object_id]))
                 self._switchboard.flush()
                 return
         callback()
@@ -652,8 +667,10 @@ class Session:
 
     def reply_locked(self, peer: Peer, messages: Sequence[Any]) -> None:
         """As `reply`, for whoever holds the lock; sent at the next pause."""
-        for message in messages:
-            self._switchboard.queue(peer, message)
+        channel = self._channels.get(peer)
+        if channel is not None:
+            channel.batch.extend(messages)
+            self._unsent[channel] = None
 
     def process_of(self, peer: Peer) -> bytes:
         """Return the process id at the other end of a channel; empty if it is gone."""

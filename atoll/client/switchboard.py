@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -41,6 +42,8 @@ class Switchboard:
 
     Attributes:
         channels: By number.
+        unsent: Those with a batch that waits to be sent.
+        deadline: When the oldest unproved connection is to be cut off.
         on_proved: A channel stands.
         on_message: A channel has said something.
         on_lost: A channel is gone; with the reason, if it is ours to tell.
@@ -53,9 +56,11 @@ class Switchboard:
         self._identity = identity
         self._address = address
         self._peers = itertools.count(1)
-        self._dirty: dict[Channel, None] = {}
+        self._unproved: dict[Channel, None] = {}
         self._listener: socket.socket | None = None
         self.channels: dict[Peer, Channel] = {}
+        self.unsent: dict[Channel, None] = {}
+        self.deadline: float | None = None
         self.on_proved: Callable[[Channel], None] = lambda _channel: None
         self.on_message: Callable[[Channel, Any], None] = lambda _channel, _message: None
         self.on_lost: Callable[[Channel, AtollError | None], None] = lambda _channel, _error: None
@@ -79,7 +84,7 @@ class Switchboard:
                     connected, _address = self._listener.accept()
                 except OSError:  # nobody more is waiting, or there are too many descriptors: it is tried again
                     return
-                if _peer_uid(connected) != os.getuid() or len(self._unproved()) >= MAXIMUM_UNPROVED:
+                if _peer_uid(connected) != os.getuid() or len(self._unproved) >= MAXIMUM_UNPROVED:
                     connected.close()
                     continue
                 connected.setblocking(False)
@@ -107,22 +112,23 @@ class Switchboard:
     ) -> Channel:
         channel = Channel(Peer(next(self._peers)), connected, handshake, control=control)
         self.channels[channel.peer] = channel
-        self._reactor.register(connected.fileno(), lambda mask: self._ready(channel, mask), writing=channel.wants_write)
+        self._unproved[channel] = None
+        if self.deadline is None:
+            self.deadline = channel.opened_at + PROOF_WITHIN_S
+        self._reactor.register(connected.fileno(), partial(self._ready, channel), writing=channel.wants_write)
         return channel
-
-    def _unproved(self) -> list[Channel]:
-        return [channel for channel in self.channels.values() if not channel.proved]
-
-    def next_deadline(self) -> float | None:
-        """Return when the oldest unproved connection is to be cut off."""
-        unproved = self._unproved()
-        return min(channel.opened_at for channel in unproved) + PROOF_WITHIN_S if unproved else None
 
     def cut_off(self, now: float) -> None:
         """Lose the connections that have not proved the key in time."""
-        for channel in self._unproved():
-            if channel.opened_at + PROOF_WITHIN_S <= now:
-                self._lose(channel, AtollError("the other side did not prove the key in time"))
+        if self.deadline is not None and self.deadline <= now:
+            for channel in list(self._unproved):
+                if channel.opened_at + PROOF_WITHIN_S <= now:
+                    self._lose(channel, AtollError("the other side did not prove the key in time"))
+            self._await_proofs()
+
+    def _await_proofs(self) -> None:
+        oldest = next(iter(self._unproved), None)
+        self.deadline = oldest.opened_at + PROOF_WITHIN_S if oldest is not None else None
 
     # ----------------------------------------------------------------------------------------------- reading
 
@@ -148,8 +154,13 @@ class Switchboard:
         if bodies is None:
             self._lose(channel, None)
             return
-        if channel.proved and not was_proved:
-            self.on_proved(channel)
+        if not was_proved:
+            if channel.wants_write:
+                self._watch_writing(channel)
+            if channel.proved:
+                del self._unproved[channel]
+                self._await_proofs()
+                self.on_proved(channel)
         for body in bodies:
             try:
                 message = channel.messages(body)
@@ -157,7 +168,6 @@ class Switchboard:
                 self._lose(channel, AtollError(f"a peer sent what is no message: {problem}"))
                 return
             self.on_message(channel, message)
-        self._watch_writing(channel)
 
     def _lose(self, channel: Channel, error: AtollError | None) -> None:
         if self.channels.pop(channel.peer, None) is not None:
@@ -165,7 +175,10 @@ class Switchboard:
             self.on_lost(channel, error)
 
     def _close(self, channel: Channel) -> None:
-        self._dirty.pop(channel, None)
+        self.unsent.pop(channel, None)
+        if channel in self._unproved:
+            del self._unproved[channel]
+            self._await_proofs()
         self._reactor.unregister(channel.socket.fileno())
         channel.close()
 
@@ -177,43 +190,31 @@ class Switchboard:
 
     # ----------------------------------------------------------------------------------------------- sending
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether a batch waits to be sent."""
-        return bool(self._dirty)
-
-    def queue(self, peer: Peer, message: Any) -> None:
-        """Add a message to the batch of a direct channel. A peer that is gone gets nothing."""
-        channel = self.channels.get(peer)
-        if channel is not None:
-            channel.batch.append(message)
-            self._dirty[channel] = None
-
     def send_control(self, channel: Channel, message: Any) -> None:
         """Send a message to a daemon."""
-        channel.send_control(message)
-        self._watch_writing(channel)
+        if channel.send_control(message):
+            self._watch_writing(channel)
 
     def _watch_writing(self, channel: Channel) -> None:
-        if channel.wants_write:
-            self._reactor.want_write(channel.socket.fileno(), True)
+        self._reactor.want_write(channel.socket.fileno(), True)
 
     def flush(self) -> None:
         """Send all batches."""
-        if self._dirty:
+        unsent = self.unsent
+        if unsent:
             now = time.monotonic()
-            dirty, self._dirty = self._dirty, {}
-            for channel in dirty:
-                channel.flush(now)
-                self._watch_writing(channel)
+            while unsent:
+                channel, _ = unsent.popitem()
+                if channel.flush(now):
+                    self._watch_writing(channel)
 
     def flush_if_due(self, now: float) -> None:
         """Send the batches that are large or whose channel has been silent; the others may grow a little."""
-        for channel in list(self._dirty):
+        for channel in list(self.unsent):
             if len(channel.batch) >= FLUSH_COUNT or now - channel.flushed_at > FLUSH_AFTER_S:
-                channel.flush(now)
-                del self._dirty[channel]
-                self._watch_writing(channel)
+                del self.unsent[channel]
+                if channel.flush(now):
+                    self._watch_writing(channel)
 
     def close(self) -> None:
         """Close everything. The reactor has ended."""

@@ -86,6 +86,7 @@ class Uplinks:
 
     Attributes:
         by_role: Both.
+        deadline: When a daemon is to be dialled again.
         on_linked: Called when a daemon knows us, again too.
         on_lost: Called when one that knew us is gone.
         on_refused: Called when a daemon and we cannot speak with each other at all.
@@ -106,6 +107,7 @@ class Uplinks:
         self._next_request = next_request
         self._requests: dict[int, PendingRequest] = {}
         self.by_role = {role: Uplink(role, path) for role, path in paths.items()}
+        self.deadline: float | None = None
         self.on_linked: Callable[[Uplink, Any], None] = lambda _uplink, _answer: None
         self.on_lost: Callable[[Uplink, Peer], None] = lambda _uplink, _peer: None
         self.on_refused: Callable[[AtollError], None] = lambda _error: None
@@ -126,6 +128,11 @@ class Uplinks:
             uplink.channel = self._switchboard.dial(uplink.path, control=True)
         except OSError:
             uplink.retry_at = time.monotonic() + RECONNECT_EVERY_S
+        self._await_retries()
+
+    def _await_retries(self) -> None:
+        waiting = [uplink.retry_at for uplink in self.by_role.values() if uplink.retry_at is not None]
+        self.deadline = min(waiting, default=None)
 
     def proved(self, uplink: Uplink) -> None:
         """Introduce ourselves. The answer makes the link; a worker's proof is introduction enough at the scheduler."""
@@ -166,6 +173,7 @@ class Uplinks:
         uplink.channel = None
         uplink.linked = False
         uplink.retry_at = time.monotonic() + RECONNECT_EVERY_S
+        self._await_retries()
         if error is not None and not was_linked:
             self.on_refused(error)
         for number, request in list(self._requests.items()):
@@ -174,11 +182,6 @@ class Uplinks:
                 self.answer(number, Failed(number, "ClusterLostError", text))
         if was_linked:
             self.on_lost(uplink, channel.peer)
-
-    def next_deadline(self) -> float | None:
-        """Return when a daemon is to be dialled again."""
-        waiting = [uplink.retry_at for uplink in self.by_role.values() if uplink.retry_at is not None]
-        return min(waiting, default=None)
 
     def retry(self, now: float) -> None:
         """Dial the daemons whose time has come."""

@@ -6,7 +6,7 @@ socket gave, in pieces of any size, and yields whole bodies. It knows nothing of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from atoll.exceptions import ProtocolError
 
@@ -67,8 +67,8 @@ class FrameDecoder:
         finally:
             del buffer[:position]
 
-    def take(self, data: bytes) -> list[bytes]:
-        """As `feed`, with all bodies at once. What usually comes, exactly one whole frame, costs one copy.
+    def take(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        """As `feed`, with all bodies at once. What usually comes, exactly one whole frame, is a slice of `data`.
 
         Raises:
             ProtocolError: As `feed`; the bodies before it are lost with the connection.

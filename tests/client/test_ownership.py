@@ -9,13 +9,13 @@ import pytest
 from atoll.client.core.client import ClientCore
 from atoll.client.core.events import (
     AgentLinked,
-    AnnounceObject,
+    AnnounceObjects,
     ConfirmHold,
     ConnectFailed,
     ConnectProcess,
     HoldRequested,
     ObjectPut,
-    ObjectWanted,
+    ObjectsWanted,
     RefsReleased,
 )
 from atoll.client.core.records import FAILED
@@ -64,8 +64,8 @@ class Town:
         elif isinstance(action, Send):
             if action.peer - 100 not in self.dead:
                 self.handle(action.peer - 100, Received(Peer(100 + number), [action.message]))
-        elif isinstance(action, AnnounceObject):
-            self.announced.append((number, action.object_id))
+        elif isinstance(action, AnnounceObjects):
+            self.announced.extend((number, object_id) for object_id in action.object_ids)
         elif isinstance(action, ConfirmHold):
             self.confirmed.append((number, action.object_id, action.holder))
 
@@ -186,14 +186,14 @@ def test_an_object_keeps_what_it_contains(town: Town) -> None:
 def test_a_fetch_brings_the_value_or_the_owners_death(town: Town) -> None:
     object_id = town.put(0)
     town.cores[1].objects.refer(object_id)
-    town.handle(1, ObjectWanted(object_id))
+    town.handle(1, ObjectsWanted([object_id]))
     assert town.announced == [(1, object_id)]
     assert isinstance(town.cores[1].objects.entries[object_id].value, ObjectLocation)
 
     unknown = ObjectId(NAMES[0] + b"\1" * 12)
     town.cores[2].objects.refer(unknown)
     town.kill(0)
-    town.handle(2, ObjectWanted(unknown))
+    town.handle(2, ObjectsWanted([unknown]))
     assert town.cores[2].objects.entries[unknown].state == FAILED
     assert (2, unknown) in town.announced
 

@@ -8,9 +8,9 @@ import pytest
 
 from atoll.client.core.dispatch import KEEP_IDLE_S, MAXIMUM_DEPTH, STALLED_S
 from atoll.client.core.events import (
-    AnnounceObject,
+    AnnounceObjects,
     CancelRequested,
-    ObjectWanted,
+    ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
     ShowOutput,
@@ -337,9 +337,9 @@ def test_user_exceptions_are_retried_only_if_asked(client: Harness) -> None:
 def test_who_wants_an_object_is_told_once(client: Harness) -> None:
     record = client.submit()
     peer = client.grant(1)
-    client.handle(ObjectWanted(result_id(record)))
+    client.handle(ObjectsWanted([result_id(record)]))
     client.answer(peer, 1)
-    assert [a for a in client.actions if isinstance(a, AnnounceObject)] == [AnnounceObject(result_id(record))]
+    assert [a for a in client.actions if isinstance(a, AnnounceObjects)] == [AnnounceObjects([result_id(record)])]
 
 
 def test_output_is_shown_in_order_for_the_task_that_made_it(client: Harness) -> None:

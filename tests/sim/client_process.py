@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.client.core.client import ClientCore
 from atoll.client.core.events import (
     AgentLinked,
-    AnnounceObject,
+    AnnounceObjects,
     CancelRequested,
     ConfirmHold,
     ConnectFailed,
@@ -224,9 +224,10 @@ class ClientProcess(Machine):
                 self.network.send(self, peer, batch)
 
     def carry_out(self, action: Action) -> None:
-        if type(action) is AnnounceObject:
-            for wake in self.waiters.pop(action.object_id, ()):
-                wake(self)
+        if type(action) is AnnounceObjects:
+            for object_id in action.object_ids:
+                for wake in self.waiters.pop(object_id, ()):
+                    wake(self)
         elif type(action) is FinishCall:
             self._finish(action.peer, action.answer)
         elif type(action) is ConnectProcess:

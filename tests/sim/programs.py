@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atoll.client.core.events import HoldRequested, ObjectWanted
+from atoll.client.core.events import HoldRequested, ObjectsWanted
 from atoll.client.core.records import PENDING
 from atoll.object_ref import ObjectRef
 from atoll.protocol.messages import Failed
@@ -94,7 +94,7 @@ class Objects(Command):
                 self._remaining -= 1
             else:
                 process.waiters.setdefault(object_id, []).append(self._one_less)
-                process.deliver(ObjectWanted(object_id))
+                process.deliver(ObjectsWanted([object_id]))
         if self._remaining <= 0:
             self._over(process, True)
         elif self._timeout_s is not None:

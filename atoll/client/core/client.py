@@ -19,7 +19,7 @@ from atoll.client.core.events import (
     HoldRequested,
     MethodCalled,
     ObjectPut,
-    ObjectWanted,
+    ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
     ShowOutput,
@@ -59,7 +59,7 @@ from atoll.protocol.machine import (
 )
 from atoll.protocol.messages import ActorChanged, DemandRefused, Failed, LeaseGranted, LeaseLost, LeaseRecalled
 
-_FREQUENT = frozenset({TaskSubmitted, MethodCalled, ObjectPut, ObjectWanted, RefsReleased, FunctionDefined})
+_FREQUENT = frozenset({TaskSubmitted, MethodCalled, ObjectPut, ObjectsWanted, RefsReleased, FunctionDefined})
 """Events that come by the thousand and carry users' values: the story leaves them out, to keep none of those alive."""
 
 
@@ -98,7 +98,7 @@ class ClientCore:
             MethodCalled: self._method_called,
             Received: self._received,
             RefsReleased: self._refs_released,
-            ObjectWanted: self._object_wanted,
+            ObjectsWanted: self._objects_wanted,
             ObjectPut: self._object_put,
             FunctionDefined: self._function_defined,
             HoldRequested: self._hold_requested,
@@ -145,8 +145,10 @@ class ClientCore:
         self.actors.call(event.record)
 
     def _expect(self, record: TaskRecord) -> None:
-        for index in range(record.returns):
-            self.objects.expect(return_id(record.task_id, index), record)
+        if record.returns:
+            self.objects.expect(record.result_id, record)
+            for index in range(1, record.returns):
+                self.objects.expect(return_id(record.task_id, index), record)
 
     def _resume(self, record: TaskRecord) -> None:
         if record.actor_id:
@@ -161,12 +163,14 @@ class ClientCore:
         self.objects.refer(event.object_id)
         self.objects.resolve(event.object_id, event.location, event.contained)
 
-    def _object_wanted(self, event: ObjectWanted) -> None:
-        entry = self.objects.entries[event.object_id]
-        if entry.state == PENDING:
-            entry.watched = True
-            if entry.producer is None and not self.objects.owns(event.object_id):
-                self._ownership.fetch(event.object_id)
+    def _objects_wanted(self, event: ObjectsWanted) -> None:
+        entries = self.objects.entries
+        for object_id in event.object_ids:
+            entry = entries[object_id]
+            if entry.state == PENDING:
+                entry.watched = True
+                if entry.producer is None and not self.objects.owns(object_id):
+                    self._ownership.fetch(object_id)
 
     def _refs_released(self, event: RefsReleased) -> None:
         for object_id in event.object_ids:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from atoll.client.core.links import Link
 from atoll.client.core.records import TaskRecord
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import LeaseGranted
@@ -50,7 +51,8 @@ class Lease:
 
     Attributes:
         grant: What the scheduler said.
-        peer: The channel to the worker, once it stands.
+        peer: The channel to the worker, once it stands, by number.
+        link: The same as the core keeps it.
         outstanding: Tasks pushed and not answered, oldest first, by sequence number.
         recalled: Nothing more is to be pushed; it is returned when it has drained.
         discard: Its worker is not to be used again.
@@ -64,6 +66,7 @@ class Lease:
         "discard",
         "grant",
         "idle_since",
+        "link",
         "outstanding",
         "peer",
         "progress",
@@ -77,6 +80,7 @@ class Lease:
         self.grant = grant
         self.queue = queue
         self.peer: Peer | None = None
+        self.link: Link | None = None
         self.outstanding: dict[int, TaskRecord] = {}
         self.recalled = False
         self.discard = False
@@ -92,6 +96,14 @@ class ClassQueue:
     Args:
         key: The client's number for the class.
         shape: What a lease of it takes.
+
+    Attributes:
+        ready: Tasks that wait.
+        leases: All that are held, by number.
+        idle: Those whose workers have nothing to do.
+        mean_s: How long a task takes, as a moving mean.
+        demand: How many more leases the scheduler was told are wanted.
+        full: No lease had room when it was last looked; an answer or a change of the leases ends that.
     """
 
     def __init__(self, key: int, shape: SchedulingClass) -> None:
@@ -102,6 +114,7 @@ class ClassQueue:
         self.idle: dict[int, Lease] = {}
         self.mean_s: float | None = None
         self.demand = 0
+        self.full = False
 
     @property
     def depth(self) -> int:
@@ -140,11 +153,15 @@ class ClassQueue:
     def choose(self, record: TaskRecord, now: Instant) -> Lease | None:
         """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
         if self.idle:
-            return next(reversed(self.idle.values()))
+            return self.latest_idle()
         if record.alone or self.mean_s is None:
             return None
         candidates = [lease for lease in self.leases.values() if self.has_room(lease, now)]
         return min(candidates, key=lambda lease: len(lease.outstanding), default=None)
+
+    def latest_idle(self) -> Lease:
+        """Return the idle lease that was busy last: its worker's caches are warm. There must be one."""
+        return next(reversed(self.idle.values()))
 
     def most_loaded(self) -> Lease | None:
         """Return the lease with the longest queue behind the task that its worker runs, if there is any queue."""

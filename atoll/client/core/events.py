@@ -38,10 +38,10 @@ class ObjectPut(Event, frozen=True):
     contained: list[bytes]
 
 
-class ObjectWanted(Event, frozen=True):
-    """Somebody waits for the object: say when it is ready, and fetch it if another process owns it."""
+class ObjectsWanted(Event, frozen=True):
+    """Somebody waits for the objects: say when each is ready, and fetch those that other processes own."""
 
-    object_id: bytes
+    object_ids: list[bytes]
 
 
 class RefsReleased(Event, frozen=True):
@@ -91,10 +91,10 @@ class ConnectProcess(Action, frozen=True):
     address: str
 
 
-class AnnounceObject(Action, frozen=True):
-    """An object that was wanted is ready, or has failed."""
+class AnnounceObjects(Action, frozen=True):
+    """Objects that were wanted are ready, or have failed."""
 
-    object_id: bytes
+    object_ids: list[bytes]
 
 
 class ConfirmHold(Action, frozen=True):

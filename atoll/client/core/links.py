@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atoll.client.core.events import ConnectProcess
+from atoll.client.core.events import AnnounceObjects, ConnectProcess
 from atoll.client.core.records import TaskRecord
 from atoll.protocol.channel_messages import CallMethod, DeclareFunction, RunTask
 from atoll.protocol.machine import Action, Peer, Send
@@ -22,12 +22,14 @@ class Outbox:
     """The actions that an event leads to, in order.
 
     Attributes:
+        announced: Objects that somebody in this process waits for and that are ready now.
         scheduler: The scheduler's connection, if there is one now.
         agent: The node agent's, likewise.
     """
 
     def __init__(self) -> None:
         self.actions: list[Action] = []
+        self.announced: list[bytes] = []
         self.scheduler: Peer | None = None
         self.agent: Peer | None = None
         self._requests = 0
@@ -35,6 +37,9 @@ class Outbox:
     def take(self) -> list[Action]:
         """Return the actions so far and begin anew."""
         actions, self.actions = self.actions, []
+        if self.announced:
+            actions.append(AnnounceObjects(self.announced))
+            self.announced = []
         return actions
 
     def send(self, peer: Peer, message: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from atoll.ids import TaskId
+from atoll.ids import TaskId, return_id
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ObjectLocation
 
@@ -17,6 +17,7 @@ class TaskRecord:
 
     Attributes:
         task_id: Its id; return values have ids made from it.
+        result_id: Of the first return value.
         name: Function or method, for people.
         function: Digest of the function; empty for a call.
         actor_id: The actor that is called; empty for a task.
@@ -53,6 +54,7 @@ class TaskRecord:
         "peer",
         "retries_left",
         "retry_exceptions",
+        "result_id",
         "returns",
         "sequence",
         "task_id",
@@ -77,6 +79,7 @@ class TaskRecord:
         parent: bytes = b"",
     ) -> None:
         self.task_id = task_id
+        self.result_id = return_id(task_id, 0)
         self.name = name
         self.arguments = arguments
         self.function = function

@@ -1,6 +1,6 @@
 """How tasks end: values and errors reach their objects, and whoever waits for those is told.
 
-Three kinds of waiters: threads of this process (`AnnounceObject`), other processes that fetch (`ObjectValue`), and
+Three kinds of waiters: threads of this process (`AnnounceObjects`), other processes that fetch (`ObjectValue`), and
 tasks that take the object as an argument (they become ready, or fail with the same error).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atoll import exceptions
-from atoll.client.core.events import AnnounceObject
 from atoll.client.core.links import Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.records import FAILED, INLINE, PENDING, ObjectEntry, TaskRecord
@@ -45,7 +44,7 @@ class Settlement:
 
     def returned(self, record: TaskRecord, value: bytes) -> None:
         """End a task that returned one small value."""
-        object_id = return_id(record.task_id, 0)
+        object_id = record.result_id
         entry = self._objects.entries.get(object_id)
         record.keepalive = None
         if entry is None:
@@ -92,7 +91,7 @@ class Settlement:
         """Tell everybody who waits for an object that has got a value or an error."""
         if entry.watched:
             entry.watched = False
-            self._outbox.actions.append(AnnounceObject(object_id))
+            self._outbox.announced.append(object_id)
         if entry.askers:
             askers, entry.askers = entry.askers, None
             for peer, request in askers:

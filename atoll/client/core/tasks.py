@@ -67,29 +67,42 @@ class Tasks:
     def ready(self, record: TaskRecord, now: Instant) -> None:
         """Take a task whose dependencies all have values."""
         queue = self.queues[record.class_key]
-        queue.ready.append(record)
-        self._fill(queue, now)
+        if queue.full:  # until there is an answer, or another lease, nothing can be pushed
+            queue.ready.append(record)
+            self._update_demand(queue)
+        elif queue.idle and not queue.ready:
+            self._push(queue, queue.latest_idle(), record, now)
+        else:
+            queue.ready.append(record)
+            self._fill(queue, now)
 
     def _fill(self, queue: ClassQueue, now: Instant) -> None:
         """Push what can be pushed, and ask for as many leases as the rest could use."""
         ready = queue.ready
+        queue.full = False
+        if not ready:
+            if queue.demand:
+                self._update_demand(queue)
+            return
         while ready:
             lease = queue.choose(ready[0], now)
             if lease is None:
+                queue.full = True
                 break
             self._push(queue, lease, ready.popleft(), now)
         self._update_demand(queue)
 
     def _push(self, queue: ClassQueue, lease: Lease, record: TaskRecord, now: Instant) -> None:
-        assert lease.peer is not None
-        if queue.idle.pop(lease.grant.lease_id, None) is not None:
+        outstanding = lease.outstanding
+        if not outstanding:
+            queue.idle.pop(lease.grant.lease_id, None)
             lease.progress = now
             lease.taken = record.alone
-        elif len(lease.outstanding) == 1:
+        elif len(outstanding) == 1:
             self._wake_at(Instant(now + STALLED_S))
-        link = self._links.by_peer[lease.peer]
-        self._links.push(link, record)
-        lease.outstanding[record.sequence] = record
+        assert lease.link is not None
+        self._links.push(lease.link, record)
+        outstanding[record.sequence] = record
 
     def _update_demand(self, queue: ClassQueue) -> None:
         wanted = queue.wanted_demand()
@@ -131,6 +144,7 @@ class Tasks:
         if lease is None or lease.peer is not None:
             return
         lease.peer = link.peer
+        lease.link = link
         self._by_peer[link.peer] = lease
         self._became_idle(lease, now)
         self._fill(lease.queue, now)
@@ -204,10 +218,12 @@ class Tasks:
         if lease is None:
             return
         queue = lease.queue
+        queue.full = False
         if not lease.outstanding:
             self._became_idle(lease, now)
-        self._fill(queue, now)
-        if queue.idle and not queue.ready:
+        if queue.ready or queue.demand:
+            self._fill(queue, now)
+        if queue.idle and not queue.ready and len(queue.idle) < len(queue.leases):
             loaded = queue.most_loaded()
             if loaded is not None and len(loaded.outstanding) > WORTH_SHARING:
                 self._take_back(loaded, len(loaded.outstanding) // 2)
@@ -222,7 +238,7 @@ class Tasks:
         lease = self._by_peer.get(link.peer)
         if lease is not None:
             lease.taking_back = False
-        queue: ClassQueue | None = None
+        queue = lease.queue if lease is not None else None
         for sequence in sorted(answer.sequences, reverse=True):
             record = link.outstanding.pop(sequence, None)
             if record is None:
@@ -261,7 +277,7 @@ class Tasks:
             return
         lease_id = lease.grant.lease_id
         self._drop(lease)
-        lease.peer = None
+        lease.peer = lease.link = None
         cause = self._causes.pop(lease_id, None)
         if cause is not None or not lease.outstanding:
             self._worker_lost(lease, *(cause or ("", "")), now)
