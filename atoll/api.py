@@ -177,7 +177,7 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         return []
     session = refs[0]._session
     _wait_all(session, object_ids, timeout)
-    return [values.load(session, object_id) for object_id in object_ids]
+    return values.load_all(session, object_ids)
 
 
 def _id_of(ref: Any) -> bytes:

@@ -9,6 +9,7 @@ An actor that asked for concurrency has its calls run by so many threads instead
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import signal
@@ -56,11 +57,10 @@ LATE_S = 0.002
 
 
 class _Running(threading.local):
-    """The task that this thread runs."""
+    """The call that a thread of an actor's pool runs. What the main thread runs is `Executor._main_task`."""
 
     peer: Peer | None = None
-    sequence: int = 0
-    context: TaskContext | None = None
+    message: RunTask | CallMethod | None = None
 
 
 class Executor:
@@ -92,7 +92,8 @@ class Executor:
         self._code: dict[bytes, DeclareFunction] = {}
         self._idle: Waiter | None = None
         self._running = _Running()
-        self._main_task: tuple[Peer, int] | None = None
+        self._main_task: tuple[Peer, RunTask | CallMethod] | None = None
+        self._main_thread = threading.main_thread()
         self._in_user_code = False
         self._cancelled: dict[tuple[Peer, int], None] = {}
         self._blocked = 0
@@ -148,12 +149,12 @@ class Executor:
             idle.remaining = 0
             idle.wake()
 
-    def _refused(self, peer: Peer, message: Any) -> None:
+    def _refused(self, peer: Peer, messages: list[Any]) -> list[Any]:
         """Takes what comes in the place of `_pushed` once this worker has retired: tasks go back unbegun."""
-        if type(message) is RunTask:
-            self._session.reply_locked(peer, [TasksTakenBack([message.sequence])])
-        else:
-            self._pushed(peer, message)
+        refused = [message.sequence for message in messages if type(message) is RunTask]
+        if refused:
+            self._session.reply_locked(peer, [TasksTakenBack(refused)])
+        return self._pushed(peer, [message for message in messages if type(message) is not RunTask])
 
     def _retire(self, peer: Peer) -> None:
         """A function has been called here as often as it may be: what waits goes back, and nothing more is wanted."""
@@ -170,13 +171,16 @@ class Executor:
                 del self._queue[index]
                 self._session.reply_locked(peer, [_cancelled(sequence)])
                 return
-        if self._main_task == (peer, sequence):
+        task = self._main_task
+        if task is not None and task[0] == peer and task[1].sequence == sequence:
             if message.force:
                 signal.raise_signal(signal.SIGKILL)
-            self._cancelled[peer, sequence] = None
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGINT)
+            self._interrupt_main(peer, sequence)
+
+    def _interrupt_main(self, peer: Peer, sequence: int) -> None:
+        self._cancelled[peer, sequence] = None
+        assert self._main_thread.ident is not None
+        signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
 
     def _give_back(self, peer: Peer, count: int) -> None:
         """Give back tasks of a caller that have not begun, the last first. Calls to an actor stay: order counts."""
@@ -211,10 +215,7 @@ class Executor:
         self._queue = deque(item for item in self._queue if item[0] != peer)
         task = self._main_task
         if task is not None and task[0] == peer and self.actor is None:
-            self._cancelled[task] = None
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGINT)
+            self._interrupt_main(peer, task[1].sequence)
 
     # --------------------------------------------------------------------------------------- the main thread
 
@@ -252,14 +253,15 @@ class Executor:
             self._idle = None
 
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
-        self._main_task = (peer, message.sequence)
         began = time.monotonic()
-        self._begin(peer, message, began)
+        self._main_task = (peer, message)
+        self._spans.begin(self.job, self._name_of(message), began)
+        self._session.set_timer()
         answer = self._answer(peer, message, began, interruptible=True)
+        _flush_streams()
         self._main_task = None
         if self._cancelled:
             self._cancelled.pop((peer, message.sequence), None)
-        self._finish(peer)
         now = time.monotonic()
         self._spans.end(now, failed=type(answer) is TaskRaised)
         answers = self._answers
@@ -273,32 +275,18 @@ class Executor:
 
     def _run_in_pool(self, peer: Peer, message: CallMethod) -> None:
         began = time.monotonic()
-        self._running.peer, self._running.sequence = peer, message.sequence
-        self._running.context = self._context(message.method, message)
+        running = self._running
+        running.peer, running.message = peer, message
         answer = self._answer(peer, message, began, interruptible=False)
-        self._finish(peer)
+        _flush_streams()
+        running.peer = running.message = None
         self._session.reply(peer, [answer])
 
-    def _begin(self, peer: Peer, message: RunTask | CallMethod, began: float) -> None:
-        name = message.method if type(message) is CallMethod else self._name_of(message)
-        running = self._running
-        running.peer, running.sequence = peer, message.sequence
-        running.context = self._context(name, message)
-        self._spans.begin(self.job, name, began)
-        self._session.set_timer()
-
-    def _name_of(self, message: Any) -> str:
-        code = self._code.get(message.function)
+    def _name_of(self, message: RunTask | CallMethod) -> str:
+        if type(message) is CallMethod:
+            return message.method
+        code = self._code.get(message.function)  # type: ignore[union-attr]
         return code.name if code is not None else "?"
-
-    def _context(self, name: str, message: RunTask | CallMethod) -> TaskContext:
-        return TaskContext(name, message.task_id, self.job, self._session.process_id, self.gpu_ids)
-
-    def _finish(self, peer: Peer) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        self._running.peer = None
-        self._running.context = None
 
     def _send_answers(self) -> None:
         if self._answers:
@@ -310,21 +298,25 @@ class Executor:
 
     def _answer(self, peer: Peer, message: RunTask | CallMethod, began: float, *, interruptible: bool) -> Any:
         """Run a task and return what is to be answered. Nothing that user code raises gets past here."""
-        caller = self._session.process_of(peer)
+        results = self.results
         try:
             value = self._call(message, interruptible)
-            answer = self.results.answer(message, value, caller, _microseconds(began))
+            answer = results.answer(message, value, peer, int((time.monotonic() - began) * 1e6))
             del value
-            self.results.register_borrowed()
+            if results.has_borrowed:
+                results.register_borrowed()
         except BaseException as error:
             return self._raised(peer, message, error, began)
         return answer
 
     def _call(self, message: RunTask | CallMethod, interruptible: bool) -> Any:
         function = self._method(message) if type(message) is CallMethod else self._function(message)
-        values = [self.results.load(location) for location in message.dependencies] if message.dependencies else []
-        args, kwargs = arguments.unpack(message.arguments, values)
-        del values
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] = {}
+        if message.arguments:
+            values = [self.results.load(location) for location in message.dependencies]
+            args, kwargs = arguments.unpack(message.arguments, values)
+            del values
         if not interruptible:
             return function(*args, **kwargs)
         self._in_user_code = True
@@ -373,14 +365,14 @@ class Executor:
         if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
             return _cancelled(message.sequence)
         retried = self._retried.get(message.function, (Exception,)) if type(message) is RunTask else (Exception,)
-        context = self._running.context
-        name = context.name if context is not None else "the task"
-        payload = error_payload(error, name, self._where)
-        return TaskRaised(message.sequence, payload, _microseconds(began), isinstance(error, retried))
+        payload = error_payload(error, self._name_of(message), self._where)
+        microseconds = int((time.monotonic() - began) * 1e6)
+        return TaskRaised(message.sequence, payload, microseconds, isinstance(error, retried))
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         """SIGINT: user code is interrupted, ours is not; nor is the task behind the one that was meant."""
-        if self._in_user_code and self._main_task in self._cancelled:
+        task = self._main_task
+        if self._in_user_code and task is not None and (task[0], task[1].sequence) in self._cancelled:
             raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------------ actors
@@ -400,15 +392,20 @@ class Executor:
     def emit(self, kind: str, payload: bytes) -> None:
         """Send output of the task that this thread runs; of the main thread's, if this one runs none."""
         running = self._running
-        if running.peer is not None:
-            self._session.reply(running.peer, [TaskOutput(running.sequence, kind, payload)])
-        elif self._main_task is not None:
-            peer, sequence = self._main_task
-            self._session.reply(peer, [TaskOutput(sequence, kind, payload)])
+        peer, message = running.peer, running.message
+        if peer is None and self._main_task is not None:
+            peer, message = self._main_task
+        if peer is not None and message is not None:
+            self._session.reply(peer, [TaskOutput(message.sequence, kind, payload)])
 
     def context(self) -> TaskContext | None:
         """Return the task that this thread runs."""
-        return self._running.context
+        message = self._running.message
+        if message is None and self._main_task is not None and threading.current_thread() is self._main_thread:
+            message = self._main_task[1]
+        if message is None:
+            return None
+        return TaskContext(self._name_of(message), message.task_id, self.job, self._session.process_id, self.gpu_ids)
 
     @contextmanager
     def _blocking(self) -> Iterator[None]:
@@ -488,5 +485,8 @@ def _cancelled(sequence: int) -> TaskRaised:
     return TaskRaised(sequence, serialize(TaskCancelledError("the task was cancelled")).data, 0, False)
 
 
-def _microseconds(began: float) -> int:
-    return max(0, int((time.monotonic() - began) * 1e6))
+def _flush_streams() -> None:
+    """Send what a task has written and not ended with a line. It may have put anything in the streams' place."""
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()

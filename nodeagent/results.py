@@ -12,7 +12,8 @@ from atoll.client.reactor import Waiter
 from atoll.client.session import Session
 from atoll.ids import TaskId, return_id
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored
-from atoll.protocol.serialization import Serialized, deserialize, pack_inline, serialize
+from atoll.protocol.machine import Peer
+from atoll.protocol.serialization import Serialized, deserialize, pack_inline, serialize, serialize_plain
 from atoll.protocol.values import ObjectLocation
 
 
@@ -41,7 +42,12 @@ class ResultWriter:
             return self._session.store.read(location.object_id)
         return deserialize(location.inline)
 
-    def answer(self, message: RunTask | CallMethod, value: Any, caller: bytes, microseconds: int) -> Any:
+    @property
+    def has_borrowed(self) -> bool:
+        """Whether refs have come that `register_borrowed` has not seen."""
+        return bool(self._borrowed)
+
+    def answer(self, message: RunTask | CallMethod, value: Any, peer: Peer, microseconds: int) -> Any:
         """Return the answer for a value, or for the several values that the caller expects.
 
         Raises:
@@ -50,10 +56,13 @@ class ResultWriter:
             ValueError: The task returned another number of values than its `num_returns`.
         """
         if message.returns == 1:
+            data = serialize_plain(value)
+            if data is not None:
+                return TaskReturned(message.sequence, data, microseconds)
             serialized = serialize(value)
             if not serialized.contained and serialized.total_bytes <= INLINE_BYTES:
                 return TaskReturned(message.sequence, pack_inline(serialized, value), microseconds)
-            return self._stored(message, [(value, serialized)], caller, microseconds)
+            return self._stored(message, [(value, serialized)], peer, microseconds)
         if message.returns == 0:
             return TaskStored(message.sequence, [], [], microseconds)
         try:
@@ -62,10 +71,10 @@ class ResultWriter:
             raise ValueError(f"num_returns={message.returns}, but one {type(value).__name__} was returned") from None
         if len(parts) != message.returns:
             raise ValueError(f"num_returns={message.returns}, but {len(parts)} values were returned")
-        return self._stored(message, [(part, serialize(part)) for part in parts], caller, microseconds)
+        return self._stored(message, [(part, serialize(part)) for part in parts], peer, microseconds)
 
     def _stored(
-        self, message: RunTask | CallMethod, values: list[tuple[Any, Serialized]], caller: bytes, microseconds: int
+        self, message: RunTask | CallMethod, values: list[tuple[Any, Serialized]], peer: Peer, microseconds: int
     ) -> TaskStored:
         locations, contained = [], []
         for index, (value, serialized) in enumerate(values):
@@ -76,7 +85,7 @@ class ResultWriter:
                 size = self._session.store.write(object_id, serialized, keep=False)
                 locations.append(ObjectLocation(object_id, self._session.node_id, size))
             contained.append([ref.binary() for ref in serialized.contained])
-        self._register([object_id for inner in contained for object_id in inner], caller)
+        self._register([object_id for inner in contained for object_id in inner], self._session.process_of(peer))
         return TaskStored(message.sequence, locations, contained, microseconds)
 
     def _register(self, object_ids: list[bytes], holder: bytes) -> None:

@@ -48,27 +48,43 @@ class SpanRecorder:
         self._worker_id = worker_id
         self._keys = itertools.count(1)
         self._finished: deque[_Piece] = deque(maxlen=MAXIMUM_SPANS)
-        self._running: _Piece | None = None
+        self._running: tuple[bytes, str, float] | None = None
+        self._reported: tuple[tuple[bytes, str, float], int] | None = None
+        self._last: _Piece | None = None
 
     def begin(self, job: bytes, name: str, now: float) -> None:
         """Note that a task begins. `now` is monotonic, in seconds."""
-        self._running = _Piece(next(self._keys), job, name, now)
+        self._running = (job, name, now)
 
     def end(self, now: float, *, failed: bool) -> None:
         """Note that it has ended."""
-        piece = self._running
-        if piece is None:
+        running = self._running
+        if running is None:
             return
         self._running = None
-        piece.end = now
-        piece.state = "failed" if failed else "finished"
-        piece.short = now - piece.start < SHORT_S
-        last = self._finished[-1] if self._finished else None
-        if last is not None and _belong_together(last, piece):
+        job, name, start = running
+        state = "failed" if failed else "finished"
+        last = self._last
+        if (
+            last is not None
+            and now - start < SHORT_S
+            and last.short
+            and start - last.end < SHORT_S
+            and (last.name, last.job, last.state) == (name, job, state)
+        ):
             last.end = now
             last.count += 1
-        else:
-            self._finished.append(piece)
+            return
+        self._last = piece = _Piece(self._key(running), job, name, start)
+        piece.end = now
+        piece.state = state
+        piece.short = now - start < SHORT_S
+        self._finished.append(piece)
+
+    def _key(self, running: tuple[bytes, str, float]) -> int:
+        """Return a number for a span: the one under which it was reported while it ran, if it was."""
+        reported = self._reported
+        return reported[1] if reported is not None and reported[0] is running else next(self._keys)
 
     @property
     def running(self) -> bool:
@@ -83,12 +99,15 @@ class SpanRecorder:
             wall_offset: What to add to get seconds since 1970.
         """
         spans = []
+        self._last = None  # what is reported is not extended any more
         while self._finished:
             piece = self._finished.popleft()
             spans.append(self._span(piece, piece.end, wall_offset))
         running = self._running
         if running is not None:
-            spans.append(self._span(running, now, wall_offset))
+            key = self._key(running)
+            self._reported = (running, key)
+            spans.append(self._span(_Piece(key, *running), now, wall_offset))
         return spans
 
     def _span(self, piece: _Piece, end: float, wall_offset: float) -> Span:
@@ -102,8 +121,3 @@ class SpanRecorder:
             state=piece.state,
             key=piece.key,
         )
-
-
-def _belong_together(last: _Piece, piece: _Piece) -> bool:
-    same = (last.name, last.job, last.state) == (piece.name, piece.job, piece.state)
-    return same and last.short and piece.short and piece.start - last.end < SHORT_S

@@ -7,12 +7,13 @@ containers stay refs. Large arguments are put into the store, so that no message
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
-from atoll.protocol.serialization import IN_BAND_BYTES, deserialize, pack_inline, serialize
+from atoll.protocol.serialization import IN_BAND_BYTES, deserialize, is_plain, pack_inline, serialize
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
@@ -60,6 +61,10 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     """
     if not args and not kwargs:
         return _NONE
+    if not kwargs and all(map(is_plain, args)):
+        data = pickle.dumps((args, {}), protocol=5)
+        if len(data) <= INLINE_BYTES:
+            return Arguments(data, None, None)
     refs: list[ObjectRef[Any]] = []
     if any(type(value) is ObjectRef for value in args) or (
         kwargs and any(type(value) is ObjectRef for value in kwargs.values())

@@ -36,6 +36,7 @@ class Interrupts:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        self._main = threading.main_thread().ident
         self._depth = 0
         self._noted = False
         self._previous: Any = None
@@ -49,7 +50,7 @@ class Interrupts:
 
     def __enter__(self) -> Callable[[], bool] | None:
         """Put SIGINT off; return what tells whether it has come, or None in another thread."""
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != self._main:
             return None
         self._depth += 1
         if self._depth == 1:
@@ -65,7 +66,7 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._depth == 0 or threading.current_thread() is not threading.main_thread():
+        if self._depth == 0 or threading.get_ident() != self._main:
             return
         self._depth -= 1
         if self._depth == 0:

@@ -170,7 +170,7 @@ class Reactor:
             wait = deadline - now
         if until is not None and until - now < wait:
             wait = until - now
-        return wait if wait > 0.0 else 0.0
+        return max(0.0, wait)
 
     # --------------------------------------------------------------------------------------------- waiting
 

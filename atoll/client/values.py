@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atoll.client.core.records import INLINE, STORED
@@ -33,6 +34,16 @@ def load(session: Session, object_id: bytes) -> Any:
         except ObjectLostError:
             pass
     raise error
+
+
+def load_all(session: Session, object_ids: Sequence[bytes]) -> list[Any]:
+    """As `load`, for many."""
+    entries = session.core.objects.entries
+    found = []
+    for object_id in object_ids:
+        entry = entries[object_id]
+        found.append(deserialize(entry.value) if entry.state == INLINE else load(session, object_id))  # type: ignore[arg-type]
+    return found
 
 
 def load_error(payload: bytes) -> Exception:

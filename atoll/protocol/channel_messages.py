@@ -202,7 +202,7 @@ encode_batch = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[ChannelMessage])
 
 
-def decode_batch(body: bytes) -> list[Any]:
+def decode_batch(body: bytes | memoryview) -> list[Any]:
     """Read a frame's body.
 
     Returns:

@@ -141,6 +141,29 @@ def serialize(value: Any) -> Serialized:
     return Serialized(data, buffers, list(dict.fromkeys(refs)) if len(refs) > 1 else refs)
 
 
+_NONE = pickle.dumps(None, protocol=5)
+_NUMBERS = frozenset({bool, int, float, complex})
+_TEXTS = frozenset({str, bytes})
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is None, a number, or a text of moderate size: it holds no refs, no buffers and no code."""
+    kind = type(value)
+    if value is None or kind in _NUMBERS:
+        return True
+    return kind in _TEXTS and len(value) < IN_BAND_BYTES
+
+
+def serialize_plain(value: Any) -> bytes | None:
+    """Return the pickle of a plain value that fits into a message, as many results are; None for any other."""
+    if value is None:
+        return _NONE
+    if not is_plain(value):
+        return None
+    data = pickle.dumps(value, protocol=5)
+    return data if len(data) <= 4 * IN_BAND_BYTES else None  # a number can have any number of digits
+
+
 def _dump(
     value: Any, keep_apart: Callable[[pickle.PickleBuffer], bool], buffers: list[memoryview], refs: list[Any]
 ) -> bytes:
