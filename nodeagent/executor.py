@@ -347,8 +347,8 @@ class Executor:
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             if next(calls) == maximum:
-                peer = self._running.peer
-                assert peer is not None, "a function of a task is called by a task"
+                assert self._main_task is not None, "a function of a task is called by a task"
+                peer = self._main_task[0]
                 self._queue.appendleft((Peer(0), lambda: self._retire(peer)))
             return function(*args, **kwargs)
 
