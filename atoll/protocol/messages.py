@@ -10,9 +10,9 @@ Who says what to whom:
 
     client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
                                     WatchActor KillActor ClaimName PublishName AbandonName DropName ListNames
-                                    GetState WatchState StopCluster
+                                    CreateGroup RemoveGroup WaitGroup FindGroup GetState WatchState StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    NameClaimed NameList State Done Failed
+                                    GroupChanged NameClaimed NameList State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
@@ -35,6 +35,7 @@ from atoll.protocol.values import (
     Device,
     DeviceShare,
     Environment,
+    GroupSpec,
     NameInfo,
     NodeSample,
     ObjectLocation,
@@ -162,6 +163,39 @@ class KillActor(Message, frozen=True):
     request: int
     actor_id: bytes
     no_restart: bool = True
+
+
+class CreateGroup(Message, frozen=True):
+    """Reserve bundles of resources, all or none. Answered by `Done` once it is written down, or `Failed`.
+
+    It is created later, when there is room: `WaitGroup` tells. What takes from it may be asked for at once.
+    """
+
+    request: int
+    spec: GroupSpec
+
+
+class RemoveGroup(Message, frozen=True):
+    """Give a placement group up, and end what runs in it. Answered by `Done`, also if there is none."""
+
+    request: int
+    group_id: bytes
+
+
+class WaitGroup(Message, frozen=True):
+    """Answered by `GroupChanged` when the group is created or removed, or `Failed` if it was never there."""
+
+    request: int
+    group_id: bytes
+
+
+class FindGroup(Message, frozen=True):
+    """Look at a placement group, by its id or, if that is empty, by its name. Answered by `GroupChanged` at once."""
+
+    request: int
+    group_id: bytes
+    name: str = ""
+    namespace: str = ""
 
 
 class ClaimName(Message, frozen=True):
@@ -322,6 +356,15 @@ class ActorChanged(Message, frozen=True):
     name: str = ""
 
 
+class GroupChanged(Message, frozen=True):
+    """A placement group. `state` is `PENDING`, `CREATED`, `RESCHEDULING` or `REMOVED`; `nodes` has one id a bundle."""
+
+    request: int
+    spec: GroupSpec
+    state: str
+    nodes: list[bytes]
+
+
 class NameClaimed(Message, frozen=True):
     """The answer to `ClaimName`: the object, or the duty to compute it, or neither (no such name)."""
 
@@ -396,7 +439,8 @@ class DefineEnvironment(Message, frozen=True):
 class StartLease(Message, frozen=True):
     """Give a worker to a lease: one that is idle in this environment, or a new one.
 
-    `holder` is the process that the lease is for; empty for an actor's.
+    `holder` is the process that the lease is for; empty for an actor's. `bundle` is the part of the class's placement
+    group that it takes from, -1 for none.
     """
 
     lease_id: int
@@ -405,6 +449,7 @@ class StartLease(Message, frozen=True):
     devices: list[DeviceShare]
     dedicated: bool
     holder: bytes = b""
+    bundle: int = -1
 
 
 class LeaseStarted(Message, frozen=True):
@@ -628,13 +673,18 @@ class WorkerStarted(Message, frozen=True):
 
 
 class BeginLease(Message, frozen=True):
-    """What the worker does from now on is for this lease: its job, its devices, its CPUs."""
+    """What the worker does from now on is for this lease: its job, its devices, its CPUs, its placement group.
+
+    With `capture`, what it submits takes from the same group unless it says otherwise.
+    """
 
     lease_id: int
     job: bytes
     resources: Amounts
     devices: list[DeviceShare]
     label: str
+    group: bytes = b""
+    capture: bool = False
 
 
 class FinishLease(Message, frozen=True):

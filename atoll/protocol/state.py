@@ -102,6 +102,21 @@ class DemandState(msgspec.Struct, frozen=True):
     reason: str
 
 
+class GroupState(msgspec.Struct, frozen=True):
+    """A placement group, removed ones too for a while. `nodes` has one for each bundle, empty where it has no place."""
+
+    group_id: str
+    name: str
+    namespace: str
+    strategy: str
+    state: str
+    bundles: list[dict[str, float]]
+    nodes: list[str]
+    job: str
+    created: float
+    reason: str
+
+
 class ObjectState(msgspec.Struct, frozen=True):
     """An object in shared memory."""
 
@@ -152,6 +167,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     objects: list[ObjectState]
     names: list[NameState]
     spans: list[SpanState]
+    groups: list[GroupState] = []
 
 
 _encoder = msgspec.json.Encoder()

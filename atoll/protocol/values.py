@@ -27,6 +27,20 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     variables: dict[str, str]
 
 
+class LabelTerm(msgspec.Struct, frozen=True, array_like=True):
+    """A condition on a label of a node.
+
+    Attributes:
+        key: The label.
+        operator: `in`, `not in`, `exists` or `not exists`. A node without the label is `not in` whatever it is.
+        values: What it is compared with; empty for the last two.
+    """
+
+    key: str
+    operator: str
+    values: list[str] = []
+
+
 class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     """The shape of a request: all requests of one class are interchangeable to the scheduler.
 
@@ -39,6 +53,13 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
         label: What the request is for, for people: the function or the cell.
         maximum_calls: After so many tasks the worker is replaced; 0 for never.
         strategy: `SPREAD` or `PACK`; empty for the usual: pack until half used, then spread.
+        node_soft: Whether another node will do when `node` is gone or could never give the resources.
+        labels: What the node's labels must be, all of it.
+        labels_soft: What they had better be.
+        device_types: Models of devices that will do; empty for all.
+        group: The placement group from which it takes its resources; empty for none.
+        bundle: Which bundle of that; -1 for any.
+        capture: Whether what the worker submits takes from the same placement group unless it says otherwise.
     """
 
     resources: Amounts
@@ -48,6 +69,35 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     label: str = ""
     maximum_calls: int = 0
     strategy: str = ""
+    node_soft: bool = False
+    labels: list[LabelTerm] = []
+    labels_soft: list[LabelTerm] = []
+    device_types: list[str] = []
+    group: bytes = b""
+    bundle: int = -1
+    capture: bool = False
+
+
+class GroupSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A placement group: bundles of resources that are reserved together or not at all.
+
+    Attributes:
+        group_id: Made by the creator.
+        name: Empty for an anonymous one.
+        namespace: Where the name lives.
+        strategy: `PACK`, `SPREAD`, `STRICT_PACK` or `STRICT_SPREAD`.
+        bundles: What each takes, in units.
+        labels: What the labels of each bundle's node must be; empty if nothing is said of any.
+        detached: Lives on when its job ends. What has a name does too.
+    """
+
+    group_id: bytes
+    name: str
+    namespace: str
+    strategy: str
+    bundles: list[Amounts]
+    labels: list[list[LabelTerm]] = []
+    detached: bool = False
 
 
 class Device(msgspec.Struct, frozen=True, array_like=True):

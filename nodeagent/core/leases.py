@@ -153,7 +153,9 @@ class Leases:
         assert worker.peer is not None, "a worker that can begin has a connection"
         lease.state = "running"
         wanted = lease.scheduling_class
-        begin = BeginLease(lease.lease_id, lease.job, wanted.resources, lease.devices, wanted.label)
+        begin = BeginLease(
+            lease.lease_id, lease.job, wanted.resources, lease.devices, wanted.label, wanted.group, wanted.capture
+        )
         self._outbox.send(worker.peer, begin)
         self._outbox.tell_scheduler(LeaseStarted(lease.lease_id, worker.worker_id, worker.address, worker.pid))
 

@@ -302,6 +302,13 @@ class ActorTable:
         if actor is not None:
             self._die(actor, f"TaskUnschedulableError: {reason}")
 
+    def group_removed(self, group_id: bytes, text: str) -> None:
+        """Whatever lives in a placement group, or was to, goes with it."""
+        for actor in list(self):
+            if actor.spec.scheduling_class.group == group_id:
+                self._stop_process(actor)
+                self._die(actor, f"TaskPlacementGroupRemoved: {text}")
+
     def job_ended(self, job: Job) -> None:
         """What is anonymous goes with its job."""
         for actor in list(self):

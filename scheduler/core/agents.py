@@ -62,6 +62,7 @@ class AgentDesk:
         for peer, answer in self._jobs_without_node.items():
             self._turn.send(peer, self.with_node(answer))
         self._jobs_without_node.clear()
+        cluster.groups.node_came(node)  # before leases: some of them take from what is set apart
         self._restore(node, message)
         cluster.names.node_came(node)
         self._turn.send(record.peer, NodeRegistered(message.request))
@@ -88,6 +89,7 @@ class AgentDesk:
         for lease in list(cluster.leases):
             if lease.node is node:
                 cluster.lease_over(lease, "WorkerCrashedError", f"the node agent of {node.name} is gone")
+        cluster.groups.node_lost(node)
         cluster.nodes.remove(node, self._turn.now)
         cluster.leases.nodes_changed(list(cluster.jobs))
         self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
@@ -217,8 +219,8 @@ class AgentDesk:
     def node_sampled(self, record: PeerRecord, message: NodeSampled) -> None:
         """Keep the newest sample."""
         node = self._cluster.nodes.get(record.node_id) if record.node_id is not None else None
-        if node is not None:
-            node.sample = message.sample
+        if node is not None and node.observe(message.sample):
+            self._cluster.leases.queues.unblock()
 
     def spans_recorded(self, record: PeerRecord, message: SpansRecorded) -> None:
         """Add to the timeline."""

@@ -9,8 +9,11 @@ from atoll.protocol.messages import (
     AbandonName,
     ClaimName,
     CreateActor,
+    CreateGroup,
     DemandRefused,
+    Done,
     DropName,
+    FindGroup,
     GetActor,
     GetState,
     JobRegistered,
@@ -20,18 +23,22 @@ from atoll.protocol.messages import (
     Message,
     PublishName,
     RegisterJob,
+    RemoveGroup,
     ReturnLease,
     SetDemand,
     State,
     TaskBlocked,
     TaskUnblocked,
+    WaitGroup,
     WatchActor,
     WatchState,
 )
 from atoll.protocol.state import encode_state
+from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.fairness import choose_recalls
+from atoll.scheduler.core.groups import what_is_wrong as what_is_wrong_with_group
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.leases import Lease, what_is_wrong
 from atoll.scheduler.core.state import cluster_state
@@ -231,6 +238,46 @@ class ClientDesk:
     def kill_actor(self, record: PeerRecord, message: KillActor) -> None:
         """End an actor."""
         self._cluster.actors.kill(record, message)
+
+    # --------------------------------------------------------------------------------------------------- groups
+
+    def create_group(self, record: PeerRecord, message: CreateGroup) -> None:
+        """Take a placement group in."""
+        if (record.deferred or not self._can_judge(record, message)) and self._defer(record, message):
+            return
+        job = self._job_of(record)
+        wrong = "register a job before placement groups are made" if job is None else None
+        wrong = wrong or what_is_wrong_with_group(message.spec)
+        for amounts in message.spec.bundles:
+            wrong = wrong or what_is_wrong(SchedulingClass(amounts, ""))
+        if job is None or wrong is not None:
+            self._turn.fail(record.peer, message.request, "ProtocolError", wrong or "")
+            return
+        self._cluster.groups.create(record, job, message)
+
+    def remove_group(self, record: PeerRecord, message: RemoveGroup) -> None:
+        """Remove a placement group, if it is there."""
+        group = self._cluster.groups.get(message.group_id)
+        if group is not None:
+            self._cluster.remove_group(group, "somebody asked for it")
+        self._turn.send(record.peer, Done(message.request))
+
+    def wait_group(self, record: PeerRecord, message: WaitGroup) -> None:
+        """Answer when a placement group is created."""
+        group = self._cluster.groups.find(message.group_id, "", "")
+        if group is None:
+            self._turn.fail(record.peer, message.request, "ValueError", "the cluster knows no such placement group")
+        else:
+            self._cluster.groups.wait(record, message.request, group)
+
+    def find_group(self, record: PeerRecord, message: FindGroup) -> None:
+        """Answer with a placement group."""
+        group = self._cluster.groups.find(message.group_id, message.namespace, message.name)
+        if group is None:
+            text = f"no placement group has the name {message.name!r}" if message.name else "no such placement group"
+            self._turn.fail(record.peer, message.request, "ValueError", text)
+        else:
+            self._turn.send(record.peer, group.changed(message.request))
 
     # ---------------------------------------------------------------------------------------------------- names
 

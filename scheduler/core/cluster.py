@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import DefineEnvironment
 from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.groups import Group, GroupTable
 from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
 from atoll.scheduler.core.leases import HELD, Lease, LeaseTable
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
+from atoll.scheduler.core.placement import Placement
 from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
 
@@ -36,7 +38,9 @@ class Cluster:
         self.nodes = NodeTable(now)
         self.jobs = JobTable()
         self.environments = EnvironmentTable()
-        self.leases = LeaseTable(self.turn, self.nodes)
+        placement, charged = Placement(self.nodes), dict[bytes, Job]()
+        self.groups = GroupTable(self.turn, self.nodes, placement, charged)
+        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, charged)
         self.actors = ActorTable(self.turn, self.leases)
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
@@ -53,6 +57,22 @@ class Cluster:
         for agent in self.agents():
             self.turn.send(agent.peer, DefineEnvironment(digest, environment, True))
 
+    def place(self) -> None:
+        """Give what is free to who waits: placement groups first, which need more of it at once."""
+        if self.groups.place():
+            self.leases.queues.unblock()
+        self.leases.place()
+
+    def remove_group(self, group: Group, cause: str) -> None:
+        """Remove a placement group: what runs in it ends, what waits for it fails."""
+        text = f"its placement group {group.spec.name or group.spec.group_id.hex()} was removed: {cause}"
+        self.actors.group_removed(group.spec.group_id, text)
+        for bundle in group.bundles:
+            for lease in list(bundle.leases.values()):
+                self.leases.take_from_group(lease, text)
+        self.leases.refuse_group(group.spec.group_id, text)
+        self.groups.forget(group)
+
     def lease_over(self, lease: Lease, kind: str, text: str) -> None:
         """A lease is over on its node: free it, and let its holder or its actor know unless we ended it."""
         actor_of = lease.actor_id if lease.state != "ending" else b""
@@ -66,6 +86,7 @@ class Cluster:
     def job_ended(self, job: Job) -> None:
         """The client of a job is gone, and with it all that does not outlive it."""
         job.peer = None
+        job.ended = True
         self.actors.job_ended(job)
         staying = self._staying(job)
         for lease in list(job.leases.values()):
@@ -104,12 +125,23 @@ class Cluster:
     def forget_ended(self) -> None:
         """Drop jobs of which nothing is left, and environments that nothing names any more."""
         for job in list(self._ended.values()):
+            if job.ended:
+                self._remove_groups(job)
             if job.peer is not None:
                 del self._ended[job.job_id]
-            elif not job.leases and not job.demands and not any(actor.job is job for actor in self.actors):
+            elif not job.leases and not job.demands and not job.used and not self._something_lives(job):
                 del self._ended[job.job_id]
                 self.jobs.forget(job)
                 self._forget_environments()
+
+    def _something_lives(self, job: Job) -> bool:
+        return any(actor.job is job for actor in self.actors) or any(group.job is job for group in self.groups)
+
+    def _remove_groups(self, job: Job) -> None:
+        """Remove the anonymous placement groups of a job that is over, once no actor that outlives it needs them."""
+        for group in [group for group in self.groups if group.job is job and not group.outlives_its_job]:
+            if not any(actor.spec.scheduling_class.group == group.spec.group_id for actor in self.actors):
+                self.remove_group(group, "its job has ended")
 
     def mark_ended(self, job: Job) -> None:
         """Watch a job without a client, to drop it when nothing of it is left."""

@@ -18,10 +18,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from atoll.protocol.machine import Instant
-from atoll.resources import Amounts
+from atoll.resources import GPU, GPU_MEMORY, Amounts
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.leases import ENDING, HELD, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
+from atoll.scheduler.core.placement import eligible
 from atoll.scheduler.core.queues import ClassKey, Demand
 
 QUANTUM_S = 0.05
@@ -72,7 +73,7 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
         nodes: For the shares, and for what is short where.
         now: The time.
     """
-    shares, useful_for = _Shares(nodes), _Usefulness()
+    shares, useful_for = _Shares(nodes), _Usefulness(nodes)
     looked_at = list(islice(waiting, MAXIMUM_LOOKED_AT))
     givers = []
     coming: dict[int, int] = {}
@@ -83,25 +84,25 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
             )
             if taker is not None:
                 coming[taker.arrival] = coming.get(taker.arrival, 0) + 1
-                shares.move(lease.job, taker.job, lease.amounts, taker.scheduling_class.resources)
+                shares.move(lease.job, taker.job, lease.charged, _taken_by(taker))
         elif lease.state == HELD and not lease.actor_id:
             givers.append(lease)
     chosen: list[tuple[Lease, Demand]] = []
     again: Instant | None = None
     for demand in looked_at:
         needed = demand.shortfall - coming.get(demand.arrival, 0)
-        taken = demand.scheduling_class.resources
+        taken = _taken_by(demand)
         useful = [lease for lease in givers if useful_for.helps(lease, demand)]
         useful.sort(key=lambda lease: (-shares.of(lease.job), -lease.lease_id))
         for lease in useful:
             if needed <= 0:
                 break
-            if lease.job is not demand.job and shares.of(lease.job, less=lease.amounts) >= shares.of(
+            if lease.job is not demand.job and shares.of(lease.job, less=lease.charged) >= shares.of(
                 demand.job, more=taken
             ):
                 chosen.append((lease, demand))
                 givers.remove(lease)
-                shares.move(lease.job, demand.job, lease.amounts, taken)
+                shares.move(lease.job, demand.job, lease.charged, taken)
                 needed -= 1
         starves = not demand.held and not demand.starting and needed == demand.shortfall
         if starves and demand.arrival not in coming:
@@ -109,16 +110,22 @@ def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: No
             if isinstance(lease_or_when, Lease):
                 chosen.append((lease_or_when, demand))
                 givers.remove(lease_or_when)
-                shares.move(lease_or_when.job, demand.job, lease_or_when.amounts, taken)
+                shares.move(lease_or_when.job, demand.job, lease_or_when.charged, taken)
             elif lease_or_when is not None:
                 again = lease_or_when if again is None else min(again, lease_or_when)
     return Recalls(chosen, again)
 
 
+def _taken_by(demand: Demand) -> Amounts:
+    """Return what a job is charged with for a lease of a demand: nothing in a placement group, charged as a whole."""
+    return demand.shape.wanted.amounts if not demand.group else {}
+
+
 class _Usefulness:
     """Which lease, given back, would bring which demand closer to being placed."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: NodeTable) -> None:
+        self._nodes = nodes
         self._missing: dict[tuple[int, ClassKey], tuple[str, ...]] = {}
 
     def helps(self, lease: Lease, demand: Demand) -> bool:
@@ -126,17 +133,28 @@ class _Usefulness:
         if lease.demand is demand or lease.scheduling_class.priority > demand.scheduling_class.priority:
             return False
         amounts = lease.amounts
+        if lease.bundle is not None or demand.group:
+            return self._helps_in_group(lease, demand)
         return any(name in amounts for name in self._missing_on(lease.node, demand))
+
+    @staticmethod
+    def _helps_in_group(lease: Lease, demand: Demand) -> bool:
+        """What is reserved for a group is of use to what waits in that group only."""
+        bundle, index = lease.bundle, demand.scheduling_class.bundle
+        if bundle is None or bundle.supply is None or bundle.group.spec.group_id != demand.group:
+            return False
+        wanted = demand.shape.wanted
+        return index in (-1, bundle.index) and any(name in lease.amounts for name in bundle.supply.missing(wanted))
 
     def _missing_on(self, node: Node, demand: Demand) -> tuple[str, ...]:
         """Return what is short on a node for a demand; nothing where it could never be placed."""
         key = (node.order, demand.class_key)
         found = self._missing.get(key)
         if found is None:
-            wanted = demand.scheduling_class
-            allowed = not wanted.node or node.node_id.hex() == wanted.node
-            possible = allowed and node.could_ever_fit(wanted.resources)
-            found = self._missing[key] = tuple(node.missing(wanted.resources)) if possible else ()
+            shape = demand.shape
+            possible = eligible(self._nodes, shape, node) and node.could_ever_fit(shape.wanted)
+            missing = node.supply.missing(shape.wanted) if possible else {}
+            found = self._missing[key] = tuple(GPU if name == GPU_MEMORY else name for name in missing)
         return found
 
 

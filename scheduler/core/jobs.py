@@ -35,6 +35,7 @@ class Job:
 
     Attributes:
         peer: The client's connection; None once it is gone.
+        ended: Whether the client has gone for good.
         used: What its leases hold, lent CPU not counted.
         share: Its dominant share of the cluster, in millionths. Queues are ordered by it.
         leases: By id, in the order of their start.
@@ -43,6 +44,7 @@ class Job:
 
     __slots__ = (
         "demands",
+        "ended",
         "environment",
         "job_id",
         "kind",
@@ -59,6 +61,7 @@ class Job:
     def __init__(self, job_id: bytes, now: Instant) -> None:
         self.job_id = job_id
         self.peer: Peer | None = None
+        self.ended = False
         self.kind = "script"
         self.name = ""
         self.pid = 0
@@ -73,6 +76,7 @@ class Job:
     def attach(self, message: RegisterJob, peer: Peer, environment: str) -> None:
         """Note what the client said of itself."""
         self.peer = peer
+        self.ended = False
         self.kind = message.kind
         self.name = message.name
         self.pid = message.pid

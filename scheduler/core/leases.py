@@ -12,7 +12,7 @@ killed holds its memory and its devices.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
@@ -26,23 +26,19 @@ from atoll.protocol.messages import (
     StartLease,
 )
 from atoll.protocol.values import DeviceShare, SchedulingClass
-from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts
+from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe
+from atoll.scheduler.core.groups import Bundle, GroupTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node, NodeTable
+from atoll.scheduler.core.placement import POLICIES, Placement, Shape
 from atoll.scheduler.core.queues import Demand, DemandQueues
+from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.policy import hybrid, pack, spread
-from atoll.scheduler.policy.candidate import Candidate
-from atoll.scheduler.policy.feasibility import Offer, why_infeasible
+from atoll.scheduler.policy import labels
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 MAXIMUM_WANTED = 100_000
 MAXIMUM_START_FAILURES = 3
-POLICIES: dict[str, Callable[[Sequence[Candidate]], Candidate]] = {
-    "": hybrid.choose,
-    "SPREAD": spread.choose,
-    "PACK": pack.choose,
-}
 
 
 class Lease:
@@ -52,6 +48,7 @@ class Lease:
         holder: The process that may use it; empty for an actor's.
         record: The holder's connection, while it is here.
         demand: What it was started for, while that is known.
+        bundle: The part of a placement group that it takes from, if any.
         blocked: Whether its task waits, so that its CPU is lent.
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
@@ -61,6 +58,7 @@ class Lease:
         "actor_id",
         "address",
         "blocked",
+        "bundle",
         "demand",
         "holder",
         "job",
@@ -88,6 +86,7 @@ class Lease:
         self.holder = b""
         self.record: PeerRecord | None = None
         self.demand: Demand | None = None
+        self.bundle: Bundle | None = None
         self.actor_id = b""
         self.shares: list[DeviceShare] = []
         self.worker_id = b""
@@ -103,6 +102,11 @@ class Lease:
         """What it holds now, without lent CPU."""
         return self.node.holdings[self.lease_id].amounts
 
+    @property
+    def charged(self) -> Amounts:
+        """What its job is charged for it: nothing in a placement group, which is charged as a whole."""
+        return self.amounts if self.bundle is None else {}
+
 
 class LeaseTable:
     """All leases and all demands.
@@ -110,20 +114,28 @@ class LeaseTable:
     Args:
         turn: Where actions go.
         nodes: Where leases are placed.
+        placement: Finds nodes.
+        groups: The placement groups, from which some leases take.
+        charged: Jobs whose use has changed; shared with the groups.
 
     Attributes:
+        placement: Finds nodes.
         touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
 
-    def __init__(self, turn: Turn, nodes: NodeTable) -> None:
+    def __init__(
+        self, turn: Turn, nodes: NodeTable, placement: Placement, groups: GroupTable, charged: dict[bytes, Job]
+    ) -> None:
         self._turn = turn
         self._nodes = nodes
+        self.placement = placement
+        self._groups = groups
+        self._dirty = charged
         self._leases: dict[int, Lease] = {}
         self._by_worker: dict[bytes, Lease] = {}
         self._by_actor: dict[bytes, Demand] = {}
         self._demands: dict[int, Demand] = {}
-        self._dirty: dict[bytes, Job] = {}
         self._arrivals = itertools.count(1)
         self.queues = DemandQueues()
         self.touched = False
@@ -171,7 +183,8 @@ class LeaseTable:
         self._requeue(demand)
         reason = self.why_impossible(message.scheduling_class) if count > 0 else None
         if reason:
-            self.refuse(demand, "TaskUnschedulableError", reason)
+            known = not message.scheduling_class.group or self._groups.get(message.scheduling_class.group) is not None
+            self.refuse(demand, "TaskUnschedulableError" if known else "TaskPlacementGroupRemoved", reason)
 
     def want_for_actor(self, actor_id: bytes, job: Job, scheduling_class: SchedulingClass) -> None:
         """Ask for the one lease in which an actor is to live."""
@@ -201,16 +214,23 @@ class LeaseTable:
 
     def why_impossible(self, scheduling_class: SchedulingClass) -> str | None:
         """Return why no node that is here could ever give a class; None also while there is no node."""
-        if not len(self._nodes):
+        if scheduling_class.group:
+            return self._why_not_in_group(scheduling_class)
+        return self.placement.why_impossible(Shape.of(scheduling_class))
+
+    def _why_not_in_group(self, scheduling_class: SchedulingClass) -> str | None:
+        group = self._groups.get(scheduling_class.group)
+        if group is None:
+            return "its placement group has been removed, or never was"
+        allowed = self._groups.allowed(group, scheduling_class)
+        if not allowed:
+            return f"its placement group has {len(group.bundles)} bundles, and none of number {scheduling_class.bundle}"
+        wanted = wanted_of(scheduling_class)
+        placed = [bundle.supply for bundle in allowed if bundle.supply is not None]
+        if len(placed) < len(allowed) or any(supply.could_ever_fit(wanted) for supply in placed):
             return None
-        if scheduling_class.node:
-            node = self._nodes.by_hex(scheduling_class.node)
-            if node is None:
-                return f"the node {scheduling_class.node}, the only one that was allowed, is not in the cluster"
-            offers = [Offer(node.name, node.total)]
-        else:
-            offers = [Offer(node.name, node.total) for node in self._nodes]
-        return why_infeasible(scheduling_class.resources, offers)
+        bundles = "; ".join(describe(bundle.amounts) for bundle in allowed[:4])
+        return f"no bundle of its placement group has {describe(scheduling_class.resources)}; they have: {bundles}"
 
     def impossible(self) -> list[tuple[Demand, str]]:
         """Return what waits and can never be placed on the nodes that are here."""
@@ -251,35 +271,26 @@ class LeaseTable:
 
     def place(self) -> None:
         """Start leases for what waits, in the order of the queues, as far as resources go."""
+        self._nodes.changes.trim()
         self.update_shares()
         while (demand := self.queues.next_unblocked()) is not None:
-            node = self._choose(demand.scheduling_class)
+            bundle = self._groups.bundle_for(demand.shape.wanted, demand.scheduling_class) if demand.group else None
+            node = self.placement.best(demand.shape) if not demand.group else bundle.node if bundle else None
             if node is None:
                 self.queues.block(demand)
                 continue
-            self._start(demand, node)
+            self._start(demand, node, bundle)
             self.update_shares()
 
-    def _choose(self, wanted: SchedulingClass) -> Node | None:
-        resources = wanted.resources
-        if wanted.node:
-            node = self._nodes.by_hex(wanted.node)
-            return node if node is not None and node.fits(resources) else None
-        fitting = [node for node in self._nodes if node.fits(resources)]
-        if len(fitting) <= 1:
-            return fitting[0] if fitting else None
-        by_order = {node.order: node for node in fitting}
-        candidates = [Candidate(node.order, node.use_after(resources)) for node in fitting]
-        return by_order[POLICIES[wanted.strategy](candidates).order]
-
-    def _start(self, demand: Demand, node: Node) -> None:
+    def _start(self, demand: Demand, node: Node, bundle: Bundle | None) -> None:
         lease = Lease(self._next_id, demand.job, demand.scheduling_class, node, self._turn.now)
         self._next_id += 1
+        lease.bundle = bundle
         lease.demand = demand
         lease.record = demand.record
         lease.holder = demand.record.process_id if demand.record is not None else b""
         lease.actor_id = demand.actor_id
-        lease.shares = node.take(lease.lease_id, demand.scheduling_class.resources)
+        lease.shares = node.take(lease.lease_id, demand.shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease.lease_id] = None
         self._requeue(demand)
@@ -292,6 +303,7 @@ class LeaseTable:
                 lease.shares,
                 bool(lease.actor_id),
                 lease.holder,
+                bundle.index if bundle is not None else -1,
             ),
         )
 
@@ -301,7 +313,9 @@ class LeaseTable:
         lease.job.leases[lease.lease_id] = lease
         if lease.record is not None:
             lease.record.leases[lease.lease_id] = lease
-        lease.job.charge(lease.amounts)
+        if lease.bundle is not None:
+            lease.bundle.leases[lease.lease_id] = lease
+        lease.job.charge(lease.charged)
         self._dirty[lease.job.job_id] = lease.job
 
     def update_shares(self) -> None:
@@ -360,8 +374,11 @@ class LeaseTable:
 
     def _free(self, lease: Lease) -> None:
         self.touched = True
-        lease.job.discharge(lease.amounts)
+        lease.job.discharge(lease.charged)
         lease.node.release(lease.lease_id)
+        if lease.bundle is not None:
+            del lease.bundle.leases[lease.lease_id]
+            self._groups.lease_over(lease.bundle)
         del self._leases[lease.lease_id]
         del lease.job.leases[lease.lease_id]
         if self._by_worker.get(lease.worker_id) is lease:
@@ -391,6 +408,18 @@ class LeaseTable:
         self._detach(lease)
         self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill))
 
+    def take_from_group(self, lease: Lease, text: str) -> None:
+        """A placement group is removed: what runs in it ends, and its holder hears why."""
+        if lease.state == HELD and lease.record is not None:
+            self._turn.send(lease.record.peer, LeaseLost(lease.lease_id, "TaskPlacementGroupRemoved", text))
+        self.end(lease, kill=True)
+
+    def refuse_group(self, group_id: bytes, text: str) -> None:
+        """What waits for a placement group that is removed waits in vain."""
+        for demand in self.demands():
+            if demand.group == group_id:
+                self.refuse(demand, "TaskPlacementGroupRemoved", text)
+
     def holder_lost(self, record: PeerRecord) -> None:
         """Forget what a process wanted, and take back what it held: it may have died in the middle of a task."""
         for demand in list(record.demands.values()):
@@ -403,10 +432,10 @@ class LeaseTable:
         if lease.state == HELD and not lease.blocked:
             self.touched = lease.blocked = True
             units = lease.node.lend_cpu(lease.lease_id)
-            if units:
+            self.queues.unblock()  # also without a CPU: there is room for a worker more
+            if units and lease.bundle is None:
                 lease.job.discharge({CPU: units})
                 self._dirty[lease.job.job_id] = lease.job
-                self.queues.unblock()
 
     def unblock(self, lease: Lease) -> None:
         """The task goes on, whether its CPU is free or not."""
@@ -414,7 +443,7 @@ class LeaseTable:
             self.touched = True
             lease.blocked = False
             units = lease.node.reclaim_cpu(lease.lease_id)
-            if units:
+            if units and lease.bundle is None:
                 lease.job.charge({CPU: units})
                 self._dirty[lease.job.job_id] = lease.job
 
@@ -424,10 +453,16 @@ class LeaseTable:
         """Take up a lease that lives on from a predecessor's time; None if what it holds is not there."""
         if start.lease_id in self._leases:
             return None
-        resources = start.scheduling_class.resources
-        if not node.take_again(start.lease_id, resources, list(start.devices)):
-            return None
+        wanted, shares = wanted_of(start.scheduling_class), list(start.devices)
+        group = self._groups.get(start.scheduling_class.group)
+        place = group.bundles[start.bundle] if group is not None and 0 <= start.bundle < len(group.bundles) else None
+        bundle = place if place is not None and place.node is node else None
+        if bundle is None or not node.take_again(start.lease_id, wanted, shares, bundle.supply):
+            bundle = None  # it takes from the node itself until it has ended
+            if not node.take_again(start.lease_id, wanted, shares):
+                return None
         lease = Lease(start.lease_id, job, start.scheduling_class, node, self._turn.now)
+        lease.bundle = bundle
         lease.state = HELD
         lease.holder = start.holder
         lease.shares = list(start.devices)
@@ -479,11 +514,17 @@ class LeaseTable:
                 raise InternalError(f"demand {demand.arrival} counts leases as starting that do not: {starting}")
 
     def check_charges(self, jobs: Iterator[Job]) -> None:
-        """Raise `InternalError` unless each job is charged with exactly what its leases hold."""
+        """Raise `InternalError` unless each job is charged with exactly what its leases and its groups hold."""
+        held_of: dict[bytes, list[Bundle]] = {}
+        for bundle in self._groups.holders():
+            held_of.setdefault(bundle.group.job.job_id, []).append(bundle)
         for job in jobs:
             used: Amounts = {}
             for lease in job.leases.values():
-                for name, units in lease.amounts.items():
+                for name, units in lease.charged.items():
+                    used[name] = used.get(name, 0) + units
+            for bundle in held_of.get(job.job_id, ()):
+                for name, units in bundle.held.items():
                     used[name] = used.get(name, 0) + units
             if {name: units for name, units in used.items() if units} != job.used:
                 raise InternalError(f"job {job.job_id.hex()} is charged {job.used} and holds {used}")
@@ -498,4 +539,6 @@ def what_is_wrong(scheduling_class: SchedulingClass) -> str | None:
             return f"{units / UNITS_PER_ONE:g} GPU: above one, GPUs are whole"
     if scheduling_class.strategy not in POLICIES:
         return f"{scheduling_class.strategy!r} is no scheduling strategy; there are SPREAD and PACK"
-    return None
+    if 0 < scheduling_class.resources.get(GPU, 0) < UNITS_PER_ONE and GPU_MEMORY in scheduling_class.resources:
+        return "a share of a GPU is asked for by its size or by its memory, not by both"
+    return labels.what_is_wrong([*scheduling_class.labels, *scheduling_class.labels_soft])

@@ -1,49 +1,38 @@
 """Nodes: what each has, who holds what of it, and which device.
 
-A lease that starts takes its resources from one node and holds them until the agent says that they are free again.
-Devices are known by UUID. Asking for one GPU or more means whole devices, held by nobody else; asking for less means a
-share of one device, and shares are put together on as few devices as possible, so that whole ones stay whole.
+A lease that starts takes its resources from one node, or from what a placement group has reserved on one, and holds
+them until the agent says that they are free again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import RegisterNode
-from atoll.protocol.values import Device, DeviceShare, NodeSample
-from atoll.resources import CPU, GPU, UNITS_PER_ONE, Amounts, Pool, describe
+from atoll.protocol.values import DeviceShare, NodeSample
+from atoll.resources import Amounts, describe
+from atoll.scheduler.core.supply import DeviceUse, Holding, Supply, Wanted
 
 MAXIMUM_WORKERS = 256
 """Leases of one node whose tasks do not wait: requests that take no resource must not fork without end."""
 
+FOREIGN_BYTES = 512 * 2**20
+"""What a driver or a desktop keeps of a device; more than that is somebody's work."""
 
-class DeviceUse:
-    """A device and the leases that hold it, in units."""
+MAXIMUM_CHANGES = 50_000
+"""So many changes of nodes are remembered for the indexes of `placement`."""
 
-    __slots__ = ("device", "free", "held")
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.free = UNITS_PER_ONE
-        self.held: dict[int, int] = {}
-
-    def share(self, units: int) -> DeviceShare:
-        """Return the device as a lease names it."""
-        return DeviceShare(self.device.uuid, self.device.index, units, self.device.simulated)
+NODE_ID_LABEL, ACCELERATOR_LABEL = "atoll.io/node-id", "atoll.io/accelerator-type"
 
 
-class Holding:
-    """What a lease holds of a node. While `blocked`, its CPU is `lent` and not part of `amounts`."""
+class Reservation(NamedTuple):
+    """What a bundle of a placement group holds of a node, and what it has to give of that."""
 
-    __slots__ = ("amounts", "blocked", "lent", "shares")
-
-    def __init__(self, amounts: Amounts, shares: list[DeviceShare]) -> None:
-        self.amounts = amounts
-        self.shares = shares
-        self.blocked = False
-        self.lent = 0
+    holding: Holding
+    supply: Supply
 
 
 class Node:
@@ -54,161 +43,188 @@ class Node:
         peer: The agent's connection.
         order: Its place among all nodes that ever registered; ties are broken by it.
         now: When it registered.
+        changes: Told of what becomes free and what is taken.
     """
 
-    def __init__(self, registration: RegisterNode, peer: Peer, order: int, now: Instant) -> None:
+    def __init__(self, registration: RegisterNode, peer: Peer, order: int, now: Instant, changes: Changes) -> None:
         self.node_id = registration.node_id
         self.name = registration.name
         self.pid = registration.pid
         self.agent_socket = registration.agent_socket
-        self.labels = dict(registration.labels)
         self.peer: Peer | None = peer
         self.order = order
         self.since = now
-        self.devices = {device.uuid: DeviceUse(device) for device in registration.devices}
-        total = {name: units for name, units in registration.resources.items() if units > 0}
-        total.pop(GPU, None)
-        if self.devices:
-            total[GPU] = len(self.devices) * UNITS_PER_ONE
-        self.pool = Pool(total)
-        self.total = self.pool.total
+        self.supply = Supply(registration.resources, [DeviceUse(device) for device in registration.devices])
+        self.pool = self.supply.pool
+        self.devices = self.supply.devices
+        self.total = self.supply.total
+        self.labels = dict(registration.labels)
+        self.labels[NODE_ID_LABEL] = self.node_id.hex()
+        if registration.devices:
+            self.labels.setdefault(ACCELERATOR_LABEL, registration.devices[0].model)
         self.holdings: dict[int, Holding] = {}
+        self.reservations: dict[int, Reservation] = {}
         self.blocked_count = 0
+        self.gone = False
         self.sample: NodeSample | None = None
+        self._changes = changes
 
-    def could_ever_fit(self, wanted: Mapping[str, int]) -> bool:
+    def could_ever_fit(self, wanted: Wanted) -> bool:
         """Whether the request fits while nothing else is held."""
-        return self.pool.could_ever_fit(wanted)
+        return self.supply.could_ever_fit(wanted)
 
-    def fits(self, wanted: Mapping[str, int]) -> bool:
-        """Whether the request fits now."""
-        if not self.pool.fits(wanted) or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+    def fits(self, wanted: Wanted, supply: Supply | None = None) -> bool:
+        """Whether the request fits now: on the node, or in what is reserved on it."""
+        if len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
             return False
-        units = wanted.get(GPU, 0)
-        return not units or self._devices_for(units) is not None
+        return (supply or self.supply).fits(wanted)
 
-    def take(self, lease_id: int, wanted: Amounts) -> list[DeviceShare]:
+    def take(self, lease_id: int, wanted: Wanted, supply: Supply | None = None) -> list[DeviceShare]:
         """Give a lease what it asks for; the caller has asked `fits`. Returns its devices."""
-        units = wanted.get(GPU, 0)
-        uses = (self._devices_for(units) or []) if units else []
-        self.pool.take(wanted)
-        shares = []
-        for use in uses:
-            part = min(units, UNITS_PER_ONE)
-            use.held[lease_id] = part
-            use.free -= part
-            shares.append(use.share(part))
-        self.holdings[lease_id] = Holding(dict(wanted), shares)
-        return shares
+        holding = self.holdings[lease_id] = (supply or self.supply).take(lease_id, wanted)
+        self._changes.taken.append(self)
+        return holding.shares
 
-    def take_again(self, lease_id: int, wanted: Amounts, shares: list[DeviceShare]) -> bool:
+    def take_again(
+        self, lease_id: int, wanted: Wanted, shares: list[DeviceShare], supply: Supply | None = None
+    ) -> bool:
         """Note what a lease from before a reconnection holds already; False if its devices are not free."""
-        free = all(share.uuid in self.devices and self.devices[share.uuid].free >= share.units for share in shares)
-        if not free or lease_id in self.holdings:
+        if lease_id in self.holdings:
             return False
-        for share in shares:
-            use = self.devices[share.uuid]
-            use.held[lease_id] = share.units
-            use.free -= share.units
-        self.pool.take_anyway(wanted)
-        self.holdings[lease_id] = Holding(dict(wanted), shares)
+        holding = (supply or self.supply).take_again(lease_id, wanted, shares)
+        if holding is None:
+            return False
+        self.holdings[lease_id] = holding
+        self._changes.taken.append(self)
         return True
 
     def release(self, lease_id: int) -> None:
         """Take back all that a lease holds."""
         holding = self.holdings.pop(lease_id)
         self.blocked_count -= holding.blocked
-        self.pool.give_back(holding.amounts)
-        for share in holding.shares:
-            use = self.devices[share.uuid]
-            use.free += use.held.pop(lease_id)
+        holding.supply.give_back(lease_id, holding)
+        self._freed()
+
+    def reserve(self, number: int, wanted: Wanted, shares: list[DeviceShare] | None = None) -> Reservation | None:
+        """Set something apart for a bundle; the caller has asked whether it fits.
+
+        Args:
+            number: The bundle's own.
+            wanted: What it takes.
+            shares: The devices that it had before a reconnection; then None is returned if they are not free.
+        """
+        if shares is None:
+            holding: Holding | None = self.supply.take(number, wanted)
+        else:
+            holding = self.supply.take_again(number, wanted, shares)
+        if holding is None:
+            return None
+        uses = [DeviceUse(self.devices[share.uuid].device, share.units) for share in holding.shares]
+        made = self.reservations[number] = Reservation(holding, Supply(holding.amounts, uses))
+        self._changes.taken.append(self)
+        return made
+
+    def unreserve(self, number: int) -> None:
+        """Take back what was set apart; nothing of it is in use any more."""
+        self.supply.give_back(number, self.reservations.pop(number).holding)
+        self._freed()
 
     def lend_cpu(self, lease_id: int) -> int:
         """Let others use the CPU of a lease whose task waits. Returns the units that it had."""
         holding = self.holdings[lease_id]
-        assert not holding.blocked, "a lease lends its CPU once"
-        holding.blocked = True
+        units = holding.supply.lend_cpu(holding)
         self.blocked_count += 1
-        units = holding.amounts.pop(CPU, 0)
-        if units:
-            holding.lent = units
-            self.pool.give_back({CPU: units})
+        self._freed()
         return units
 
     def reclaim_cpu(self, lease_id: int) -> int:
         """Take the lent CPU again, also if it is in use: the task goes on at once. Returns the units."""
         holding = self.holdings[lease_id]
-        assert holding.blocked, "a lease takes its CPU back after it has lent it"
-        holding.blocked = False
+        units = holding.supply.reclaim_cpu(holding)
         self.blocked_count -= 1
-        units, holding.lent = holding.lent, 0
-        if units:
-            holding.amounts[CPU] = units
-            self.pool.take_anyway({CPU: units})
+        self._changes.taken.append(self)
         return units
 
-    def use_after(self, wanted: Mapping[str, int]) -> float:
+    def observe(self, sample: NodeSample) -> bool:
+        """Take a sample. Returns whether some device can be given now that could not be before."""
+        self.sample = sample
+        freed = False
+        for device in sample.devices:
+            use = self.devices.get(device.uuid)
+            if use is not None:
+                foreign = device.foreign_memory_bytes if device.foreign_memory_bytes > FOREIGN_BYTES else 0
+                freed = freed or foreign < use.foreign_bytes
+                use.foreign_bytes = foreign
+        if freed:
+            self._freed()
+        return freed
+
+    def _freed(self) -> None:
+        self._changes.taken.append(self)
+        self._changes.freed.append(self)
+
+    def use_after(self, wanted: Wanted) -> float:
         """Return the highest fraction of any resource that would be held with this request, from 0."""
-        return self.pool.use_after(wanted)
+        return self.pool.use_after(wanted.amounts)
 
-    def missing(self, wanted: Mapping[str, int]) -> Amounts:
-        """Return what is short for a request now, empty if it fits."""
-        short = dict(self.pool.missing(wanted))
-        units = wanted.get(GPU, 0)
-        if units and GPU not in short and self._devices_for(units) is None:
-            free = self._whole_free() * UNITS_PER_ONE if units >= UNITS_PER_ONE else self._largest_free()
-            short[GPU] = units - free
-        return short
-
-    def why_not(self, wanted: Mapping[str, int]) -> str:
+    def why_not(self, wanted: Wanted, supply: Supply | None = None) -> str:
         """Say in words what is short for a request now."""
-        short = self.missing(wanted)
-        if not short and len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+        supply = supply or self.supply
+        short = supply.missing(wanted)
+        if not short and not self.fits(wanted, supply):
             return f"{self.name}: {MAXIMUM_WORKERS} workers are in use, the most there are on a node"
         if not short:
             return f"{self.name}: fits"
-        parts = [
-            f"{describe({name: units})} short ({self._in_use(name)} in use)" for name, units in sorted(short.items())
-        ]
+        parts = [f"{describe({name: units})} short{_in_use(supply, name)}" for name, units in sorted(short.items())]
         return f"{self.name}: " + ", ".join(parts)
 
-    def _in_use(self, name: str) -> str:
-        total = self.total.get(name, 0)
-        used = describe({name: total - self.pool.free.get(name, 0)}).removesuffix(f" {name}")
-        return f"{used} of {describe({name: total})}"
-
-    def _whole_free(self) -> int:
-        return sum(use.free == UNITS_PER_ONE for use in self.devices.values())
-
-    def _largest_free(self) -> int:
-        return max((use.free for use in self.devices.values()), default=0)
-
-    def _devices_for(self, units: int) -> list[DeviceUse] | None:
-        """Return the devices to take for so many units of GPU, or None."""
-        if units < UNITS_PER_ONE:
-            fitting = [use for use in self.devices.values() if use.free >= units]
-            return [min(fitting, key=lambda use: (use.free, use.device.index))] if fitting else None
-        whole = [use for use in self.devices.values() if use.free == UNITS_PER_ONE]
-        count = units // UNITS_PER_ONE
-        return whole[:count] if len(whole) >= count else None
-
     def check_invariants(self) -> None:
-        """Raise `InternalError` unless what is held and what is free make up what there is."""
-        held: Amounts = {}
+        """Raise `InternalError` unless what is held and what is free make up what there is, in every part."""
+        reserved = {id(reservation.supply): reservation for reservation in self.reservations.values()}
+        parts: dict[int, list[Holding]] = {key: [] for key in reserved}
+        own = [reservation.holding for reservation in self.reservations.values()]
         for holding in self.holdings.values():
-            for name, units in holding.amounts.items():
-                held[name] = held.get(name, 0) + units
-        free = self.pool.free
-        for name in {**free, **held}:
-            if free.get(name, 0) + held.get(name, 0) != self.total.get(name, 0):
-                raise InternalError(f"{self.name}: {free.get(name, 0)} {name} free and {held.get(name, 0)} held")
+            if holding.supply is self.supply:
+                own.append(holding)
+            elif id(holding.supply) in parts:
+                parts[id(holding.supply)].append(holding)
+            else:
+                raise InternalError(f"{self.name}: something is held of what is not reserved any more")
+        self.supply.check_invariants(self.name, own)
+        for key, held in parts.items():
+            reserved[key].supply.check_invariants(f"a bundle on {self.name}", held)
         if self.blocked_count != sum(holding.blocked for holding in self.holdings.values()):
             raise InternalError(f"{self.name}: {self.blocked_count} leases are counted as blocked")
-        for use in self.devices.values():
-            if use.free < 0 or use.free + sum(use.held.values()) != UNITS_PER_ONE:
-                raise InternalError(f"{self.name}: device {use.device.uuid} is held by {use.held}, {use.free} free")
-            if len(use.held) > 1 and UNITS_PER_ONE in use.held.values():
-                raise InternalError(f"{self.name}: whole device {use.device.uuid} has two holders")
+
+
+def _in_use(supply: Supply, name: str) -> str:
+    total = supply.total.get(name, 0)
+    if not total:
+        return ""
+    used = describe({name: total - supply.pool.free.get(name, 0)}).removesuffix(f" {name}")
+    return f" ({used} of {describe({name: total})} in use)"
+
+
+class Changes:
+    """Which nodes have changed, for those who keep an order of nodes: each reads on from where it has read to.
+
+    Attributes:
+        freed: Nodes on which something became free.
+        taken: Nodes on which anything changed.
+        membership: Grows when a node comes or goes.
+    """
+
+    def __init__(self) -> None:
+        self.freed: list[Node] = []
+        self.taken: list[Node] = []
+        self.membership = 0
+
+    def trim(self) -> None:
+        """Forget what is old; who has not read it begins anew."""
+        if len(self.freed) > MAXIMUM_CHANGES or len(self.taken) > MAXIMUM_CHANGES:
+            self.freed.clear()
+            self.taken.clear()
+            self.membership += 1
 
 
 class NodeTable:
@@ -217,6 +233,7 @@ class NodeTable:
     def __init__(self, now: Instant) -> None:
         self._nodes: dict[bytes, Node] = {}
         self._orders = 0
+        self.changes = Changes()
         self.totals: Amounts = {}
         self.none_since: Instant | None = now
 
@@ -241,15 +258,18 @@ class NodeTable:
         """Take a node in. The caller has made sure that it is not there."""
         assert registration.node_id not in self._nodes, "a node registers once for each connection"
         self._orders += 1
-        node = Node(registration, peer, self._orders, now)
+        node = Node(registration, peer, self._orders, now, self.changes)
         self._nodes[node.node_id] = node
         self.none_since = None
+        self.changes.membership += 1
         self._sum_up()
         return node
 
     def remove(self, node: Node, now: Instant) -> None:
         """Forget a node that is gone."""
         del self._nodes[node.node_id]
+        node.gone = True
+        self.changes.membership += 1
         if not self._nodes:
             self.none_since = now
         self._sum_up()

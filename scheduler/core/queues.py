@@ -19,18 +19,9 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.placement import Shape
 
 ClassKey = tuple[Any, ...]
-
-
-def class_key(scheduling_class: SchedulingClass) -> ClassKey:
-    """Return what must be equal for two requests to be interchangeable in placement."""
-    return (
-        scheduling_class.priority,
-        scheduling_class.node,
-        scheduling_class.strategy,
-        tuple(sorted(scheduling_class.resources.items())),
-    )
 
 
 class Demand:
@@ -41,6 +32,9 @@ class Demand:
         record: The connection that asked; None for an actor's.
         key: The asker's own number.
         actor_id: Empty unless it is for an actor.
+        shape: What bears on where its leases go.
+        group: The placement group that they take from; empty for none.
+        class_key: Equal for demands that are interchangeable in placement.
         wanted: Leases beyond those that it holds.
         starting: Leases on their way, by id; each will satisfy one.
         held: Leases that it was granted and that have not ended, by id.
@@ -53,12 +47,14 @@ class Demand:
         "arrival",
         "class_key",
         "failures",
+        "group",
         "held",
         "job",
         "key",
         "listed",
         "record",
         "scheduling_class",
+        "shape",
         "since",
         "starting",
         "wanted",
@@ -79,7 +75,14 @@ class Demand:
         self.key = key
         self.actor_id = actor_id
         self.scheduling_class = scheduling_class
-        self.class_key = class_key(scheduling_class)
+        self.shape = Shape.of(scheduling_class)
+        self.group = scheduling_class.group
+        self.class_key: ClassKey = (
+            scheduling_class.priority,
+            scheduling_class.group,
+            scheduling_class.bundle,
+            self.shape.key,
+        )
         self.arrival = arrival
         self.since = now
         self.wanted = 0

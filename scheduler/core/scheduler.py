@@ -29,12 +29,13 @@ from atoll.protocol.machine import (
     Story,
 )
 from atoll.scheduler.core import actors as actor_records
+from atoll.scheduler.core import groups as group_records
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.clients import ClientDesk, request_of
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.events import RecordsRestored, StopAsked
-from atoll.scheduler.core.jobs import PeerRecord
+from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.lifetime import Lifetime
 
 FACTS_TABLE = "facts"
@@ -53,6 +54,7 @@ class Statistics(msgspec.Struct, frozen=True):
     demands: int
     waiting: int
     actors: int
+    groups: int
     names: int
     spans: int
     refused_messages: int
@@ -104,6 +106,10 @@ class Scheduler:
             m.GetActor: (users, c.get_actor),
             m.WatchActor: (users, c.watch_actor),
             m.KillActor: (users, c.kill_actor),
+            m.CreateGroup: (users, c.create_group),
+            m.RemoveGroup: (users, c.remove_group),
+            m.WaitGroup: (users, c.wait_group),
+            m.FindGroup: (users, c.find_group),
             m.ClaimName: (users, c.claim_name),
             m.PublishName: (users, c.publish_name),
             m.AbandonName: (users, c.abandon_name),
@@ -161,6 +167,7 @@ class Scheduler:
         try:
             for node in cluster.nodes:
                 node.check_invariants()
+            cluster.groups.check_invariants()
             cluster.leases.check_invariants()
             cluster.leases.check_charges(iter(cluster.jobs))
             cluster.actors.check_invariants()
@@ -182,6 +189,7 @@ class Scheduler:
             demands=len(cluster.leases.demands()),
             waiting=len(cluster.leases.queues),
             actors=len(list(cluster.actors)),
+            groups=len(cluster.groups),
             names=len(cluster.names.infos()),
             spans=len(cluster.spans),
             refused_messages=self._refused_messages,
@@ -191,7 +199,7 @@ class Scheduler:
 
     def _settle(self) -> None:
         """Serve what waits, and ask back what others wait for."""
-        self.cluster.leases.place()
+        self.cluster.place()
         self._clients.recall()
         self._agents.expect_nodes()
         self.cluster.forget_ended()
@@ -239,6 +247,7 @@ class Scheduler:
             self._agents.node_lost(record, event.cause)
         cluster.leases.holder_lost(record)
         cluster.actors.peer_lost(record)
+        cluster.groups.peer_lost(record)
         cluster.names.peer_lost(record.peer)
         self._agents.peer_lost(record.peer)
         job = record.job
@@ -274,6 +283,9 @@ class Scheduler:
         """Who had a part in the cluster before the scheduler was restarted, and is not back, is gone."""
         cluster = self.cluster
         cluster.actors.grace_over()
+        cluster.groups.grace_over()
+        for job in cluster.jobs:
+            job.ended = job.peer is None
         for lease in cluster.leases.unclaimed():
             cluster.leases.end(lease, kill=True)
         for record in list(cluster.peers.values()):
@@ -291,6 +303,9 @@ class Scheduler:
                     epoch = int(value)
                 elif table == actor_records.TABLE:
                     self._restore_actor(value)
+                elif table == group_records.TABLE:
+                    saved = group_records.read_saved(value)
+                    self.cluster.groups.restore(saved, self._job_before(saved.job))
                 elif table == name_records.TABLE:
                     self.cluster.names.restore(key, value)
                 else:
@@ -306,6 +321,10 @@ class Scheduler:
         saved = actor_records.read_saved(value)
         if saved.environment is not None:
             self.cluster.environments.add(saved.environment)
-        job = self.cluster.jobs.open(saved.job, self._turn.now)
+        self.cluster.actors.restore(saved, self._job_before(saved.job))
+
+    def _job_before(self, job_id: bytes) -> Job:
+        """Return a job of the predecessor's time, whose client may come back."""
+        job = self.cluster.jobs.open(job_id, self._turn.now)
         self.cluster.mark_ended(job)
-        self.cluster.actors.restore(saved, job)
+        return job

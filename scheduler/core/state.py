@@ -9,6 +9,7 @@ from atoll.protocol.state import (
     ClusterState,
     DemandState,
     DeviceState,
+    GroupState,
     JobState,
     LeaseState,
     NameState,
@@ -19,6 +20,7 @@ from atoll.protocol.values import DeviceSample, NodeSample, WorkerSample
 from atoll.resources import MEMORY, UNITS_PER_ONE, from_units
 from atoll.scheduler.core.actors import Actor
 from atoll.scheduler.core.cluster import Cluster
+from atoll.scheduler.core.groups import Group
 from atoll.scheduler.core.leases import ENDING, STARTING, Lease
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.queues import Demand
@@ -44,6 +46,7 @@ def cluster_state(cluster: Cluster) -> ClusterState:
         objects=_objects(cluster),
         names=[NameState(info.name, info.state, info.size_bytes, info.created) for info in cluster.names.infos()],
         spans=cluster.spans.states(),
+        groups=[_group(cluster, group) for groups in (cluster.groups, cluster.groups.removed()) for group in groups],
     )
 
 
@@ -88,8 +91,10 @@ def _device(cluster: Cluster, node: Node, uuid: str, sample: DeviceSample | None
 
 
 def _holder_name(cluster: Cluster, lease_id: int) -> str:
+    if lease_id < 0:
+        return "a placement group"
     lease = cluster.leases.get(lease_id)
-    assert lease is not None, "what holds a device is a lease"
+    assert lease is not None, "what holds a device is a lease or a bundle"
     name = lease.scheduling_class.label or "task"
     return f"{name} ({lease.job.name})" if lease.job.name else name
 
@@ -175,15 +180,61 @@ def why_it_waits(cluster: Cluster, demand: Demand) -> str:
     """Return in words, for each node that may be used, what was missing."""
     if not len(cluster.nodes):
         return "no node has registered with the cluster yet"
-    wanted = demand.scheduling_class
-    nodes = [node for node in cluster.nodes if not wanted.node or node.node_id.hex() == wanted.node]
+    if demand.group:
+        return _why_it_waits_in_group(cluster, demand)
+    nodes = cluster.leases.placement.eligible(demand.shape)
     if not nodes:
-        return f"the node {wanted.node}, the only one that was allowed, is not in the cluster"
-    reason = "; ".join(node.why_not(wanted.resources) for node in nodes)
+        return cluster.leases.why_impossible(demand.scheduling_class) or "no node may be used"
+    reason = "; ".join(node.why_not(demand.shape.wanted) for node in nodes)
     recalled = sum(lease.recalled_for is demand for lease in cluster.leases)
     if recalled:
         reason += f"; {recalled} recalled from others, to be returned when their tasks end"
     return reason
+
+
+def _why_it_waits_in_group(cluster: Cluster, demand: Demand) -> str:
+    group = cluster.groups.get(demand.group)
+    if group is None:
+        return "its placement group is not there"
+    if group.waits:
+        return f"its placement group is {group.state}: " + why_group_waits(cluster, group)
+    bundles = cluster.groups.allowed(group, demand.scheduling_class)
+    return "; ".join(
+        f"bundle {bundle.index} on {bundle.node.why_not(demand.shape.wanted, bundle.supply)}"
+        for bundle in bundles
+        if bundle.node is not None
+    )
+
+
+def why_group_waits(cluster: Cluster, group: Group) -> str:
+    """Return in words why a placement group is not placed."""
+    lost = [bundle for bundle in group.bundles if bundle.node is None]
+    for bundle in lost:
+        reason = cluster.leases.placement.why_impossible(bundle.shape)
+        if reason is not None:
+            return f"bundle {bundle.index}: {reason}"
+    if any(bundle.expected for bundle in lost):
+        return "the node that it had is expected back"
+    for bundle in lost:
+        nodes = cluster.leases.placement.eligible(bundle.shape)
+        if not any(node.fits(bundle.shape.wanted) for node in nodes):
+            return f"bundle {bundle.index}: " + "; ".join(node.why_not(bundle.shape.wanted) for node in nodes)
+    return f"each of its {len(lost)} bundles fits somewhere, but not all at once with {group.spec.strategy}"
+
+
+def _group(cluster: Cluster, group: Group) -> GroupState:
+    return GroupState(
+        group_id=group.spec.group_id.hex(),
+        name=group.spec.name,
+        namespace=group.spec.namespace,
+        strategy=group.spec.strategy,
+        state=group.state,
+        bundles=[amounts_for_people(amounts) for amounts in group.spec.bundles],
+        nodes=[bundle.node.node_id.hex() if bundle.node is not None else "" for bundle in group.bundles],
+        job=group.job.job_id.hex(),
+        created=group.created,
+        reason=why_group_waits(cluster, group) if group.waits else "",
+    )
 
 
 def _objects(cluster: Cluster) -> list[ObjectState]:

@@ -1,9 +1,9 @@
-"""Where to place a lease: one file a policy, each a pure function of a few numbers.
+"""Where to place a request: one file a policy, each a pure function of a few values.
 
-Owns: the choice among nodes on which a request fits (`hybrid`, `pack`, `spread`), and the word on what can never fit
-(`feasibility`).
+Owns: the score of a node (`hybrid`, `pack`, `spread`), conditions on labels (`labels`), which devices of a node
+(`devices`), where the bundles of a placement group go (`bundles`), and the word on what can never fit (`feasibility`).
 
 Never: touches the scheduler's state; knows leases or jobs.
 
-In: candidates (`candidate`): nodes, with what is free on them. Out: one of them.
+In: numbers and values of a node. Out: a score, a choice, or a sentence.
 """

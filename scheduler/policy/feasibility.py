@@ -1,11 +1,13 @@
-"""Whether a request could ever be placed; if not, one line that says the largest there is."""
+"""Why a request could never be placed, in one line that says the largest there is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from atoll.resources import describe
+from atoll.protocol.values import Device
+from atoll.resources import describe, format_bytes
+from atoll.scheduler.policy.devices import is_of_type
 
 
 class Offer(NamedTuple):
@@ -13,17 +15,20 @@ class Offer(NamedTuple):
 
     name: str
     total: Mapping[str, int]
+    devices: Sequence[Device] = ()
 
 
-def why_infeasible(wanted: Mapping[str, int], offers: Sequence[Offer]) -> str | None:
-    """Return why none of the nodes could ever give what is wanted, or None if one could.
+def why_infeasible(
+    wanted: Mapping[str, int], device_bytes: int, device_types: Sequence[str], offers: Sequence[Offer]
+) -> str:
+    """Return why none of the nodes could ever give what is wanted. The caller knows that none could.
 
     Args:
         wanted: Units by resource.
+        device_bytes: Memory of one device.
+        device_types: Models of devices that will do; empty for all.
         offers: At least one node.
     """
-    if any(all(offer.total.get(name, 0) >= units for name, units in wanted.items()) for offer in offers):
-        return None
     for name, units in sorted(wanted.items()):
         largest = max(offers, key=lambda offer: offer.total.get(name, 0))
         most = largest.total.get(name, 0)
@@ -31,6 +36,27 @@ def why_infeasible(wanted: Mapping[str, int], offers: Sequence[Offer]) -> str | 
             if most == 0:
                 return f"no node has {describe({name: units})}; none has any {name}"
             return f"no node has {describe({name: units})}; the largest has {_amount(name, most)} ({largest.name})"
+    return _why_no_device(device_bytes, device_types, offers) or _nothing_at_once(wanted, offers)
+
+
+def _why_no_device(device_bytes: int, device_types: Sequence[str], offers: Sequence[Offer]) -> str:
+    devices = [(offer.name, device) for offer in offers for device in offer.devices]
+    if device_types:
+        of_type = [(n, d) for n, d in devices if any(is_of_type(d.model, kind) for kind in device_types)]
+        if not of_type:
+            models = ", ".join(dict.fromkeys(device.model for _name, device in devices)) or "no GPU at all"
+            return f"no node has a GPU of type {' or '.join(device_types)}; there are: {models}"
+        devices = of_type
+    if device_bytes and not any(device.memory_bytes >= device_bytes for _name, device in devices):
+        if not devices:
+            return f"no node has a GPU with {format_bytes(device_bytes)}; none has any GPU"
+        name, largest = max(devices, key=lambda found: found[1].memory_bytes)
+        size = format_bytes(largest.memory_bytes)
+        return f"no GPU has {format_bytes(device_bytes)} of memory; the largest has {size} ({name})"
+    return ""
+
+
+def _nothing_at_once(wanted: Mapping[str, int], offers: Sequence[Offer]) -> str:
     return f"no node has all of {describe(wanted)} at once; " + "; ".join(
         f"{offer.name} has {describe({name: offer.total.get(name, 0) for name in wanted})}" for offer in offers
     )

@@ -7,13 +7,13 @@ is taken, so that load is even where it matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from atoll.scheduler.policy.candidate import Candidate
-
 THRESHOLD = 0.5
 
 
-def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the node to use among at least one that fits."""
-    return min(candidates, key=lambda node: (node.use_after if node.use_after > THRESHOLD else 0.0, node.order))
+def score(use_after: float, _leases: int) -> tuple[float, int]:
+    """Return how good a node is, the least the best; among equals, the node that came first is taken.
+
+    Args:
+        use_after: The highest fraction of any of its resources that would be held, from 0 to 1 (more while lent).
+    """
+    return (use_after if use_after > THRESHOLD else 0.0), 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 
-from atoll.scheduler.policy.candidate import Candidate
+def score(use_after: float, leases: int) -> tuple[float, int]:
+    """Return how good a node is, the least the best; among equals, the node that came first is taken.
 
-
-def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the node to use among at least one that fits."""
-    return min(candidates, key=lambda node: (node.use_after, node.order))
+    Args:
+        use_after: The highest fraction of any of its resources that would be held.
+        leases: How many leases it has: what takes no resource is spread by their number.
+    """
+    return use_after, leases

@@ -11,7 +11,8 @@ import pytest
 from atoll.protocol import messages as m
 from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
-from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.nodes import Changes, Node
+from atoll.scheduler.core.supply import Wanted
 from tests.scheduler.world import World, job_id, registration
 
 
@@ -277,13 +278,13 @@ def test_r15_whole_devices_have_one_holder_and_fractions_share_one() -> None:
 
 def test_r15_ten_thousand_steps_never_give_a_whole_device_to_two() -> None:
     chance = random.Random(15)
-    node = Node(registration(1, cpus=16, gpus=4), Peer(1), 1, Instant(0.0))
+    node = Node(registration(1, cpus=16, gpus=4), Peer(1), 1, Instant(0.0), Changes())
     held: dict[int, dict[str, int]] = {}
     given = 0
     for lease_id in range(10_000):
         units = chance.choice([1_000, 2_500, 5_000, 7_000, 10_000, 20_000, 40_000])
-        if node.fits({"GPU": units}):
-            shares = node.take(lease_id, {"GPU": units})
+        if node.fits(Wanted({"GPU": units})):
+            shares = node.take(lease_id, Wanted({"GPU": units}))
             held[lease_id] = {share.uuid: share.units for share in shares}
             assert sum(held[lease_id].values()) == units
             given += 1

@@ -20,6 +20,7 @@ from atoll.protocol import messages as m
 from atoll.protocol import values
 from atoll.protocol.machine import Peer
 from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core.supply import wanted_of
 from tests.scheduler.world import World, job_id, registration
 
 SHAPES: list[dict[str, Any]] = [
@@ -221,7 +222,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for demand in self.world.core.cluster.leases.queues.waiting():
             wanted = demand.scheduling_class
             for node in self.world.core.cluster.nodes:
-                assert not node.fits(wanted.resources), f"{wanted} fits on {node.name} and waits"
+                assert not node.fits(wanted_of(wanted)), f"{wanted} fits on {node.name} and waits"
 
     def teardown(self) -> None:
         """Once everybody has gone and all agents have answered, nothing is held any more."""
@@ -265,6 +266,7 @@ def test_decisions_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
 _TRANSCRIPT = """
 import random
 from atoll.protocol import messages as m
+from atoll.scheduler.core.supply import wanted_of
 from tests.scheduler.world import World
 world = World()
 chance = random.Random(7)

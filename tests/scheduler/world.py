@@ -125,13 +125,28 @@ class World:
         return peer
 
     def shape(self, **wanted: float) -> values.SchedulingClass:
-        """Return a class: `CPU=1, GPU=0.5`; `priority`, `node`, `strategy` and `label` as they are."""
-        rest = {key: wanted.pop(key) for key in ("priority", "node", "strategy", "label") if key in wanted}
+        """Return a class: `CPU=1, GPU=0.5`; whatever else a class has (`priority`, `node`, ...) as it is."""
+        fields = values.SchedulingClass.__struct_fields__
+        rest = {key: wanted.pop(key) for key in fields if key in wanted}
         amounts = {name: round(amount * UNITS_PER_ONE) for name, amount in wanted.items()}
         return values.SchedulingClass(amounts, self.environment, **rest)  # type: ignore[arg-type]
 
     def demand(self, peer: Peer, count: int = 1, key: int = 1, **wanted: float) -> None:
         self.say(peer, m.SetDemand(key, self.shape(**(wanted or {"CPU": 1})), count))
+
+    def group(self, peer: Peer, *bundles: dict[str, float], number: int = 1, **more: object) -> bytes:
+        """Ask for a placement group, and return its id."""
+        group_id = b"group%011d" % number
+        amounts = [{name: round(amount * UNITS_PER_ONE) for name, amount in bundle.items()} for bundle in bundles]
+        more.setdefault("strategy", "PACK")
+        more.setdefault("name", "")
+        spec = values.GroupSpec(group_id, namespace="", bundles=amounts, **more)  # type: ignore[arg-type]
+        self.say(peer, m.CreateGroup(7, spec))
+        return group_id
+
+    def find_group(self, peer: Peer, group_id: bytes) -> m.GroupChanged:
+        self.say(peer, m.FindGroup(8, group_id))
+        return self.only(peer, m.GroupChanged)
 
     def serve(self, *, failing: bool = False) -> None:
         """Let all agents do what they were told, until nothing is left to do."""
@@ -198,6 +213,7 @@ def devices(count: int) -> list[values.Device]:
 
 def registration(number: int = 1, cpus: float = 2, gpus: int = 0, **more: object) -> m.RegisterNode:
     amounts = {"CPU": round(cpus * UNITS_PER_ONE), "memory": 8 * 2**30 * UNITS_PER_ONE}
+    amounts.update(more.pop("resources", {}))  # type: ignore[call-overload]
     return m.RegisterNode(
         1,
         b"node%04d" % number,
@@ -205,7 +221,7 @@ def registration(number: int = 1, cpus: float = 2, gpus: int = 0, **more: object
         50 + number,
         f"/run/agent-{number}",
         amounts,
-        devices(gpus),
-        {},
+        more.pop("devices", None) or devices(gpus),  # type: ignore[arg-type]
+        more.pop("labels", None) or {},  # type: ignore[arg-type]
         **more,  # type: ignore[arg-type]
     )

@@ -1,0 +1,464 @@
+"""Placement groups: bundles of resources, each set apart on a node, all of them or none.
+
+    CreateGroup ─▶ PENDING ─ all bundles have a node ─▶ CREATED ─ a node goes ─▶ RESCHEDULING ─ lost bundles placed ─┐
+                      │                                   ▲ │                        │                              │
+                      └───────────── RemoveGroup ─────────┼─┴────────────────────────┘ ◀── (the others stay) ───────┘
+                                          ▼               └─────────────────────────────────────────────────────────
+                                       REMOVED   (what is leased from it ends; each bundle is free when that has ended)
+
+A group that waits holds nothing, so groups cannot wait for each other. What a task in a group takes, it takes from a
+bundle; the node sees one holding for each bundle, and the job is charged with it.
+
+Groups are written down, with their nodes and devices, before anybody hears of them: a restarted scheduler finds them
+again, and each bundle takes up its place when its node is back, before anything else is given there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from atoll.exceptions import InternalError
+from atoll.protocol.machine import Instant
+from atoll.protocol.messages import CreateGroup, Done, GroupChanged
+from atoll.protocol.values import DeviceShare, GroupSpec, LabelTerm, SchedulingClass
+from atoll.resources import CPU, GPU, GPU_MEMORY, Amounts
+from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.nodes import Node, NodeTable
+from atoll.scheduler.core.placement import Placement, Shape
+from atoll.scheduler.core.supply import Supply, Wanted, wanted_by
+from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.policy import bundles as policy
+from atoll.scheduler.policy import labels
+
+if TYPE_CHECKING:
+    from atoll.scheduler.core.leases import Lease
+
+PENDING, CREATED, RESCHEDULING, REMOVED = "PENDING", "CREATED", "RESCHEDULING", "REMOVED"
+TABLE = "groups"
+GROUP_ID_BYTES = 16
+MAXIMUM_BUNDLES = 1000
+MAXIMUM_REMOVED = 256
+
+
+class SavedGroup(msgspec.Struct, frozen=True, array_like=True):
+    """A group as the journal keeps it: for each bundle its node (empty: none) and devices there."""
+
+    spec: GroupSpec
+    job: bytes
+    created: float
+    nodes: list[bytes]
+    shares: list[list[DeviceShare]]
+
+
+class Bundle:
+    """A part of a group.
+
+    Attributes:
+        number: Under which its node keeps what is set apart; negative, so that it is no lease's.
+        node: Where it is; None while it is nowhere.
+        supply: What it has to give there.
+        leases: That have taken from it, by id.
+        expected: Node and devices that it had before a restart of the scheduler, until the node is back.
+    """
+
+    __slots__ = ("amounts", "expected", "group", "index", "leases", "node", "number", "shape", "supply")
+
+    def __init__(self, group: Group, index: int, number: int, amounts: Amounts, terms: list[LabelTerm]) -> None:
+        self.group = group
+        self.index = index
+        self.number = number
+        self.amounts = amounts
+        self.shape = Shape(wanted_by(amounts), "SPREAD" if "SPREAD" in group.spec.strategy else "", hard=terms)
+        self.node: Node | None = None
+        self.supply: Supply | None = None
+        self.leases: dict[int, Lease] = {}
+        self.expected: tuple[bytes, list[DeviceShare]] | None = None
+
+    @property
+    def held(self) -> Amounts:
+        """What it holds of its node."""
+        return self.node.reservations[self.number].holding.amounts if self.node is not None else {}
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """For placing the largest first."""
+        amounts = self.amounts
+        rest = sum(units for name, units in amounts.items() if name not in (CPU, GPU, GPU_MEMORY))
+        return -amounts.get(GPU, 0), -amounts.get(GPU_MEMORY, 0), -amounts.get(CPU, 0), -rest, self.index
+
+
+class Group:
+    """A placement group.
+
+    Attributes:
+        state: `PENDING`, `CREATED`, `RESCHEDULING` or `REMOVED`.
+        waiting: Who is to hear when it is created: peer and request.
+        created: Wall clock, when it was asked for.
+    """
+
+    __slots__ = ("bundles", "created", "job", "key", "order", "since", "spec", "state", "waiting")
+
+    def __init__(self, spec: GroupSpec, job: Job, created: float, now: Instant, order: int) -> None:
+        self.spec = spec
+        self.job = job
+        self.created = created
+        self.since = now
+        self.order = order
+        self.state = PENDING
+        self.bundles: list[Bundle] = []
+        self.waiting: list[tuple[PeerRecord, int]] = []
+        self.key: object = None
+
+    @property
+    def outlives_its_job(self) -> bool:
+        """Whether it stays when its notebook goes."""
+        return self.spec.detached or bool(self.spec.name)
+
+    @property
+    def waits(self) -> bool:
+        """Whether some bundle has no place."""
+        return self.state in (PENDING, RESCHEDULING)
+
+    def changed(self, request: int) -> GroupChanged:
+        """Return its state as a message."""
+        nodes = [bundle.node.node_id if bundle.node is not None else b"" for bundle in self.bundles]
+        return GroupChanged(request, self.spec, self.state, nodes)
+
+
+class _NodeGround:
+    """The nodes of the cluster, for the search of a place for every bundle."""
+
+    def __init__(self, placement: Placement, group: Group) -> None:
+        self._placement = placement
+        self._bundles = group.bundles
+        self._limit = max(32, len(group.bundles) + 8)
+
+    def places(self, bundle: int) -> list[Node]:
+        return self._placement.several(self._bundles[bundle].shape, self._limit)
+
+    def fits(self, bundle: int, place: Node) -> bool:
+        shape = self._bundles[bundle].shape
+        return place.fits(shape.wanted) and labels.matches(place.labels, shape.labels)
+
+    def put(self, bundle: int, place: Node) -> None:
+        found = self._bundles[bundle]
+        place.reserve(found.number, found.shape.wanted)
+
+    def take_back(self, bundle: int, place: Node) -> None:
+        place.unreserve(self._bundles[bundle].number)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(SavedGroup)
+
+
+class GroupTable:
+    """All placement groups.
+
+    Args:
+        turn: Where actions go.
+        nodes: Where bundles are placed.
+        placement: Finds nodes.
+        charged: Jobs whose use has changed; shared with the leases.
+    """
+
+    def __init__(self, turn: Turn, nodes: NodeTable, placement: Placement, charged: dict[bytes, Job]) -> None:
+        self._turn = turn
+        self._nodes = nodes
+        self._placement = placement
+        self._charged = charged
+        self._groups: dict[bytes, Group] = {}
+        self._names: dict[tuple[str, str], Group] = {}
+        self._removed: OrderedDict[bytes, Group] = OrderedDict()
+        self._waiting: dict[bytes, Group] = {}
+        self._fresh: dict[bytes, Group] = {}
+        self._leaving: dict[int, Bundle] = {}
+        self._orders = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._tried_at: tuple[int, int] = (-1, -1)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def removed(self) -> Iterator[Group]:
+        """Return those that are remembered, the longest removed first."""
+        return iter(self._removed.values())
+
+    def get(self, group_id: bytes) -> Group | None:
+        """Return a group that was not removed."""
+        return self._groups.get(group_id)
+
+    def find(self, group_id: bytes, namespace: str, name: str) -> Group | None:
+        """Return a group by its id, removed ones too for a while, or by its name."""
+        if group_id:
+            return self._groups.get(group_id) or self._removed.get(group_id)
+        return self._names.get((namespace, name))
+
+    def waiting(self) -> list[Group]:
+        """Return the groups that wait for a place, in the order in which they are tried."""
+        return sorted(self._waiting.values(), key=lambda group: (group.job.share, group.order))
+
+    # ------------------------------------------------------------------------------------------------ requests
+
+    def create(self, record: PeerRecord, job: Job, message: CreateGroup) -> None:
+        """Take a group in; it is placed as soon as it can be."""
+        spec = message.spec
+        known = self._groups.get(spec.group_id)
+        holder = self._names.get((spec.namespace, spec.name)) if spec.name else None
+        if known is None and holder is not None:
+            text = f"the name {spec.name!r} is taken by another placement group ({holder.state}); remove it first"
+            self._turn.fail(record.peer, message.request, "ValueError", text)
+            return
+        if known is None:
+            group = self._add(spec, job, self._turn.wall(self._turn.now))
+            self._write_down(group)
+            self._waiting[spec.group_id] = self._fresh[spec.group_id] = group
+        self._turn.send(record.peer, Done(message.request))
+
+    def _add(self, spec: GroupSpec, job: Job, created: float) -> Group:
+        group = Group(spec, job, created, self._turn.now, next(self._orders))
+        for index, amounts in enumerate(spec.bundles):
+            terms = spec.labels[index] if spec.labels else []
+            group.bundles.append(Bundle(group, index, -next(self._numbers), amounts, terms))
+        group.key = (spec.strategy, tuple(bundle.shape.key for bundle in group.bundles))
+        self._groups[spec.group_id] = group
+        if spec.name:
+            self._names[spec.namespace, spec.name] = group
+        return group
+
+    def wait(self, record: PeerRecord, request: int, group: Group) -> None:
+        """Answer when the group is created, or removed."""
+        if group.state in (CREATED, REMOVED):
+            self._turn.send(record.peer, group.changed(request))
+        else:
+            group.waiting.append((record, request))
+
+    def peer_lost(self, record: PeerRecord) -> None:
+        """Nobody waits there any more."""
+        for group in self._waiting.values():
+            group.waiting = [entry for entry in group.waiting if entry[0] is not record]
+
+    def forget(self, group: Group) -> None:
+        """The group is removed. Its leases have been ended; what they hold is free when they have."""
+        spec = group.spec
+        group.state = REMOVED
+        del self._groups[spec.group_id]
+        self._waiting.pop(spec.group_id, None)
+        self._fresh.pop(spec.group_id, None)
+        if spec.name:
+            del self._names[spec.namespace, spec.name]
+        self._removed[spec.group_id] = group
+        if len(self._removed) > MAXIMUM_REMOVED:
+            self._removed.popitem(last=False)
+        self._turn.remove_record(TABLE, spec.group_id.hex())
+        self._tell(group)
+        for bundle in group.bundles:
+            bundle.expected = None
+            if bundle.node is not None:
+                self._leaving[bundle.number] = bundle
+                self.lease_over(bundle)
+
+    def lease_over(self, bundle: Bundle) -> None:
+        """Give a bundle's resources back if its group is removed and nothing of it is in use any more."""
+        if bundle.number in self._leaving and not bundle.leases and bundle.node is not None:
+            del self._leaving[bundle.number]
+            self._discharge(bundle)
+            bundle.node.unreserve(bundle.number)
+            bundle.node = bundle.supply = None
+
+    def _tell(self, group: Group) -> None:
+        for record, request in group.waiting:
+            self._turn.send(record.peer, group.changed(request))
+        group.waiting = []
+
+    # ----------------------------------------------------------------------------------------------- placement
+
+    def place(self) -> bool:
+        """Place what waits, as far as there is room. Returns whether anything was placed."""
+        changes = self._nodes.changes
+        stamp = (changes.membership, len(changes.freed))
+        tried = list(self._fresh.values()) if stamp == self._tried_at else self.waiting()
+        self._fresh.clear()
+        hopeless: dict[object, None] = {}
+        placed = False
+        for group in tried:
+            if group.key in hopeless or any(bundle.expected for bundle in group.bundles):
+                continue
+            if self._place(group):
+                placed = True
+            elif group.state == PENDING:
+                hopeless[group.key] = None
+        self._tried_at = (changes.membership, len(changes.freed))
+        return placed
+
+    def _place(self, group: Group) -> bool:
+        lost = sorted((bundle for bundle in group.bundles if bundle.node is None), key=lambda bundle: bundle.size)
+        kept = [bundle.node for bundle in group.bundles if bundle.node is not None]
+        ground = _NodeGround(self._placement, group)
+        found = policy.assign(group.spec.strategy, [bundle.index for bundle in lost], ground, kept)
+        if found is None:
+            return False
+        for bundle in lost:
+            self._settle(bundle, found[bundle.index])
+        self._complete(group)
+        return True
+
+    def _settle(self, bundle: Bundle, node: Node) -> None:
+        bundle.node = node
+        bundle.supply = node.reservations[bundle.number].supply
+        bundle.group.job.charge(bundle.held)
+        self._charged[bundle.group.job.job_id] = bundle.group.job
+
+    def _complete(self, group: Group) -> None:
+        group.state = CREATED
+        self._waiting.pop(group.spec.group_id, None)
+        self._write_down(group)
+        self._tell(group)
+
+    def _discharge(self, bundle: Bundle) -> None:
+        bundle.group.job.discharge(bundle.held)
+        self._charged[bundle.group.job.job_id] = bundle.group.job
+
+    def bundle_for(self, wanted: Wanted, scheduling_class: SchedulingClass) -> Bundle | None:
+        """Return the bundle from which a request of this class can take now, or None."""
+        group = self._groups.get(scheduling_class.group)
+        if group is None:
+            return None
+        for bundle in self.allowed(group, scheduling_class):
+            if bundle.node is not None and bundle.node.fits(wanted, bundle.supply):
+                return bundle
+        return None
+
+    @staticmethod
+    def allowed(group: Group, scheduling_class: SchedulingClass) -> list[Bundle]:
+        """Return the bundles from which a class may take."""
+        index = scheduling_class.bundle
+        return group.bundles if index < 0 else group.bundles[index : index + 1]
+
+    # ------------------------------------------------------------------------------------- nodes come and go
+
+    def node_lost(self, node: Node) -> None:
+        """What was set apart on a node is lost; the leases there are over already."""
+        for bundle in [*self._leaving.values()]:
+            if bundle.node is node:
+                self.lease_over(bundle)
+        for group in self:
+            for bundle in group.bundles:
+                if bundle.node is node:
+                    self._discharge(bundle)
+                    node.unreserve(bundle.number)
+                    bundle.node = bundle.supply = None
+                    group.state = RESCHEDULING
+                    self._waiting[group.spec.group_id] = group
+            if group.state == RESCHEDULING and all(bundle.node is None for bundle in group.bundles):
+                group.state = PENDING
+
+    def node_came(self, node: Node) -> None:
+        """A node is back after a restart of the scheduler: bundles take up their places there again."""
+        for group in list(self._waiting.values()):
+            for bundle in group.bundles:
+                if bundle.expected is not None and bundle.expected[0] == node.node_id:
+                    _node_id, shares = bundle.expected
+                    bundle.expected = None
+                    if node.reserve(bundle.number, bundle.shape.wanted, shares) is not None:
+                        self._settle(bundle, node)
+                        group.state = RESCHEDULING
+            if all(bundle.node is not None for bundle in group.bundles):
+                self._complete(group)
+
+    def restore(self, saved: SavedGroup, job: Job) -> None:
+        """Take up a group from the journal."""
+        group = self._add(saved.spec, job, saved.created)
+        self._waiting[saved.spec.group_id] = group
+        for bundle, node_id, shares in zip(group.bundles, saved.nodes, saved.shares, strict=True):
+            if node_id:
+                bundle.expected = (node_id, shares)
+
+    def grace_over(self) -> None:
+        """Nodes that did not come back are lost, and so are the bundles there."""
+        for group in self._waiting.values():
+            for bundle in group.bundles:
+                bundle.expected = None
+        self._tried_at = (-1, -1)
+
+    def _write_down(self, group: Group) -> None:
+        nodes, shares = [], []
+        for bundle in group.bundles:
+            nodes.append(bundle.node.node_id if bundle.node is not None else b"")
+            held = bundle.node.reservations[bundle.number].holding if bundle.node is not None else None
+            shares.append(held.shares if held is not None else [])
+        saved = SavedGroup(group.spec, group.job.job_id, group.created, nodes, shares)
+        self._turn.persist(TABLE, group.spec.group_id.hex(), _encode(saved))
+
+    # ------------------------------------------------------------------------------------------------ checking
+
+    def holders(self) -> Iterator[Bundle]:
+        """Yield the bundles that hold something."""
+        yield from self._leaving.values()
+        for group in self:
+            yield from (bundle for bundle in group.bundles if bundle.node is not None)
+
+    def check_invariants(self) -> None:
+        """Raise `InternalError` unless each group is placed wholly or not at all, and nodes hold what groups think."""
+        expected = {}
+        for bundle in self.holders():
+            expected[bundle.number] = bundle
+            node = bundle.node
+            if node is None or node.gone or node.reservations[bundle.number].supply is not bundle.supply:
+                raise InternalError(f"bundle {bundle.number} is not where its group believes")
+        found = {number for node in self._nodes for number in node.reservations}
+        if found != expected.keys():
+            raise InternalError(f"nodes have set apart {sorted(found)}, groups hold {sorted(expected)}")
+        for group in self:
+            placed = sum(bundle.node is not None for bundle in group.bundles)
+            whole = placed == len(group.bundles)
+            if whole != (group.state == CREATED) or (group.state == PENDING and placed):
+                raise InternalError(f"group {group.spec.group_id.hex()} is {group.state} with {placed} bundles placed")
+            if group.waits != (group.spec.group_id in self._waiting):
+                raise InternalError(f"group {group.spec.group_id.hex()} is {group.state} and not queued as such")
+            nodes = [bundle.node for bundle in group.bundles if bundle.node is not None]
+            spread, packed = group.spec.strategy == policy.STRICT_SPREAD, group.spec.strategy == policy.STRICT_PACK
+            if (spread and len({node.order for node in nodes}) < len(nodes)) or (
+                packed and len({node.order for node in nodes}) > 1
+            ):
+                raise InternalError(f"group {group.spec.group_id.hex()} is not {group.spec.strategy}")
+        for (_namespace, name), group in self._names.items():
+            if group.spec.name != name or group.state == REMOVED:
+                raise InternalError(f"the name {name!r} belongs to no group")
+
+
+def read_saved(value: bytes) -> SavedGroup:
+    """Read a group's record.
+
+    Raises:
+        msgspec.DecodeError: It is of another version, or damaged.
+    """
+    return _decoder.decode(value)
+
+
+def what_is_wrong(spec: GroupSpec) -> str | None:
+    """Return why this is no placement group, or None: what comes from a client is not believed."""
+    if len(spec.group_id) != GROUP_ID_BYTES:
+        return f"the id of a placement group has {GROUP_ID_BYTES} bytes"
+    if spec.strategy not in policy.STRATEGIES:
+        return f"{spec.strategy!r} is no strategy; there are {', '.join(policy.STRATEGIES)}"
+    if not 0 < len(spec.bundles) <= MAXIMUM_BUNDLES:
+        return f"a placement group has 1 to {MAXIMUM_BUNDLES} bundles, not {len(spec.bundles)}"
+    if spec.labels and len(spec.labels) != len(spec.bundles):
+        return "there are labels for each bundle or for none"
+    for terms in spec.labels:
+        wrong = labels.what_is_wrong(terms)
+        if wrong is not None:
+            return wrong
+    for amounts in spec.bundles:
+        if not amounts:
+            return "a bundle is empty"
+    return None

@@ -1,0 +1,263 @@
+"""What something has to give: a node, or the part of a node that a placement group has reserved.
+
+Amounts are kept in a pool; devices are kept apart, by UUID. One GPU or more means whole devices, held by nobody else;
+less means a share of one device, and shares are put together on as few devices as possible, so that whole ones stay
+whole. A request by device memory is a share too: as large as the memory is of the device that it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from atoll.exceptions import InternalError
+from atoll.protocol.values import Device, DeviceShare, SchedulingClass
+from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, Pool
+from atoll.scheduler.policy.devices import choose_devices, is_of_type
+
+
+class Wanted(NamedTuple):
+    """What a request takes, made ready for many comparisons.
+
+    Attributes:
+        amounts: In units; GPUs too, but not device memory.
+        device_bytes: Memory of one device, taken as a share of it; with whole devices, the least that each must have.
+        device_types: The models that will do, by any part of their names; empty for all.
+    """
+
+    amounts: Amounts
+    device_bytes: int = 0
+    device_types: tuple[str, ...] = ()
+
+    @property
+    def by_memory(self) -> bool:
+        """Whether a share of a device is asked for in bytes."""
+        return bool(self.device_bytes) and not self.amounts.get(GPU)
+
+    @property
+    def device_units(self) -> int:
+        """Units of devices that are asked for by number; 0 if none, or by memory."""
+        return self.amounts.get(GPU, 0)
+
+    @property
+    def needs_devices(self) -> bool:
+        """Whether it takes any device."""
+        return bool(self.device_bytes or self.amounts.get(GPU))
+
+
+def wanted_of(scheduling_class: SchedulingClass) -> Wanted:
+    """Return what a lease of a class takes."""
+    amounts = scheduling_class.resources
+    memory = amounts.get(GPU_MEMORY, 0)
+    if memory:
+        amounts = {name: units for name, units in amounts.items() if name != GPU_MEMORY}
+    return Wanted(amounts, memory // UNITS_PER_ONE, tuple(scheduling_class.device_types))
+
+
+def wanted_by(amounts: Amounts) -> Wanted:
+    """Return what a bundle of a placement group takes."""
+    return wanted_of(SchedulingClass(amounts, ""))
+
+
+class DeviceUse:
+    """A device, or the share of one that is reserved, and the leases that hold it, in units.
+
+    Attributes:
+        capacity: What there is of it: `UNITS_PER_ONE` unless this is a share.
+        foreign_bytes: Memory that processes outside of the cluster hold of it.
+    """
+
+    __slots__ = ("capacity", "device", "foreign_bytes", "free", "held")
+
+    def __init__(self, device: Device, capacity: int = UNITS_PER_ONE) -> None:
+        self.device = device
+        self.capacity = capacity
+        self.free = capacity
+        self.held: dict[int, int] = {}
+        self.foreign_bytes = 0
+
+    def share(self, units: int) -> DeviceShare:
+        """Return the device as a lease names it."""
+        return DeviceShare(self.device.uuid, self.device.index, units, self.device.simulated)
+
+    def units_of(self, size_bytes: int) -> int:
+        """Return the share of the device that so many bytes of its memory are."""
+        return -(-size_bytes * UNITS_PER_ONE // max(1, self.device.memory_bytes))
+
+    @property
+    def usable(self) -> int:
+        """Units that are free and whose memory no process outside of the cluster holds."""
+        return self.free - self.units_of(self.foreign_bytes) if self.foreign_bytes else self.free
+
+
+class Holding:
+    """What a lease or a bundle holds. While `blocked`, a lease's CPU is `lent` and not part of `amounts`."""
+
+    __slots__ = ("amounts", "blocked", "lent", "shares", "supply")
+
+    def __init__(self, supply: Supply, amounts: Amounts, shares: list[DeviceShare]) -> None:
+        self.supply = supply
+        self.amounts = amounts
+        self.shares = shares
+        self.blocked = False
+        self.lent = 0
+
+
+class Supply:
+    """A pool and devices.
+
+    Args:
+        total: Amounts, GPUs left out.
+        devices: The devices; together they are the amount of GPU.
+    """
+
+    __slots__ = ("devices", "pool", "total")
+
+    def __init__(self, total: Mapping[str, int], devices: Iterable[DeviceUse]) -> None:
+        self.devices = {use.device.uuid: use for use in devices}
+        amounts = {name: units for name, units in total.items() if units > 0 and name != GPU}
+        units = sum(use.capacity for use in self.devices.values())
+        if units:
+            amounts[GPU] = units
+        self.pool = Pool(amounts)
+        self.total = self.pool.total
+
+    def could_ever_fit(self, wanted: Wanted) -> bool:
+        """Whether the request fits while nothing is held, by us or by others."""
+        if not self.pool.could_ever_fit(wanted.amounts):
+            return False
+        if not wanted.needs_devices:
+            return not wanted.device_types or any(self._of_type(wanted))
+        suitable = self._of_type(wanted)
+        if wanted.by_memory:
+            return any(use.units_of(wanted.device_bytes) <= use.capacity for use in suitable)
+        units = wanted.device_units
+        if units < UNITS_PER_ONE:
+            return any(use.capacity >= units for use in suitable)
+        return sum(use.capacity == UNITS_PER_ONE for use in suitable) * UNITS_PER_ONE >= units
+
+    def fits(self, wanted: Wanted) -> bool:
+        """Whether the request fits now."""
+        if not self.pool.fits(wanted.amounts):
+            return False
+        if wanted.device_bytes or GPU in wanted.amounts:
+            return self.devices_for(wanted) is not None
+        return not wanted.device_types or any(self._of_type(wanted))
+
+    def take(self, key: int, wanted: Wanted) -> Holding:
+        """Give what is asked for; the caller has asked `fits`.
+
+        Args:
+            key: Under which devices remember who holds them.
+            wanted: What is asked for.
+        """
+        amounts, shares = dict(wanted.amounts), []
+        if wanted.needs_devices:
+            uses = self.devices_for(wanted)
+            assert uses is not None, "what is taken fits"
+            part = min(wanted.device_units, UNITS_PER_ONE)
+            if wanted.by_memory:
+                part = amounts[GPU] = uses[0].units_of(wanted.device_bytes)
+            for use in uses:
+                use.held[key] = part
+                use.free -= part
+                shares.append(use.share(part))
+        self.pool.take(amounts)
+        return Holding(self, amounts, shares)
+
+    def take_again(self, key: int, wanted: Wanted, shares: list[DeviceShare]) -> Holding | None:
+        """Note what is held already, from before a reconnection; None if its devices are not free."""
+        if any(share.uuid not in self.devices or self.devices[share.uuid].free < share.units for share in shares):
+            return None
+        amounts = dict(wanted.amounts)
+        if wanted.by_memory:
+            amounts[GPU] = sum(share.units for share in shares)
+        if sum(share.units for share in shares) != amounts.get(GPU, 0):
+            return None
+        for share in shares:
+            use = self.devices[share.uuid]
+            use.held[key] = share.units
+            use.free -= share.units
+        self.pool.take_anyway(amounts)
+        return Holding(self, amounts, shares)
+
+    def give_back(self, key: int, holding: Holding) -> None:
+        """Take back what was given."""
+        self.pool.give_back(holding.amounts)
+        for share in holding.shares:
+            use = self.devices[share.uuid]
+            use.free += use.held.pop(key)
+
+    def lend_cpu(self, holding: Holding) -> int:
+        """Let others use the CPU of a lease whose task waits. Returns the units that it had."""
+        assert not holding.blocked, "a lease lends its CPU once"
+        holding.blocked = True
+        units = holding.amounts.pop(CPU, 0)
+        if units:
+            holding.lent = units
+            self.pool.give_back({CPU: units})
+        return units
+
+    def reclaim_cpu(self, holding: Holding) -> int:
+        """Take the lent CPU again, also if it is in use: the task goes on at once. Returns the units."""
+        assert holding.blocked, "a lease takes its CPU back after it has lent it"
+        holding.blocked = False
+        units, holding.lent = holding.lent, 0
+        if units:
+            holding.amounts[CPU] = units
+            self.pool.take_anyway({CPU: units})
+        return units
+
+    def missing(self, wanted: Wanted) -> Amounts:
+        """Return what is short for a request now, empty if it fits. Device memory is in units of bytes, as asked."""
+        short = dict(self.pool.missing(wanted.amounts))
+        if GPU in short or not wanted.needs_devices or self.devices_for(wanted) is not None:
+            return short
+        suitable = self._of_type(wanted)
+        if wanted.by_memory:
+            room = max((use.usable * use.device.memory_bytes // UNITS_PER_ONE for use in suitable), default=0)
+            short[GPU_MEMORY] = max(1, wanted.device_bytes - max(0, room)) * UNITS_PER_ONE
+        elif wanted.device_units < UNITS_PER_ONE:
+            short[GPU] = wanted.device_units - max(0, *(use.usable for use in suitable), 0)
+        else:
+            whole = sum(use.usable == UNITS_PER_ONE for use in suitable)
+            short[GPU] = wanted.device_units - whole * UNITS_PER_ONE
+        return short
+
+    def devices_for(self, wanted: Wanted) -> list[DeviceUse] | None:
+        """Return the devices that a request would get now, or None."""
+        suitable = self._of_type(wanted)
+        if wanted.by_memory or wanted.device_units < UNITS_PER_ONE:
+            best: tuple[int, int] | None = None
+            chosen: DeviceUse | None = None
+            for use in suitable:
+                units = use.units_of(wanted.device_bytes) if wanted.by_memory else wanted.device_units
+                if use.usable >= units and (best is None or (use.usable, use.device.index) < best):
+                    best, chosen = (use.usable, use.device.index), use
+            return [chosen] if chosen is not None else None
+        whole = [use for use in suitable if use.free == UNITS_PER_ONE and not use.foreign_bytes]
+        return choose_devices(whole, wanted.device_units // UNITS_PER_ONE)
+
+    def _of_type(self, wanted: Wanted) -> list[DeviceUse]:
+        uses = list(self.devices.values())
+        if wanted.device_types:
+            uses = [use for use in uses if any(is_of_type(use.device.model, kind) for kind in wanted.device_types)]
+        if wanted.device_bytes and not wanted.by_memory:
+            uses = [use for use in uses if use.device.memory_bytes >= wanted.device_bytes]
+        return uses
+
+    def check_invariants(self, name: str, holdings: Iterable[Holding]) -> None:
+        """Raise `InternalError` unless what is held and what is free make up what there is."""
+        held: Amounts = {}
+        for holding in holdings:
+            for resource, units in holding.amounts.items():
+                held[resource] = held.get(resource, 0) + units
+        free = self.pool.free
+        for resource in {**free, **held}:
+            if free.get(resource, 0) + held.get(resource, 0) != self.total.get(resource, 0):
+                raise InternalError(f"{name}: {free.get(resource)} {resource} free and {held.get(resource)} held")
+        for use in self.devices.values():
+            if use.free < 0 or use.free + sum(use.held.values()) != use.capacity:
+                raise InternalError(f"{name}: device {use.device.uuid} is held by {use.held}, {use.free} free")
+            if len(use.held) > 1 and UNITS_PER_ONE in use.held.values():
+                raise InternalError(f"{name}: whole device {use.device.uuid} has two holders")

@@ -1,0 +1,38 @@
+"""Which devices of a node a request gets, and whether a device is of a type that somebody names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from atoll.protocol.values import Device
+
+
+class HasDevice(Protocol):
+    """What knows a device."""
+
+    device: Device
+
+
+Use = TypeVar("Use", bound=HasDevice)
+
+
+def choose_devices(whole: Sequence[Use], count: int) -> list[Use] | None:
+    """Return so many of the devices that are wholly free, in the order of their numbers; None if there are too few."""
+    return list(whole[:count]) if len(whole) >= count else None
+
+
+def is_of_type(model: str, kind: str) -> bool:
+    """Whether a model is of the type that somebody names: the words of the type stand in the model's name.
+
+    `A100` fits `NVIDIA A100-SXM4-80GB`, and so does `NVIDIA_A100_80G`; `A10` does not.
+    """
+    words = _words(model)
+    return all(
+        any(word == part or (part.endswith("G") and word == part + "B") for word in words) for part in _words(kind)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[^A-Z0-9.]+", text.upper()) if word]
