@@ -79,9 +79,12 @@ def check_step(world: World, touched: dict[Machine, None]) -> None:
             check_refs(world, machine)
             if isinstance(machine, WorkerProcess) and machine.devices:
                 agents = True
+        elif machine is world.scheduler and machine.alive:
+            check_groups(world)
         elif isinstance(machine, AgentProcess):
             agents = True
             check_node(world, machine)
+            check_bundles(world, machine)
     if agents:
         check_devices(world)
         check_incarnations(world)
@@ -173,6 +176,39 @@ def check_node(world: World, agent: AgentProcess) -> None:
         assert used <= total, f"{agent.name}: leases hold {used / UNITS_PER_ONE:g} CPU of {total / UNITS_PER_ONE:g}"
 
 
+def check_bundles(world: World, agent: AgentProcess) -> None:
+    """What runs in a bundle of a placement group takes no more than the bundle has set apart."""
+    used: dict[tuple[bytes, int], int] = {}
+    for lease in agent.core.leases.leases():
+        worker = agent.workers.get(lease.worker.worker_id) if lease.worker is not None else None
+        if lease.state == "running" and worker is not None and not worker.has_waited and lease.begun.bundle >= 0:
+            key = lease.scheduling_class.group, lease.begun.bundle
+            used[key] = used.get(key, 0) + lease.scheduling_class.resources.get(CPU, 0)
+    for (group_id, index), units in used.items():
+        most = world.groups[group_id].bundles[index].get(CPU, 0)
+        if agent.host not in world.renewed:
+            assert units <= most, f"{agent.name}: leases in a bundle of {most} hold {units}"
+
+
+def check_groups(world: World) -> None:
+    """A placement group that is created has all of its bundles on nodes that are there, one that waits has none.
+
+    A group that lost a part keeps the others; what is set apart on a node is some group's.
+    """
+    assert world.scheduler is not None
+    cluster = world.scheduler.core.cluster
+    places: dict[bytes, int] = {}
+    for node in cluster.nodes:
+        for bundle in cluster.groups.holders():
+            if bundle.node is node:
+                assert bundle.number in node.reservations, f"bundle {bundle.number} has nothing on {node.name}"
+                places[bundle.group.spec.group_id] = places.get(bundle.group.spec.group_id, 0) + 1
+    for group in cluster.groups:
+        found, whole = places.get(group.spec.group_id, 0), len(group.spec.bundles)
+        expected = {"CREATED": [whole], "PENDING": [0]}.get(group.state, range(1, whole))
+        assert found in expected, f"group {group.spec.group_id.hex()} is {group.state} with {found} of {whole} bundles"
+
+
 def check_devices(world: World) -> None:
     """A whole device has one holder; shares of one are together no more than the device."""
     held: dict[str, dict[str, int]] = {}
@@ -228,6 +264,8 @@ def unsettled_leases(world: World) -> str:
     """Return what waits at the scheduler, or is held idle, or not known on both sides; or nothing."""
     assert world.scheduler is not None
     cluster = world.scheduler.core.cluster
+    if len(cluster.groups):
+        return f"{len(cluster.groups)} placement groups are left"
     if len(cluster.leases.queues):
         return f"{len(cluster.leases.queues)} demands wait"
     for lease in cluster.leases:

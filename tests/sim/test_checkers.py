@@ -17,6 +17,7 @@ from atoll.protocol.channel_messages import DropHolds, TaskReturned
 from atoll.resources import UNITS_PER_ONE
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.groups import Group, GroupTable
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import Node
 from atoll.testing import Machine, SimulationFailure
@@ -174,3 +175,18 @@ def test_a_store_that_keeps_what_nobody_wants(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ObjectStore, "job_ended", lambda _store, _process, _now: None)
     monkeypatch.setattr(ObjectStore, "owner_gone", lambda _store, _process, _now: None)
     assert "all bytes are freed: not within" in failure_of("calm")
+
+
+def test_a_scheduler_that_places_half_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def place_one(table: GroupTable, group: Group) -> bool:
+        bundle = group.bundles[0]
+        node = table._placement.best(bundle.shape)
+        if node is not None:
+            node.reserve(bundle.number, bundle.shape.wanted)
+            table._settle(bundle, node)
+            table._complete(group)
+        return node is not None
+
+    monkeypatch.setattr(GroupTable, "_place", place_one)
+    monkeypatch.setattr(GroupTable, "check_invariants", lambda _table: None)
+    assert "is CREATED with 1 of" in failure_of("calm")

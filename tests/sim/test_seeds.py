@@ -40,5 +40,6 @@ def test_the_seeds_were_about_something() -> None:
     assert not missing, f"never injected: {missing}; there were {dict(faults)}"
     errors = {"TaskError", "TaskCancelledError", "WorkerCrashedError", "ActorDiedError", "ActorUnavailableError"}
     errors |= {"ObjectLostError", "OwnerDiedError", "ObjectStoreFullError", "TaskUnschedulableError"}
+    errors |= {"TaskPlacementGroupRemoved"}
     assert errors <= set(outcomes), f"never seen: {errors - set(outcomes)}"
     assert outcomes["value"] > sum(count for kind, count in outcomes.items() if kind in errors)

@@ -39,6 +39,8 @@ class Plan(msgspec.Struct, array_like=True):
         refs: Ids of the refs that it is given inside a container.
         cpus: What it takes, in units.
         gpus: Likewise.
+        group: The placement group that it takes from; empty for none.
+        bundle: Which part of it; -1 for any.
         retries: How often it is tried again.
         retry_exceptions: Also when it raises.
     """
@@ -59,6 +61,8 @@ class Plan(msgspec.Struct, array_like=True):
     refs: list[bytes] = msgspec.field(default_factory=list)
     cpus: int = 10_000
     gpus: int = 0
+    group: bytes = b""
+    bundle: int = -1
     retries: int = 3
     retry_exceptions: bool = False
 

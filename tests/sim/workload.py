@@ -11,14 +11,17 @@ from atoll.protocol.messages import (
     ActorChanged,
     ClaimName,
     CreateActor,
+    CreateGroup,
     DropName,
     Failed,
     GetActor,
     KillActor,
     NameClaimed,
     PublishName,
+    RemoveGroup,
+    WaitGroup,
 )
-from atoll.protocol.values import ActorSpec, ObjectLocation, SchedulingClass
+from atoll.protocol.values import ActorSpec, GroupSpec, ObjectLocation, SchedulingClass
 from tests.sim.programs import Code, Outcome, Request, Sleep
 from tests.sim.values import Plan, Program, encode
 from tests.sim.world import DriverProcess, World
@@ -214,6 +217,44 @@ class Notebook:
             refs += self.driver.submit(plan)
         yield from self.finish(refs)
 
+    def gang(self) -> Code:
+        """A placement group: tasks in its bundles, sometimes while it waits, sometimes when it is taken away."""
+        world, roomy = self.world, max(shape.cpus for shape in self.world.options.nodes.values())
+        strategy = self.random.choice(["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"])
+        bundles = [{"CPU": 10_000} for _ in range(self.random.randint(1, 3))]
+        can_be = len(bundles) < roomy and strategy != "STRICT_SPREAD" and (len(world.options.hosts) == 1 or roomy > 3)
+        spec = GroupSpec(self.driver.ids.actor_id(), "", "", strategy, bundles)
+        world.groups[spec.group_id] = spec
+        if not (yield from self._settle_request(lambda number: CreateGroup(number, spec))):
+            return
+        doomed = not can_be or self.random.random() < 0.2
+        if not doomed and self.random.random() < 0.5:
+            yield from self._settle_request(lambda number: WaitGroup(number, spec.group_id))
+        refs: Refs = []
+        for _number in range(self.random.randint(1, 5)):
+            children = [self.plan(duration_s=0.001)] if self.random.random() < 0.2 else []
+            plan = self.plan(group=spec.group_id, cpus=self.random.choice([10_000, 5_000]), children=children)
+            plan.bundle = self.random.choice([-1, self.random.randrange(len(bundles))])
+            refs += self.driver.submit(plan)
+        if doomed:
+            yield Sleep(self.random.uniform(0.0, 0.3))
+            for ref in refs:
+                world.submissions[ref.task_id()].cancelled = True
+        else:
+            yield from self.finish(refs)
+        yield from self._settle_request(lambda number: RemoveGroup(number, spec.group_id))
+        yield from self.finish(refs)
+
+    def _settle_request(self, make: Callable[[int], Any]) -> Code:
+        """Ask the scheduler until it has answered; returns whether it did as was asked."""
+        for _attempt in range(20):
+            answer = yield Request("scheduler", make)
+            if not isinstance(answer, Failed) or answer.kind != "ClusterLostError":
+                if isinstance(answer, Failed):
+                    self.world.outcomes[f"group: {answer.kind}"] += 1
+                return not isinstance(answer, Failed)
+        return False
+
     def impossible(self) -> Code:
         """A task that no node can ever run fails, and says so."""
         refs = self.driver.submit(self.plan(cpus=1_000_000))
@@ -392,6 +433,7 @@ class Notebook:
         ("passed_refs", 4),
         ("nested", 2),
         ("on_devices", 2),
+        ("gang", 2),
         ("impossible", 1),
         ("impatient", 1),
         ("actor", 4),

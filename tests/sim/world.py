@@ -12,7 +12,7 @@ from atoll.client.core.records import PENDING, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, return_id, task_of
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask
 from atoll.protocol.messages import JobRegistered, RegisterJob
-from atoll.protocol.values import Environment
+from atoll.protocol.values import Environment, GroupSpec
 from atoll.testing import Machine, Simulation
 from tests.sim.client_process import ClientProcess, Uplink
 from tests.sim.daemon_processes import AgentProcess, SchedulerProcess, SimulatedJournal
@@ -88,6 +88,7 @@ class World:
         self.killed_actors: dict[bytes, None] = {}
         self.named_actors: dict[bytes, str] = {}
         self.fragile_actors: dict[bytes, None] = {}
+        self.groups: dict[bytes, GroupSpec] = {}
         self.outcomes: Counter[str] = Counter()
         self.scheduler_restarts = 0
         self.agents_lost = 0

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from atoll.client.core.dispatch import KEEP_IDLE_S, STALLED_S, ClassQueue, Lease
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.records import TaskRecord
@@ -387,10 +389,8 @@ class Tasks:
 
 
 def _hashable(shape: SchedulingClass) -> object:
-    return (
-        tuple(sorted(shape.resources.items())),
-        shape.environment,
-        shape.priority,
-        shape.node,
-        shape.maximum_calls,
-    )
+    """Return what must be equal for two tasks to run on the same leases: all but the name that people see."""
+    return _encode_shape(msgspec.structs.replace(shape, label=""))
+
+
+_encode_shape = msgspec.msgpack.Encoder(order="deterministic").encode
