@@ -8,7 +8,7 @@
 #
 #   make bundle       the dashboard's JavaScript, after a change in widgets/js (needs node)
 #
-# Single checks: lint types contracts unit browser nbval test-gpu.
+# Single checks: lint types contracts unit browser nbval test-gpu test-slow.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ FROM ?= 0
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
 
-.PHONY: help bundle venv demo lab test test-gpu bench bench-quick simulate lint types contracts unit browser nbval clean
+.PHONY: help bundle venv demo lab test test-gpu test-slow bench bench-quick simulate lint types contracts unit browser nbval clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -48,6 +48,9 @@ lint types contracts unit browser nbval: venv
 
 test-gpu: venv
 	$(BIN)/python -m pytest -m gpu
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
 
 simulate: venv
 	$(BIN)/python -m tests.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))

@@ -84,7 +84,7 @@ class ActorClass:
         """
         return ActorClass(self._user_class, self._options.updated(changes, later=True))
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle:
         """Make an actor and return its handle at once; the constructor runs meanwhile.
 
         Raises:
@@ -229,7 +229,7 @@ class ActorMethod:
         """
         return ActorMethod(self._handle, self._name, self._options.updated(changes))
 
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method and return at once.
 
         Returns:

@@ -27,7 +27,7 @@ AtollError                             RayError
 ├── ObjectStoreFullError
 ├── OutOfDiskError                     ... and there is no room to spill either
 ├── StreamingGeneratorReplayInconsistentError   a generator that ran again yielded fewer values
-├── SerializationError                 a value does not pickle; names it and says why
+├── SerializationError                 a value does not pickle; names it and says why (a PicklingError)
 ├── UnserializableException            a task failed, and its exception cannot be made here
 ├── ClusterError                       RaySystemError
 │   ├── ClusterNotFoundError           nothing runs, and nothing was to be started
@@ -282,7 +282,7 @@ class StreamingGeneratorReplayInconsistentError(AtollError):
     """A generator that had to run again yielded fewer values than the first time."""
 
 
-class SerializationError(AtollError, TypeError):
+class SerializationError(AtollError, TypeError, pickle.PicklingError):
     """A value cannot travel to another process."""
 
 

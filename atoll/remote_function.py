@@ -70,7 +70,7 @@ class RemoteFunction(Generic[P, R]):
             changed._prepared = prepared.with_options(changed._options)
         return changed
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Submit a call and return at once.
 
         Returns:

@@ -91,10 +91,10 @@ def types() -> None:
 
 
 def unit() -> None:
-    """Run all tests but those in a browser. Those that need a GPU skip themselves where there is none."""
+    """Run all tests but those in a browser and those that are slow by nature. Those that need a GPU skip themselves."""
     if shutil.which("npm"):  # the committed bundle is compared with what its sources make
         run("make", "-C", "widgets", "node_modules")
-    pytest("-q", "-m", "not browser")
+    pytest("-q", "-m", "not browser and not slow")
 
 
 def browser() -> None:

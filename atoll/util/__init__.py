@@ -1,0 +1,65 @@
+"""Utilities: what is built on tasks and actors, under the names that Ray gives them.
+
+Owns `ActorPool`, `as_completed`, `map_unordered`, `Executor`, `inspect_serializability`, and in modules of their own
+`queue` (a queue that processes share), `multiprocessing` (the standard library's `Pool`) and `joblib` (a backend for
+`joblib.Parallel`, so that scikit-learn runs here).
+
+It never speaks with a daemon and decides nothing about placement: everything here is a client of the same public calls
+that users have (`.remote()`, `get`, `wait`, `cancel`).
+
+In go callables and their arguments. Out come values, futures or iterators with the standard library's semantics: an
+exception arrives as the user's own class, with the remote traceback as its cause.
+
+    calls     ordinary calls as tasks, a bounded number at once: what Executor, Pool and the joblib backend stand on
+    remote_calls  the part of it that runs in the worker
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.util.actor_pool import ActorPool
+    from atoll.util.check_serialize import inspect_serializability
+    from atoll.util.executor import Executor
+    from atoll.util.helpers import as_completed, list_named_actors, map_unordered
+
+_HOMES = {
+    "ActorPool": "atoll.util.actor_pool",
+    "Executor": "atoll.util.executor",
+    "as_completed": "atoll.util.helpers",
+    "inspect_serializability": "atoll.util.check_serialize",
+    "list_named_actors": "atoll.util.helpers",
+    "map_unordered": "atoll.util.helpers",
+}
+
+_MODULES = ("joblib", "multiprocessing", "placement_group", "queue", "scheduling_strategies")
+
+__all__ = [
+    "ActorPool",
+    "Executor",
+    "as_completed",
+    "inspect_serializability",
+    "list_named_actors",
+    "map_unordered",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        try:
+            return importlib.import_module(f"atoll.util.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"atoll.util.{name}":
+                raise
+    raise AttributeError(f"module 'atoll.util' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
