@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -31,6 +32,13 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OUTCOMES = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
 
 outcomes: Counter[str] = Counter()
+
+
+def cpython_sources() -> list[Path]:
+    """Return where CPython's own tests of executors may be: in the standard library, or in Debian's."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    roots = [Path(sysconfig.get_path("stdlib")), Path("/usr/lib") / version]
+    return [root / "test" / "test_concurrent_futures.py" for root in roots]
 
 
 class StageFailed(Exception):
@@ -94,34 +102,29 @@ def unit() -> None:
     """Run all tests but those in a browser and those that are slow by nature. Those that need a GPU skip themselves."""
     if shutil.which("npm"):  # the committed bundle is compared with what its sources make
         run("make", "-C", "widgets", "node_modules")
+    if not any(path.is_file() for path in cpython_sources()):
+        _install(f"libpython{sys.version_info.major}.{sys.version_info.minor}-testsuite", "CPython's executor tests")
     pytest("-q", "-m", "not browser and not slow")
 
 
 def browser() -> None:
     """Run the tests in a browser; without one they skip themselves."""
     if not any(map(shutil.which, CHROMIUM)):
-        _install_chromium()
+        _install("chromium", "the tests in a browser", "fonts-dejavu-core")
     pytest("-q", "-m", "browser")
 
 
-def _install_chromium() -> None:
+def _install(package: str, what: str, *others: str) -> None:
+    """Install a Debian package that some tests need; where that is not possible, they skip themselves."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print(
-            "Chromium is missing and cannot be installed by this user: the tests in a browser are skipped", flush=True
-        )
+        print(f"{package} is missing and cannot be installed by this user: {what} are skipped", flush=True)
         return
-    run("apt-get", "update", "-qq")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run(
-        "apt-get",
-        "install",
-        "-qq",
-        "--yes",
-        "--no-install-recommends",
-        "chromium",
-        "fonts-dejavu-core",
-        environment=quiet,
-    )
+    try:
+        run("apt-get", "update", "-qq")
+        run("apt-get", "install", "-qq", "--yes", "--no-install-recommends", package, *others, environment=quiet)
+    except StageFailed as error:
+        print(f"{package} cannot be installed ({error}): {what} are skipped", flush=True)
 
 
 def nbval() -> None:

@@ -11,6 +11,7 @@ What a call raises arrives as it was raised, with the remote traceback as its ca
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 import threading
@@ -38,6 +39,7 @@ from atoll.util import remote_calls
 from atoll.util.remote_calls import CallFailed, Header, InitializerFailed
 
 if TYPE_CHECKING:
+    from atoll.client.session import Session
     from atoll.object_ref import ObjectRef
 
 Finish = Callable[[Any, BaseException | None], None]
@@ -185,7 +187,7 @@ class CallQueue:
         call.args = call.kwargs = call.function = None  # type: ignore[assignment]
         session = ref._session
         # Loading may wait for the node agent, which a thread that reads sockets must not do.
-        session.when_ready(ref._id, lambda: session.loaders().submit(self._arrived, call))
+        session.when_ready(ref._id, functools.partial(_hand_over, session, self._arrived, call))
         return None
 
     def _remote(self, name: str) -> RemoteFunction[..., Any]:
@@ -225,7 +227,8 @@ class CallQueue:
 
     def _arrived(self, call: Call) -> None:
         """A result is there: load it. Runs in the session's thread for values."""
-        ref, value, error = call.ref, None, None
+        ref, value = call.ref, None
+        error: BaseException | None = None
         assert ref is not None, "only what was sent arrives"
         session = ref._session
         try:
@@ -316,6 +319,10 @@ class CallQueue:
         """Wait until nothing waits or runs; False when the time was over before."""
         with self._idle:
             return self._idle.wait_for(lambda: not self._running and not self._waiting, timeout_s)
+
+
+def _hand_over(session: Session, work: Callable[[Call], None], call: Call) -> None:
+    session.loaders().submit(work, call)
 
 
 def _by_value(function: Any) -> bool:

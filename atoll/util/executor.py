@@ -81,7 +81,8 @@ class Executor(concurrent.futures.Executor):
             RuntimeError: The executor was shut down, or the interpreter ends.
             BrokenExecutor: The initializer has failed in a worker.
         """
-        return self._submit(fn, args, kwargs, remote_calls.ONE)
+        future: concurrent.futures.Future[T] = self._submit(fn, args, kwargs, remote_calls.ONE)
+        return future
 
     def _submit(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: int) -> Any:
         if self._broken is not None:

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-import sysconfig
 from pathlib import Path
 from types import ModuleType
 
+from tests.stages import cpython_sources
+
 NAME = "cpython_concurrent_futures"
-
-
-def _sources() -> list[Path]:
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    roots = [Path(sysconfig.get_path("stdlib")), Path("/usr/lib") / version]
-    return [root / "test" / "test_concurrent_futures.py" for root in roots]
 
 
 def executor_tests(directory: Path) -> ModuleType | None:
@@ -28,7 +23,7 @@ def executor_tests(directory: Path) -> ModuleType | None:
     Args:
         directory: Where the link is made; put on `sys.path`, which workers inherit.
     """
-    source = next((path for path in _sources() if path.is_file()), None)
+    source = next((path for path in cpython_sources() if path.is_file()), None)
     if source is None:
         return None
     link = directory / f"{NAME}.py"
