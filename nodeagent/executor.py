@@ -125,6 +125,7 @@ class Executor:
                 self._code[message.digest] = message
             elif kind is CancelTask:
                 self._cancel(peer, message)
+                others.append(message)  # the core cancels what the task has submitted
             elif kind is TakeBackTasks:
                 self._give_back(peer, message.count)
             else:

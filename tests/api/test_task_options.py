@@ -126,7 +126,10 @@ def test_a_worker_ends_after_the_last_call_of_a_function() -> None:
 
 def test_calls_that_are_queued_behind_the_last_are_run_elsewhere_and_once() -> None:
     pids = atoll.get([pid_thrice.remote() for _ in range(30)])
-    assert {pid: pids.count(pid) for pid in pids} == dict.fromkeys(pids, 3)
+    counts = sorted((pids.count(pid) for pid in set(pids)), reverse=True)
+    assert counts[0] == 3
+    assert sum(counts) == 30
+    assert sum(count < 3 for count in counts) <= 2, "but for the last on each core, a worker has run all that it may"
 
 
 # ------------------------------------------------------------------------------------------------------------- cancel
