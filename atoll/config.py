@@ -7,6 +7,8 @@ ATOLL_MEMORY_BYTES                | the machine's         | memory that the node
 ATOLL_STORE_CAPACITY_BYTES        | 30 % of the memory    | the most that the object store takes
 ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only
 ATOLL_SIMULATED_GPU_MEMORY_BYTES  | 16G                   | memory of each of those
+ATOLL_RESOURCES                   | none                  | what else the node offers: `licence=2,tpu=1`
+ATOLL_LABELS                      | none                  | labels of the node: `zone=a,disk=ssd`
 ATOLL_LOG_BYTES                   | 10M                   | a log file is rotated at this size
 ATOLL_LINGER_S                    | 60                    | how long a cluster without clients stays; `never` ends it
                                   |                       | only with `atoll down`. The Jupyter server and `atoll up`
@@ -32,9 +34,10 @@ from typing import TypeVar
 
 import msgspec
 
-from atoll.resources import parse_bytes
+from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, parse_bytes, to_units
 
 _Value = TypeVar("_Value")
+_OWN_RESOURCES = (CPU, GPU, GPU_MEMORY, MEMORY)
 
 STORE_SHARE = 0.3
 """The share of the memory that the object store takes when nothing is said."""
@@ -49,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store_capacity_bytes: The most that the object store takes.
         simulated_gpus: Number of simulated GPUs.
         simulated_gpu_memory_bytes: Memory of each.
+        resources: What else the node offers, by name.
+        labels: Of the node, for those who say where their work may run.
         log_bytes: A log file is rotated at this size.
         linger_s: How long the cluster stays without a client; None for ever.
         start_timeout_s: How long the daemons may take until they listen.
@@ -59,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_capacity_bytes: int
     simulated_gpus: int = 0
     simulated_gpu_memory_bytes: int = 16 * 2**30
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
     log_bytes: int = 10 * 2**20
     linger_s: float | None = 60.0
     start_timeout_s: float = 20.0
@@ -71,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "ATOLL_STORE_CAPACITY_BYTES": str(self.store_capacity_bytes),
             "ATOLL_SIMULATED_GPUS": str(self.simulated_gpus),
             "ATOLL_SIMULATED_GPU_MEMORY_BYTES": str(self.simulated_gpu_memory_bytes),
+            "ATOLL_RESOURCES": ",".join(f"{name}={amount:g}" for name, amount in self.resources.items()),
+            "ATOLL_LABELS": ",".join(f"{name}={value}" for name, value in self.labels.items()),
             "ATOLL_LOG_BYTES": str(self.log_bytes),
             "ATOLL_LINGER_S": "never" if self.linger_s is None else str(self.linger_s),
             "ATOLL_START_TIMEOUT_S": str(self.start_timeout_s),
@@ -106,10 +115,35 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         store_capacity_bytes=read("ATOLL_STORE_CAPACITY_BYTES", _size, store_default, "8G"),
         simulated_gpus=read("ATOLL_SIMULATED_GPUS", _whole, 0, "2"),
         simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
+        resources=read("ATOLL_RESOURCES", _resources, {}, "licence=2,tpu=1"),
+        labels=read("ATOLL_LABELS", _pairs, {}, "zone=a,disk=ssd"),
         log_bytes=read("ATOLL_LOG_BYTES", _size, 10 * 2**20, "10M"),
         linger_s=read("ATOLL_LINGER_S", _linger, linger_default, "60"),
         start_timeout_s=read("ATOLL_START_TIMEOUT_S", _duration, 20.0, "20"),
     )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise ValueError("not a list of name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _resources(text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in _pairs(text).items():
+        if name in _OWN_RESOURCES:
+            raise ValueError(f"{name} has a setting of its own")
+        try:
+            found[name] = float(value)
+            to_units(name, found[name])
+        except ValueError:
+            raise ValueError(f"{value!r} is no amount of {name}") from None
+    return found
 
 
 def _whole(text: str) -> int:

@@ -101,6 +101,24 @@ def _exceptions(value: Any) -> str | None:
     return "give True, False, or a list of exception classes"
 
 
+def _selector(value: Mapping[Any, Any]) -> str | None:
+    from atoll.placement import problem_of_selector
+
+    return problem_of_selector(value)
+
+
+def _strategy(value: Any) -> str | None:
+    from atoll.placement import problem_of_strategy
+
+    return problem_of_strategy(value)
+
+
+def _group(value: Any) -> str | None:
+    if value == "default" or isinstance(getattr(value, "id", None), bytes):
+        return None
+    return "give a PlacementGroup, or leave it out"
+
+
 def _one_of(*choices: str) -> Problem:
     return lambda value: None if value in choices else f"give one of {', '.join(map(repr, choices))}"
 
@@ -129,9 +147,12 @@ COMMON: dict[str, Option] = {
     "memory": _AMOUNT,
     "resources": Option((dict,), _amounts),
     "accelerator_type": _TEXT,
-    "label_selector": _MAPPING,
+    "label_selector": Option((dict,), _selector),
     "fallback_strategy": Option((list,)),
-    "scheduling_strategy": Option((object,)),
+    "scheduling_strategy": Option((object,), _strategy),
+    "placement_group": Option((object,), _group),
+    "placement_group_bundle_index": Option((int,), _from(-1)),
+    "placement_group_capture_child_tasks": _FLAG,
     "runtime_env": Option((dict, str)),
     "name": Option((str,), _name),
     "enable_task_events": _FLAG,
@@ -174,12 +195,9 @@ CALL: dict[str, Option] = {
 }
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "a task": frozenset(
-        {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}
-        | {"_generator_backpressure_num_objects"}
-    ),
+    "a task": frozenset({"fallback_strategy", "runtime_env", "_labels"} | {"_generator_backpressure_num_objects"}),
     "an actor": frozenset(
-        {"accelerator_type", "label_selector", "fallback_strategy", "scheduling_strategy", "runtime_env", "_labels"}
+        {"fallback_strategy", "runtime_env", "_labels"}
         | {"concurrency_groups", "max_pending_calls", "allow_out_of_order_execution"}
     ),
     "a call": frozenset(

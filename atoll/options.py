@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from atoll.option_schema import ACTOR, CALL, TASK, Option, checked
+from atoll.placement import SchedulingStrategy, Scope, placed
 from atoll.protocol.values import SchedulingClass
 from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
 
@@ -70,6 +71,9 @@ class _Common(_Checked, frozen=True, kw_only=True):
     label_selector: dict[str, str] | None = None
     fallback_strategy: list[Any] | None = None
     scheduling_strategy: Any = None
+    placement_group: Any = "default"
+    placement_group_bundle_index: int = -1
+    placement_group_capture_child_tasks: bool | None = None
     runtime_env: Any = None
     name: str | None = None
     enable_task_events: bool = True
@@ -84,9 +88,33 @@ class _Common(_Checked, frozen=True, kw_only=True):
         wanted[MEMORY] = self.memory or 0
         return amounts_of(wanted)
 
-    def scheduling_class(self, environment: str, label: str, default_cpus: float) -> SchedulingClass:
-        """Return the shape of a request with these options."""
-        return SchedulingClass(resources=self.amounts(default_cpus), environment=environment, label=label)
+    def scheduling_class(self, environment: str, label: str, default_cpus: float, scope: Scope) -> SchedulingClass:
+        """Return the shape of a request with these options.
+
+        Args:
+            environment: Of the workers.
+            label: What people see.
+            default_cpus: CPUs if nothing was said.
+            scope: Of the process that asks.
+
+        Raises:
+            ValueError: It can never be met.
+        """
+        shape = SchedulingClass(resources=self.amounts(default_cpus), environment=environment, label=label)
+        strategy = self.scheduling_strategy
+        if self.placement_group != "default":
+            strategy = self._in_group()
+        return placed(shape, scope, strategy, self.label_selector, self.accelerator_type)
+
+    def _in_group(self) -> SchedulingStrategy:
+        """Return the strategy that the older options of Ray stand for."""
+        from atoll.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        if self.scheduling_strategy is not None:
+            raise ValueError("say where it runs by scheduling_strategy or by placement_group, not by both")
+        return PlacementGroupSchedulingStrategy(
+            self.placement_group, self.placement_group_bundle_index, self.placement_group_capture_child_tasks
+        )
 
 
 class TaskOptions(_Common, frozen=True, kw_only=True):
@@ -100,7 +128,11 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         accelerator_type: A model of GPU that its node must have.
         label_selector: Labels that its node must have.
         fallback_strategy: Other labels, tried in order when no node has these.
-        scheduling_strategy: Where it is placed.
+        scheduling_strategy: Where it is placed: `"SPREAD"`, `"DEFAULT"`, or a strategy of
+            `atoll.util.scheduling_strategies`.
+        placement_group: The group that it runs in; a scheduling strategy says more.
+        placement_group_bundle_index: Which bundle of it; -1 for any.
+        placement_group_capture_child_tasks: Whether what it submits runs in the group too.
         runtime_env: What the environment of its worker has beyond this process's.
         name: What people see; the function's name if not said.
         enable_task_events: Ray's; what runs is always seen here.

@@ -84,7 +84,7 @@ class RemoteFunction(Generic[P, R]):
         self._signature.check(args, kwargs)
         session = current_session()
         prepared = self._prepared
-        if prepared is None or prepared.session is not session:
+        if prepared is None or prepared.scope is not session.scope:
             prepared = self._prepared = _Prepared.make(session, self._function, self._name, self._options)
         options = self._options
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
@@ -119,12 +119,13 @@ class RemoteFunction(Generic[P, R]):
 
 
 class _Prepared:
-    """What is the same for all calls in one session: the code's digest and the scheduling class."""
+    """What is the same for all calls in one session and scope: the code's digest and the scheduling class."""
 
-    __slots__ = ("class_key", "digest", "keepalive", "name", "session")
+    __slots__ = ("class_key", "digest", "keepalive", "name", "scope", "session")
 
     def __init__(self, session: Session, digest: bytes, name: str, class_key: int, keepalive: list[Any]) -> None:
         self.session = session
+        self.scope = session.scope
         self.digest = digest
         self.name = name
         self.class_key = class_key
@@ -167,7 +168,7 @@ def _check_size(name: str, size_bytes: int) -> None:
 
 
 def _class_key(session: Session, name: str, options: TaskOptions) -> int:
-    shape = options.scheduling_class(session.environment, name, default_cpus=1)
+    shape = options.scheduling_class(session.environment, name, 1, session.scope)
     with session.lock:
         return session.core.tasks.class_key(shape)
 

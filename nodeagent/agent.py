@@ -404,8 +404,10 @@ def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider) 
         name=cluster.host,
         pid=os.getpid(),
         agent_socket=cluster.agent_socket,
-        resources=amounts_of({CPU: settings.num_cpus, MEMORY: settings.memory_bytes, GPU: len(devices)}),
+        resources=amounts_of(
+            {CPU: settings.num_cpus, MEMORY: settings.memory_bytes, GPU: len(devices), **settings.resources}
+        ),
         devices=devices,
-        labels={},
+        labels=dict(settings.labels),
         store_capacity_bytes=settings.store_capacity_bytes,
     )

@@ -26,6 +26,7 @@ from atoll.nodeagent.executor import Executor, error_payload
 from atoll.nodeagent.output import TaskStream
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.zygote_messages import WorkerStart
+from atoll.placement import Scope
 from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ActorConstructed, BeginLease, ConstructActor, FinishLease, StopWorker, WorkerStarted
@@ -73,6 +74,9 @@ class Worker:
             executor.job = message.job
             executor.gpu_ids = [share.index for share in message.devices]
             self._session.job = ProcessId(message.job)
+            scope = self._session.scope
+            if (scope.group, scope.captures) != (message.group, message.capture):
+                self._session.scope = Scope(message.group, message.capture)
         elif isinstance(message, FinishLease):
             executor.lease_id = 0
         elif isinstance(message, ConstructActor):

@@ -52,6 +52,7 @@ from atoll.client.uplinks import AGENT, LOST_AFTER_S, SCHEDULER, Introduction, U
 from atoll.exceptions import AtollError, ClusterLostError, ObjectStoreFullError, VersionMismatchError
 from atoll.ids import IdFactory, ObjectId, ProcessId
 from atoll.object_ref import ObjectRef
+from atoll.placement import Scope
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.handshake import Identity
@@ -140,6 +141,7 @@ class Session:
         environment: Digest of the environment of this session's workers.
         node_id: The node that this process is on.
         job: The job that this process acts for: its own, or its lease's.
+        scope: Where what is submitted here goes if nothing is said; another object whenever that changes.
         default_output: Takes what tasks write that said nothing else about it.
         ends_cluster: The cluster was started for this process alone, and ends with it.
     """
@@ -156,6 +158,7 @@ class Session:
         self.environment = ""
         self.node_id = b""
         self.job = process_id
+        self.scope = Scope()
         self.default_output: OutputCallback | None = None
         self.ends_cluster = False
         self.closed = False

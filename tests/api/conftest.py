@@ -31,6 +31,8 @@ def cluster() -> Iterator[Path]:
         patch.setenv("ATOLL_NUM_CPUS", "2")
         patch.setenv("ATOLL_STORE_CAPACITY_BYTES", "256M")
         patch.setenv("ATOLL_SIMULATED_GPUS", "2")
+        patch.setenv("ATOLL_RESOURCES", "licence=2")
+        patch.setenv("ATOLL_LABELS", "zone=a,disk=ssd")
         before = {name: look() for name, look in looks.items()}
         running = launch.start_cluster(linger_s=None, started_by="tests")
         yield directory

@@ -26,6 +26,8 @@ def test_every_variable_is_read() -> None:
             "ATOLL_STORE_CAPACITY_BYTES": "512MiB",
             "ATOLL_SIMULATED_GPUS": "4",
             "ATOLL_SIMULATED_GPU_MEMORY_BYTES": "8G",
+            "ATOLL_RESOURCES": "licence=2, tpu=0.5",
+            "ATOLL_LABELS": "zone=a,disk=ssd",
             "ATOLL_LOG_BYTES": "1M",
             "ATOLL_LINGER_S": "never",
             "ATOLL_START_TIMEOUT_S": "5",
@@ -37,6 +39,8 @@ def test_every_variable_is_read() -> None:
         store_capacity_bytes=512 * 2**20,
         simulated_gpus=4,
         simulated_gpu_memory_bytes=8 * 2**30,
+        resources={"licence": 2, "tpu": 0.5},
+        labels={"zone": "a", "disk": "ssd"},
         log_bytes=2**20,
         linger_s=None,
         start_timeout_s=5.0,
@@ -49,7 +53,7 @@ def test_the_store_is_a_share_of_the_memory_that_was_given() -> None:
 
 def test_settings_survive_the_way_through_the_environment() -> None:
     for linger in ("never", "12.5"):
-        found = settings({"ATOLL_SIMULATED_GPUS": "2", "ATOLL_LINGER_S": linger})
+        found = settings({"ATOLL_SIMULATED_GPUS": "2", "ATOLL_LINGER_S": linger, "ATOLL_RESOURCES": "a=1"})
         assert settings(found.environment()) == found
 
 
@@ -69,6 +73,10 @@ def test_empty_is_not_set() -> None:
         ("ATOLL_STORE_CAPACITY_BYTES", "0"),
         ("ATOLL_SIMULATED_GPUS", "-1"),
         ("ATOLL_SIMULATED_GPU_MEMORY_BYTES", "nan"),
+        ("ATOLL_RESOURCES", "licence"),
+        ("ATOLL_RESOURCES", "licence=many"),
+        ("ATOLL_RESOURCES", "CPU=2"),
+        ("ATOLL_LABELS", "zone="),
         ("ATOLL_LOG_BYTES", """ ' """),
         ("ATOLL_LINGER_S", "soon"),
         ("ATOLL_LINGER_S", "inf"),
