@@ -1,11 +1,12 @@
 """Utilities: what is built on tasks and actors, under the names that Ray gives them.
 
 Owns `ActorPool`, `as_completed`, `map_unordered`, `Executor`, `inspect_serializability`, and in modules of their own
-`queue` (a queue that processes share), `multiprocessing` (the standard library's `Pool`) and `joblib` (a backend for
-`joblib.Parallel`, so that scikit-learn runs here).
+`placement_group` and `scheduling_strategies` (where tasks and actors run), `queue` (a queue that processes share),
+`multiprocessing` (the standard library's `Pool`) and `joblib` (a backend for `joblib.Parallel`, so that scikit-learn
+runs here).
 
-It never speaks with a daemon and decides nothing about placement: everything here is a client of the same public calls
-that users have (`.remote()`, `get`, `wait`, `cancel`).
+It decides nothing about placement, and speaks with no daemon, but for placement groups, which the scheduler is asked
+for: everything else is a client of the same public calls that users have (`.remote()`, `get`, `wait`, `cancel`).
 
 In go callables and their arguments. Out come values, futures or iterators with the standard library's semantics: an
 exception arrives as the user's own class, with the remote traceback as its cause.
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from atoll.util.check_serialize import inspect_serializability
     from atoll.util.executor import Executor
     from atoll.util.helpers import as_completed, list_named_actors, map_unordered
+    from atoll.util.placement_group import (
+        get_current_placement_group,
+        get_placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
 
 _HOMES = {
     "ActorPool": "atoll.util.actor_pool",
@@ -31,6 +38,10 @@ _HOMES = {
     "inspect_serializability": "atoll.util.check_serialize",
     "list_named_actors": "atoll.util.helpers",
     "map_unordered": "atoll.util.helpers",
+    **dict.fromkeys(
+        ("get_current_placement_group", "get_placement_group", "placement_group_table", "remove_placement_group"),
+        "atoll.util.placement_group",
+    ),
 }
 
 _MODULES = ("joblib", "multiprocessing", "placement_group", "queue", "scheduling_strategies")
@@ -39,9 +50,13 @@ __all__ = [
     "ActorPool",
     "Executor",
     "as_completed",
+    "get_current_placement_group",
+    "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
     "map_unordered",
+    "placement_group_table",
+    "remove_placement_group",
 ]
 
 
