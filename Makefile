@@ -6,6 +6,8 @@
 #   make bench        the budget table beside Ray and ProcessPoolExecutor (bench-quick: fewer rounds)
 #   make simulate     the whole cluster on a virtual clock: SEEDS=200 (FROM=1000), or SEED=17 for one
 #
+#   make conformance  the tests of the core API's semantics on Atoll; on Ray itself with ENGINE=ray (docs/ray.md)
+#
 #   make bundle       the dashboard's JavaScript, after a change in widgets/js (needs node)
 #
 # Single checks: lint types contracts unit browser nbval test-gpu test-slow.
@@ -14,11 +16,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 200
+ENGINE ?= atoll
 FROM ?= 0
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
 
-.PHONY: help bundle venv demo lab test test-gpu test-slow bench bench-quick simulate lint types contracts unit browser nbval clean
+.PHONY: help bundle venv demo lab test test-gpu test-slow bench bench-quick simulate conformance ray-conformance lint types contracts unit browser nbval clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,6 +58,14 @@ test-slow: venv
 simulate: venv
 	$(BIN)/python -m tests.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
+# Ray has an environment of its own: what it needs is not what the other checks are to see.
+conformance: $(if $(filter ray,$(ENGINE)),ray-conformance,venv)
+	$(if $(filter ray,$(ENGINE)),,CONFORMANCE_ENGINE=$(ENGINE) $(BIN)/python -m pytest -q tests/conformance)
+
+ray-conformance:
+	$(MAKE) VENV=.venv-ray .venv-ray/.installed-conformance
+	CONFORMANCE_ENGINE=ray .venv-ray/bin/python -m pytest -q -W default tests/conformance
+
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run
 
@@ -65,5 +76,5 @@ bundle:
 	$(MAKE) -C widgets bundle
 
 clean:
-	rm -rf $(VENV) .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-ray .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
