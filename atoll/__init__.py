@@ -38,12 +38,15 @@ if TYPE_CHECKING:
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
     from atoll.cache import cache
     from atoll.object_ref import ObjectRef
+    from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ActorHandle": "atoll.actor",
+    "DynamicObjectRefGenerator": "atoll.object_ref_generator",
     "ObjectRef": "atoll.object_ref",
+    "ObjectRefGenerator": "atoll.object_ref_generator",
     "cache": "atoll.cache",
     "cancel": "atoll.api",
     "get": "atoll.api",
@@ -60,7 +63,9 @@ _HOMES = {
 
 __all__ = [
     "ActorHandle",
+    "DynamicObjectRefGenerator",
     "ObjectRef",
+    "ObjectRefGenerator",
     "cache",
     "cancel",
     "exceptions",

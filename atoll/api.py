@@ -19,6 +19,7 @@ from atoll.environment import capture_environment
 from atoll.exceptions import ClusterNotFoundError, GetTimeoutError
 from atoll.ids import new_process_id
 from atoll.object_ref import ObjectRef
+from atoll.object_ref_generator import ObjectRefGenerator
 from atoll.options import ActorOptions, TaskOptions
 from atoll.protocol.messages import ActorChanged, GetActor, StopCluster
 from atoll.protocol.serialization import serialize
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 
 def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool = True) -> Session:
@@ -146,14 +148,18 @@ def _make_remote(target: Callable[..., Any], options: dict[str, Any]) -> RemoteF
 @overload
 def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
+def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
+@overload
 def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 
 
-def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | None = None) -> Any:
+def get(
+    refs: ObjectRef[Any] | ObjectRefGenerator[Any] | Sequence[ObjectRef[Any]], *, timeout: float | None = None
+) -> Any:
     """Wait for values and return them. Large arrays in them are read-only views of shared memory.
 
     Args:
-        refs: One ref, or a list of them.
+        refs: One ref, or a list of them. An `ObjectRefGenerator` is returned as it is: its values come one by one.
         timeout: In seconds; None waits for ever.
 
     Returns:
@@ -170,6 +176,8 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         if not session.ready(object_id):
             _wait_all(session, [object_id], timeout)
         return values.load(session, object_id)
+    if type(refs) is ObjectRefGenerator:
+        return refs
     if not isinstance(refs, list | tuple):
         raise TypeError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
     object_ids = [_id_of(ref) for ref in refs]
@@ -210,16 +218,16 @@ def put(value: T) -> ObjectRef[T]:
 
 
 def wait(
-    refs: Sequence[ObjectRef[T]],
+    refs: Sequence[Waitable],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+) -> tuple[list[Waitable], list[Waitable]]:
     """Wait until some values are there.
 
     Args:
-        refs: Distinct refs.
+        refs: Distinct refs. Of an `ObjectRefGenerator`, the next value is waited for.
         num_returns: How many to wait for.
         timeout: In seconds; None waits for ever.
         fetch_local: Ray's; values are on this node always.
@@ -232,10 +240,10 @@ def wait(
         TypeError: `refs` is no list of refs.
     """
     if not isinstance(refs, list | tuple):
-        raise TypeError(f"wait takes a list of ObjectRefs, not {type(refs).__name__}")
+        raise TypeError(f"wait takes a list of ObjectRefs, not one {type(refs).__name__}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout={timeout}: give seconds from 0, or None")
-    object_ids = [_id_of(ref) for ref in refs]
+    object_ids = [ref._next_id() if type(ref) is ObjectRefGenerator else _id_of(ref) for ref in refs]
     if not object_ids:
         return [], []
     if len(set(object_ids)) != len(object_ids):
@@ -245,18 +253,18 @@ def wait(
     session = refs[0]._session
     with session.hooks.blocking():
         session.wait_for(object_ids, num_returns, timeout)
-    ready: list[ObjectRef[T]] = []
-    rest: list[ObjectRef[T]] = []
-    for ref in refs:
-        (ready if len(ready) < num_returns and session.ready(ref._id) else rest).append(ref)
+    ready: list[Waitable] = []
+    rest: list[Waitable] = []
+    for ref, object_id in zip(refs, object_ids, strict=True):
+        (ready if len(ready) < num_returns and session.ready(object_id) else rest).append(ref)
     return ready, rest
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancel the task that computes a value: one that runs gets KeyboardInterrupt, one that waits never begins.
 
     Args:
-        ref: The value; `get` raises `TaskCancelledError` from then on, unless it was there already.
+        ref: The value, or the generator; `get` raises `TaskCancelledError` from then on, unless it was there already.
         force: End the worker process instead of interrupting it.
         recursive: Cancel what the task has submitted itself, too.
 
@@ -264,6 +272,8 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
         TypeError: It is no ref.
         ValueError: `force` with the call of an actor's method: the actor would die of it.
     """
+    if type(ref) is ObjectRefGenerator:
+        ref = ref.completed()
     if type(ref) is not ObjectRef:
         raise TypeError(f"cancel takes an ObjectRef, not {type(ref).__name__}; an actor is ended by atoll.kill")
     if force:

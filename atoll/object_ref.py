@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -56,6 +55,8 @@ class ObjectRef(Generic[T]):
         return future
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # whoever awaits has imported it
+
         return asyncio.wrap_future(self.future()).__await__()
 
     def __reduce__(self) -> tuple[Any, ...]:

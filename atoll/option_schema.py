@@ -195,7 +195,7 @@ CALL: dict[str, Option] = {
 }
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "a task": frozenset({"fallback_strategy", "runtime_env", "_labels"} | {"_generator_backpressure_num_objects"}),
+    "a task": frozenset({"fallback_strategy", "runtime_env", "_labels"}),
     "an actor": frozenset(
         {"fallback_strategy", "runtime_env", "_labels"}
         | {"concurrency_groups", "max_pending_calls", "allow_out_of_order_execution"}

@@ -18,7 +18,6 @@ from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
 OutputCallback = Callable[[str, bytes], None]
 
 STREAMING = "streaming"
-DYNAMIC = "dynamic"
 
 
 class _Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,9 +56,7 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
         return {name: getattr(self, name) for name in self.__struct_fields__ if name != "_on_output"}
 
     def check(self) -> None:
-        """Raise ValueError for options that make no sense together, or that are not built yet."""
-        if isinstance(getattr(self, "num_returns", None), str):
-            raise ValueError("generators that stream are not in this version of Atoll")
+        """Raise ValueError for options that make no sense together."""
 
 
 class _Common(_Checked, frozen=True, kw_only=True):

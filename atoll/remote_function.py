@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from atoll.client import arguments, context
 from atoll.client.core.events import FunctionDefined, TaskSubmitted
+from atoll.client.core.records import DYNAMIC as DYNAMIC_RETURNS
+from atoll.client.core.records import STREAMING as STREAMING_RETURNS
 from atoll.client.core.records import TaskRecord
 from atoll.client.current import current_session
 from atoll.client.retry import RetryOn
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
-from atoll.options import TaskOptions
+from atoll.object_ref_generator import ObjectRefGenerator
+from atoll.options import STREAMING, TaskOptions
 from atoll.protocol.serialization import serialize_code
 from atoll.resources import format_bytes
 
@@ -42,11 +45,11 @@ class RemoteFunction(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ValueError("an async function cannot be a task; make it a method of an actor, or a plain function")
         self._function = function
         self._options = options
-        self._returns = 1 if options.num_returns is None else int(options.num_returns)
+        self._returns = number_of_returns(function, options.num_returns)
         self._name = options.name or str(getattr(function, "__qualname__", type(function).__name__))
         self._signature = arguments.Signature(function)
         self._prepared: _Prepared | None = None
@@ -74,7 +77,8 @@ class RemoteFunction(Generic[P, R]):
         """Submit a call and return at once.
 
         Returns:
-            A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0).
+            A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0); an `ObjectRefGenerator`
+            for a generator function.
 
         Raises:
             TypeError: The function cannot be called with these arguments.
@@ -103,12 +107,13 @@ class RemoteFunction(Generic[P, R]):
             keepalive=keepalive,
             on_output=options._on_output or session.default_output,
             parent=b"" if task is None else task.task_id,
+            stream_limit=options._generator_backpressure_num_objects or 0,
         )
         session.submit(TaskSubmitted(record))
         if self._returns == 1:
             return ObjectRef(record.result_id, session)
-        if self._returns == 0:
-            return None  # type: ignore[return-value]
+        if self._returns <= 0:
+            return refs_without_number(record, session)  # type: ignore[no-any-return]
         return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,6 +121,37 @@ class RemoteFunction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<remote function {self._name}>"
+
+
+def number_of_returns(function: Callable[..., Any], wanted: int | str | None) -> int:
+    """Return how many values a call of the function returns, or `STREAMING` or `DYNAMIC`.
+
+    Raises:
+        ValueError: It is no generator function, and its values are to be streamed.
+    """
+    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if wanted is None:
+        return STREAMING_RETURNS if generator else 1
+    if isinstance(wanted, int):
+        return wanted
+    if not generator:
+        name = getattr(function, "__name__", repr(function))
+        raise ValueError(f'num_returns="{wanted}" is for generator functions: {name} has no yield')
+    if wanted == STREAMING:
+        return STREAMING_RETURNS
+    text = 'num_returns="dynamic" is deprecated: use "streaming", whose values come while the task runs'
+    warnings.warn(text, DeprecationWarning, stacklevel=5)
+    return DYNAMIC_RETURNS
+
+
+def refs_without_number(record: TaskRecord, session: Session) -> Any:
+    """Return what `.remote()` does where there is no fixed number of refs: None for no values, or for a generator."""
+    if record.returns == STREAMING_RETURNS:
+        assert record.stream is not None
+        return ObjectRefGenerator(record.stream, session)
+    if record.returns == DYNAMIC_RETURNS:
+        return ObjectRef(return_id(record.task_id, 0), session)
+    return None
 
 
 class _Prepared:

@@ -32,10 +32,14 @@ from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
 from atoll.nodeagent.results import ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
+from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import (
     CallMethod,
     CancelTask,
+    CloseStream,
     DeclareFunction,
+    OpenStream,
+    ReadStream,
     RunTask,
     TakeBackTasks,
     TaskOutput,
@@ -84,6 +88,8 @@ class Executor:
         self._where = where
         self._spans = spans
         self.results = ResultWriter(session)
+        self.results.stream = self._stream
+        self._streams = StreamRunner(session, self.results, self._step, self._payload)
         self._queue: deque[tuple[Peer, Any]] = deque()
         self._answers: dict[Peer, list[Any]] = {}
         self._answered_at = 0.0
@@ -128,6 +134,8 @@ class Executor:
                 others.append(message)  # the core cancels what the task has submitted
             elif kind is TakeBackTasks:
                 self._give_back(peer, message.count)
+            elif kind is OpenStream or kind is ReadStream or kind is CloseStream:
+                self._streams.take(peer, message)
             else:
                 others.append(message)
         if self._queue:
@@ -155,7 +163,10 @@ class Executor:
         refused = [message.sequence for message in messages if type(message) is RunTask]
         if refused:
             self._session.reply_locked(peer, [TasksTakenBack(refused)])
-        return self._pushed(peer, [message for message in messages if type(message) is not RunTask])
+        left = self._pushed(peer, [message for message in messages if type(message) is not RunTask])
+        for sequence in refused:
+            self._streams.forget(peer, sequence)
+        return left
 
     def _retire(self, peer: Peer) -> None:
         """A function has been called here as often as it may be: what waits goes back, and nothing more is wanted."""
@@ -170,6 +181,7 @@ class Executor:
         for index, (other, waiting) in enumerate(self._queue):
             if other == peer and getattr(waiting, "sequence", None) == sequence:
                 del self._queue[index]
+                self._streams.forget(peer, sequence)
                 self._session.reply_locked(peer, [_cancelled(sequence)])
                 return
         task = self._main_task
@@ -191,6 +203,7 @@ class Executor:
             item = self._queue.pop()
             if item[0] == peer and type(item[1]) is RunTask:
                 given.append(item[1].sequence)
+                self._streams.forget(peer, item[1].sequence)
             else:
                 kept.append(item)
         self._queue.extend(reversed(kept))
@@ -214,6 +227,7 @@ class Executor:
     def _caller_lost(self, peer: Peer) -> None:
         """What a lost caller has queued is not begun; what runs for it is interrupted."""
         self._queue = deque(item for item in self._queue if item[0] != peer)
+        self._streams.caller_lost(peer)
         task = self._main_task
         if task is not None and task[0] == peer and self.actor is None:
             self._interrupt_main(peer, task[1].sequence)
@@ -361,14 +375,32 @@ class Executor:
         method: Callable[..., Any] = getattr(self.actor, message.method)
         return method
 
+    def _step(self, work: Callable[[], Any]) -> Any:
+        """Do a piece of user code, interruptible in the main thread."""
+        if threading.current_thread() is not self._main_thread:
+            return work()
+        self._in_user_code = True
+        try:
+            return work()
+        finally:
+            self._in_user_code = False
+
+    def _stream(self, peer: Peer, message: RunTask | CallMethod, values: Any) -> Any:
+        """Send a generator's values one by one; the answer for the task as a whole comes last."""
+        began = time.monotonic()
+        value, contained = self._streams.run(peer, message, values)
+        return self.results.whole(message, value, contained, int((time.monotonic() - began) * 1e6))
+
+    def _payload(self, message: RunTask | CallMethod, error: BaseException) -> bytes:
+        return error_payload(error, self._name_of(message), self._where)
+
     def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
         key = (peer, message.sequence)
         if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
             return _cancelled(message.sequence)
         retried = self._retried.get(message.function, (Exception,)) if type(message) is RunTask else (Exception,)
-        payload = error_payload(error, self._name_of(message), self._where)
         microseconds = int((time.monotonic() - began) * 1e6)
-        return TaskRaised(message.sequence, payload, microseconds, isinstance(error, retried))
+        return TaskRaised(message.sequence, self._payload(message, error), microseconds, isinstance(error, retried))
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         """SIGINT: user code is interrupted, ours is not; nor is the task behind the one that was meant."""

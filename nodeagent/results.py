@@ -6,15 +6,23 @@ the caller is registered at the ref's owner, and for every borrowed ref that thi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from atoll.client.reactor import Waiter
 from atoll.client.session import Session
-from atoll.ids import TaskId, return_id
-from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored
+from atoll.ids import ObjectId, TaskId, return_id
+from atoll.object_ref import ObjectRef
+from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored, TaskYielded
 from atoll.protocol.machine import Peer
 from atoll.protocol.serialization import Serialized, deserialize, pack_inline, serialize, serialize_plain
 from atoll.protocol.values import ObjectLocation
+
+Task = RunTask | CallMethod
+
+
+def _no_streams(_peer: Peer, _message: Task, _value: Any) -> Any:
+    raise AssertionError("the executor says how generators run")
 
 
 class ResultWriter:
@@ -22,11 +30,15 @@ class ResultWriter:
 
     Args:
         session: The worker's.
+
+    Attributes:
+        stream: Takes a generator, sends its values and returns the last answer; the executor sets it.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._borrowed: dict[bytes, None] = {}
+        self.stream: Callable[[Peer, Task, Any], Any] = _no_streams
         session.hooks.borrowed = self._note_borrowed
 
     def _note_borrowed(self, object_id: bytes) -> None:
@@ -47,7 +59,7 @@ class ResultWriter:
         """Whether refs have come that `register_borrowed` has not seen."""
         return bool(self._borrowed)
 
-    def answer(self, message: RunTask | CallMethod, value: Any, peer: Peer, microseconds: int) -> Any:
+    def answer(self, message: Task, value: Any, peer: Peer, microseconds: int) -> Any:
         """Return the answer for a value, or for the several values that the caller expects.
 
         Raises:
@@ -65,6 +77,8 @@ class ResultWriter:
             return self._stored(message, [(value, serialized)], peer, microseconds)
         if message.returns == 0:
             return TaskStored(message.sequence, [], [], microseconds)
+        if message.returns < 0:
+            return self.stream(peer, message, value)
         try:
             parts = list(value)
         except TypeError:
@@ -73,18 +87,44 @@ class ResultWriter:
             raise ValueError(f"num_returns={message.returns}, but {len(parts)} values were returned")
         return self._stored(message, [(part, serialize(part)) for part in parts], peer, microseconds)
 
-    def _stored(
-        self, message: RunTask | CallMethod, values: list[tuple[Any, Serialized]], peer: Peer, microseconds: int
-    ) -> TaskStored:
+    def whole(self, message: Task, value: Any, contained: list[bytes], microseconds: int) -> TaskStored:
+        """Return the answer for a generator's own value, which may refer to values that the caller owns."""
+        location = ObjectLocation(return_id(TaskId(message.task_id), 0), inline=serialize(value).data)
+        return TaskStored(message.sequence, [location], [contained], microseconds)
+
+    def item_id(self, message: Task, index: int) -> ObjectId:
+        """Return the id of a generator's value, counted from 0; the generator's own value is return value 0."""
+        return return_id(TaskId(message.task_id), index + 1)
+
+    def ref_to(self, object_id: ObjectId) -> ObjectRef[Any]:
+        """Return a ref to an object of the caller's."""
+        self._session.borrow(object_id)
+        return ObjectRef(object_id, self._session)
+
+    def yielded(self, message: Task, index: int, value: Any, caller: bytes) -> TaskYielded:
+        """Return the answer for one value of a generator; raises as `answer` does."""
+        location, contained = self._place(self.item_id(message, index), value, serialize(value))
+        self._register(contained, caller)
+        return TaskYielded(message.sequence, index, location, contained)
+
+    def failed(self, message: Task, index: int, error: bytes) -> TaskYielded:
+        """Return the answer for the error that comes in the place of a generator's next value."""
+        return TaskYielded(message.sequence, index, ObjectLocation(self.item_id(message, index)), [], error)
+
+    def _place(self, object_id: ObjectId, value: Any, serialized: Serialized) -> tuple[ObjectLocation, list[bytes]]:
+        """Put a value into the answer or into the store; return where it is, and the ids of the refs inside."""
+        contained = [ref.binary() for ref in serialized.contained]
+        if serialized.total_bytes <= INLINE_BYTES:
+            return ObjectLocation(object_id, inline=pack_inline(serialized, value)), contained
+        size = self._session.store.write(object_id, serialized, keep=False)
+        return ObjectLocation(object_id, self._session.node_id, size), contained
+
+    def _stored(self, message: Task, values: list[tuple[Any, Serialized]], peer: Peer, microseconds: int) -> TaskStored:
         locations, contained = [], []
         for index, (value, serialized) in enumerate(values):
-            object_id = return_id(TaskId(message.task_id), index)
-            if serialized.total_bytes <= INLINE_BYTES:
-                locations.append(ObjectLocation(object_id, inline=pack_inline(serialized, value)))
-            else:
-                size = self._session.store.write(object_id, serialized, keep=False)
-                locations.append(ObjectLocation(object_id, self._session.node_id, size))
-            contained.append([ref.binary() for ref in serialized.contained])
+            location, inside = self._place(return_id(TaskId(message.task_id), index), value, serialized)
+            locations.append(location)
+            contained.append(inside)
         self._register([object_id for inner in contained for object_id in inner], self._session.process_of(peer))
         return TaskStored(message.sequence, locations, contained, microseconds)
 

@@ -3,8 +3,8 @@
 This is the hot path. Messages travel in batches: a frame's body is a msgpack array of them. Tags are small numbers,
 fields are few, and what is the same for every call of a function (its code, its name) is said once.
 
-    caller ─▶ worker     DeclareFunction RunTask CallMethod CancelTask TakeBackTasks
-    worker ─▶ caller     TaskReturned TaskStored TaskRaised TaskOutput TasksTakenBack WorkerRetires
+    caller ─▶ worker     DeclareFunction RunTask CallMethod CancelTask TakeBackTasks OpenStream ReadStream CloseStream
+    worker ─▶ caller     TaskReturned TaskStored TaskRaised TaskOutput TaskYielded TasksTakenBack WorkerRetires
     anybody ─▶ owner     FetchObject AddHold DropHolds
     owner ─▶ anybody     ObjectValue HoldAdded
 
@@ -45,7 +45,7 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
         function: Digest.
         arguments: Pickled `(args, kwargs)`, or empty for none at all.
         dependencies: The values of top-level `ObjectRef` arguments, in the order of their placeholders.
-        returns: How many values.
+        returns: How many values; below zero for a generator's, of which `OpenStream` has told.
     """
 
     sequence: int
@@ -83,6 +83,35 @@ class TakeBackTasks(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=Fals
     """Give back up to `count` tasks that have not begun, the last first: another worker is free."""
 
     count: int
+
+
+class OpenStream(msgspec.Struct, array_like=True, tag=6, frozen=True, gc=False):
+    """The task or call of this number, which comes next, is a generator: answer each value when it is yielded.
+
+    Attributes:
+        sequence: Of the task.
+        limit: So many values may be untaken before the generator waits; 0 for any number.
+        received: So many values have come from an earlier attempt and are not sent again.
+        taken: So many of these were taken.
+    """
+
+    sequence: int
+    limit: int = 0
+    received: int = 0
+    taken: int = 0
+
+
+class ReadStream(msgspec.Struct, array_like=True, tag=7, frozen=True, gc=False):
+    """So many values of the task were taken, in all."""
+
+    sequence: int
+    taken: int
+
+
+class CloseStream(msgspec.Struct, array_like=True, tag=8, frozen=True, gc=False):
+    """Nobody reads the values of the task any more: close its generator."""
+
+    sequence: int
 
 
 class TaskReturned(msgspec.Struct, array_like=True, tag=11, frozen=True, gc=False):
@@ -142,6 +171,24 @@ class WorkerRetires(msgspec.Struct, array_like=True, tag=16, frozen=True, gc=Fal
     """Push nothing more: a function has been called here as often as it may be. What waits here is given back."""
 
 
+class TaskYielded(msgspec.Struct, array_like=True, tag=17, frozen=True, gc=False):
+    """A value of a generator, while it goes on.
+
+    Attributes:
+        sequence: The task.
+        index: Which value, from 0, without gaps.
+        value: Where it is.
+        contained: The ids of the refs inside; the caller has been registered as their holder.
+        error: A pickled exception instead of a value; empty for a value.
+    """
+
+    sequence: int
+    index: int
+    value: ObjectLocation
+    contained: list[bytes]
+    error: bytes = b""
+
+
 class FetchObject(msgspec.Struct, array_like=True, tag=21, frozen=True, gc=False):
     """Ask an object's owner for it. Answered by `ObjectValue` as soon as there is a value."""
 
@@ -189,6 +236,10 @@ ChannelMessage = (
     | TaskOutput
     | TasksTakenBack
     | WorkerRetires
+    | OpenStream
+    | ReadStream
+    | CloseStream
+    | TaskYielded
     | FetchObject
     | ObjectValue
     | AddHold

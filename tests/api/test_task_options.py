@@ -137,8 +137,8 @@ def test_calls_that_are_queued_behind_the_last_are_run_elsewhere_and_once() -> N
 
 @atoll.remote(num_cpus=0)
 def notes_its_end(notes: Path) -> str:
-    (notes / "begun").touch()
     try:
+        (notes / "begun").touch()
         threading.Event().wait(60)
     except KeyboardInterrupt:
         (notes / "interrupted").touch()

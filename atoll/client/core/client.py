@@ -24,12 +24,14 @@ from atoll.client.core.events import (
     SchedulerLinked,
     ShowOutput,
     TaskSubmitted,
+    ValueTaken,
 )
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.ownership import Ownership
 from atoll.client.core.records import PENDING, TaskRecord
 from atoll.client.core.settlement import Settlement
+from atoll.client.core.streams import Streams
 from atoll.client.core.tasks import Tasks
 from atoll.ids import ProcessId, return_id
 from atoll.protocol.channel_messages import (
@@ -44,6 +46,7 @@ from atoll.protocol.channel_messages import (
     TaskReturned,
     TasksTakenBack,
     TaskStored,
+    TaskYielded,
     WorkerRetires,
 )
 from atoll.protocol.machine import (
@@ -59,7 +62,9 @@ from atoll.protocol.machine import (
 )
 from atoll.protocol.messages import ActorChanged, DemandRefused, Failed, LeaseGranted, LeaseLost, LeaseRecalled
 
-_FREQUENT = frozenset({TaskSubmitted, MethodCalled, ObjectPut, ObjectsWanted, RefsReleased, FunctionDefined})
+_FREQUENT = frozenset(
+    {TaskSubmitted, MethodCalled, ObjectPut, ObjectsWanted, RefsReleased, FunctionDefined, ValueTaken}
+)
 """Events that come by the thousand and carry users' values: the story leaves them out, to keep none of those alive."""
 
 
@@ -90,7 +95,9 @@ class ClientCore:
         self.tasks = Tasks(self.outbox, self.links, self._settlement)
         self.actors = ActorCalls(self.outbox, self.links, self._settlement)
         self._ownership = Ownership(self.outbox, self.links, self.objects, self._settlement)
+        self._streams = Streams(self.outbox, self.objects, self._settlement)
         self._settlement.resume = self._resume
+        self._settlement.stream_ended = self._streams.ended
         self._now = Instant(0.0)
         self._story = Story()
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -101,6 +108,7 @@ class ClientCore:
             ObjectsWanted: self._objects_wanted,
             ObjectPut: self._object_put,
             FunctionDefined: self._function_defined,
+            ValueTaken: self._value_taken,
             HoldRequested: self._hold_requested,
             CancelRequested: self._cancel_requested,
             PeerConnected: self._peer_connected,
@@ -145,10 +153,12 @@ class ClientCore:
         self.actors.call(event.record)
 
     def _expect(self, record: TaskRecord) -> None:
-        if record.returns:
+        if record.returns > 0:
             self.objects.expect(record.result_id, record)
             for index in range(1, record.returns):
                 self.objects.expect(return_id(record.task_id, index), record)
+        elif record.stream is not None:
+            self._streams.begin(record)
 
     def _resume(self, record: TaskRecord) -> None:
         if record.actor_id:
@@ -175,6 +185,12 @@ class ClientCore:
     def _refs_released(self, event: RefsReleased) -> None:
         for object_id in event.object_ids:
             self.objects.release(object_id)
+        if self.objects.dropped_streams:
+            for record in self._streams.close_dropped():
+                self._cancel(record, force=False, recursive=False)
+
+    def _value_taken(self, event: ValueTaken) -> None:
+        self._streams.take(event.stream)
 
     def _hold_requested(self, event: HoldRequested) -> None:
         self._ownership.hold(event.object_id, event.holder)
@@ -252,7 +268,9 @@ class ClientCore:
         self.tasks.taken_back(link, message, self._now)
 
     def _about_objects(self, link: Link, message: Any) -> None:
-        if isinstance(message, FetchObject):
+        if isinstance(message, TaskYielded):
+            self._streams.yielded(link, message)
+        elif isinstance(message, FetchObject):
             self._ownership.asked(link.peer, message)
         elif isinstance(message, AddHold):
             self._ownership.holder_came(link.peer, message)
@@ -334,7 +352,7 @@ class ClientCore:
 
     def check_invariants(self) -> None:
         """Raise `InternalError` if the state contradicts itself."""
-        problems = list(self.objects.check_invariants())
+        problems = [*self.objects.check_invariants(), *self._streams.check_invariants()]
         for queue in self.tasks.queues.values():
             for lease in queue.leases.values():
                 busy = bool(lease.outstanding)

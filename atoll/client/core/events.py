@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.client.core.records import TaskRecord
+from atoll.client.core.records import Stream, TaskRecord
 from atoll.protocol.machine import Action, Event, Peer
 from atoll.protocol.values import ObjectLocation
 
@@ -42,6 +42,12 @@ class ObjectsWanted(Event, frozen=True):
     """Somebody waits for the objects: say when each is ready, and fetch those that other processes own."""
 
     object_ids: list[bytes]
+
+
+class ValueTaken(Event, frozen=True):
+    """Somebody has a ref to a stream's next value, which was there, and wants the one behind it."""
+
+    stream: Stream
 
 
 class RefsReleased(Event, frozen=True):

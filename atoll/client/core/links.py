@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.client.core.events import AnnounceObjects, ConnectProcess
 from atoll.client.core.records import TaskRecord
-from atoll.protocol.channel_messages import CallMethod, DeclareFunction, RunTask
+from atoll.protocol.channel_messages import CallMethod, DeclareFunction, OpenStream, RunTask
 from atoll.protocol.machine import Action, Peer, Send
 from atoll.protocol.values import ObjectLocation
 
@@ -138,6 +138,9 @@ class Links:
         record.sequence = sequence
         record.peer = link.peer
         link.outstanding[sequence] = record
+        if record.stream is not None:
+            stream = record.stream
+            self._outbox.send(link.peer, OpenStream(sequence, stream.limit, stream.received, stream.taken))
         names = record.dependencies
         dependencies = [self._objects.location(name) for name in names] if names else _NO_DEPENDENCIES
         message: RunTask | CallMethod

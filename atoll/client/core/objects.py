@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
+from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, Stream, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, ProcessId
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ObjectLocation
@@ -34,6 +34,8 @@ class ObjectTable:
             them and tells the agent.
         forgotten_borrowed: Ids of borrowed objects whose last ref here is gone, each as often as this process was
             registered for it; likewise, for their owners.
+        streams: The streams that somebody reads, by their handles' ids.
+        dropped_streams: Those that nobody reads any more; likewise.
     """
 
     def __init__(self, process_id: ProcessId) -> None:
@@ -41,6 +43,8 @@ class ObjectTable:
         self.entries: dict[bytes, ObjectEntry] = {}
         self.forgotten_stored: list[bytes] = []
         self.forgotten_borrowed: list[bytes] = []
+        self.streams: dict[bytes, Stream] = {}
+        self.dropped_streams: list[Stream] = []
 
     def owns(self, object_id: bytes) -> bool:
         """Whether this process is the object's owner."""
@@ -68,6 +72,9 @@ class ObjectTable:
         """Count one ref less, and forget the object when that was the last of all."""
         entry = self.entries.get(object_id)
         if entry is None:
+            stream = self.streams.pop(object_id, None)
+            if stream is not None:
+                self.dropped_streams.append(stream)
             return
         assert entry.count > 0, f"object {object_id.hex()} is released more often than referred to"
         entry.count -= 1
@@ -94,8 +101,7 @@ class ObjectTable:
         """
         entry = self.entries.get(object_id)
         if entry is None:
-            if not location.inline and self.owns(object_id):
-                self.forgotten_stored.append(object_id)
+            self.refuse(location, contained)
             return None
         if location.node_id:
             entry.state = STORED
@@ -109,6 +115,16 @@ class ObjectTable:
                 self.refer(inner, registrations=0 if self.owns(inner) else 1)
             entry.contained = contained
         return entry
+
+    def refuse(self, location: ObjectLocation, contained: list[bytes]) -> None:
+        """Give back a value that nobody wants any more: its room, and what holds the refs inside for us."""
+        if location.node_id and self.owns(location.object_id):
+            self.forgotten_stored.append(location.object_id)
+        self.refuse_refs(contained)
+
+    def refuse_refs(self, contained: list[bytes]) -> None:
+        """Give up what this process was registered for with a value that it does not take."""
+        self.forgotten_borrowed.extend(inner for inner in contained if not self.owns(inner))
 
     def fail(self, object_id: bytes, error: bytes) -> ObjectEntry | None:
         """Note that there will be no value. None if nobody wants it any more."""

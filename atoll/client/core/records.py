@@ -12,6 +12,46 @@ from atoll.protocol.values import ObjectLocation
 OutputCallback = Callable[[str, bytes], None]
 
 
+STREAMING = -1
+"""In the place of a number of returns: a generator's values come one by one."""
+
+DYNAMIC = -2
+"""Likewise, and its one return value has refs to all of them."""
+
+END = b""
+"""In the place of an error: a stream has no more values."""
+
+_HANDLE_INDEX = 0xFFFFFFFF
+
+
+class Stream:
+    """The values of a generator that runs elsewhere: see `streams`.
+
+    Attributes:
+        record: Its task.
+        limit: So many values may wait to be taken; 0 for any number.
+        received: Values that have come.
+        taken: Values that were taken.
+        ended: The task is over.
+        closed: Nobody reads it any more.
+    """
+
+    __slots__ = ("closed", "ended", "limit", "received", "record", "taken")
+
+    def __init__(self, record: TaskRecord, limit: int) -> None:
+        self.record = record
+        self.limit = limit
+        self.received = 0
+        self.taken = 0
+        self.ended = False
+        self.closed = False
+
+    @property
+    def handle(self) -> bytes:
+        """The id that is released when nobody reads the stream any more: of no object."""
+        return return_id(self.record.task_id, _HANDLE_INDEX)
+
+
 class TaskRecord:
     """A task or call that was submitted and has not ended.
 
@@ -23,13 +63,14 @@ class TaskRecord:
         actor_id: The actor that is called; empty for a task.
         arguments: Pickled.
         dependencies: Ids of top-level `ObjectRef` arguments; replaced by their locations when it is pushed.
-        returns: How many values.
+        returns: How many values; `STREAMING` or `DYNAMIC` for a generator's.
         class_key: The scheduling class, by the client's own number.
         retries_left: Attempts that may follow; -1 for without end.
         retry_exceptions: Whether an exception of the user's code is retried.
         keepalive: Whatever must live until it has ended: the refs in its arguments.
         on_output: Takes what it emits.
         parent: The task that has submitted it; empty if none has.
+        stream: Its values, if they come one by one.
         unresolved: How many dependencies have no value yet.
         peer: The channel that it was pushed on.
         sequence: Its number there.
@@ -57,6 +98,7 @@ class TaskRecord:
         "retry_exceptions",
         "returns",
         "sequence",
+        "stream",
         "task_id",
         "unresolved",
     )
@@ -77,6 +119,7 @@ class TaskRecord:
         keepalive: Any = None,
         on_output: OutputCallback | None = None,
         parent: bytes = b"",
+        stream_limit: int = 0,
     ) -> None:
         self.task_id = task_id
         self.result_id = return_id(task_id, 0)
@@ -92,6 +135,7 @@ class TaskRecord:
         self.keepalive = keepalive
         self.on_output = on_output
         self.parent = parent
+        self.stream = Stream(self, stream_limit) if returns < 0 else None
         self.attempt = 0
         self.unresolved = 0
         self.peer: Peer | None = None

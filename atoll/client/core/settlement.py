@@ -33,6 +33,7 @@ class Settlement:
         outbox: Where actions go.
 
     Attributes:
+        stream_ended: Called with a streaming task that is over and its error, if it has one; the composition sets it.
         resume: Called with a task whose last dependency has got its value, and with a call that has failed by one;
             the composition sets it.
     """
@@ -41,6 +42,7 @@ class Settlement:
         self._objects = objects
         self._outbox = outbox
         self.resume: Callable[[TaskRecord], None] = lambda _record: None
+        self.stream_ended: Callable[[TaskRecord, bytes], None] = lambda _record, _error: None
 
     def returned(self, record: TaskRecord, value: bytes) -> None:
         """End a task that returned one small value."""
@@ -62,6 +64,8 @@ class Settlement:
         for location, contained in zip(answer.values, answer.contained, strict=True):
             self.resolved(location, contained)
         record.keepalive = None
+        if record.stream is not None:
+            self.stream_ended(record, b"")
 
     def resolved(self, location: ObjectLocation, contained: list[bytes]) -> None:
         """Give an object its value."""
@@ -75,6 +79,8 @@ class Settlement:
         for index in range(max(1, record.returns)):
             self.broken(return_id(record.task_id, index), error)
         record.keepalive = None
+        if record.stream is not None:
+            self.stream_ended(record, error)
 
     def failed_with(self, record: TaskRecord, kind: str, text: str) -> None:
         """As `failed`, with an exception made here."""
