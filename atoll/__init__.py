@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from atoll.cache import cache
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
+    from atoll.runtime_context import get_runtime_context
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ _HOMES = {
     "cancel": "atoll.api",
     "get": "atoll.api",
     "get_actor": "atoll.api",
+    "get_runtime_context": "atoll.runtime_context",
     "init": "atoll.api",
     "is_initialized": "atoll.api",
     "kill": "atoll.api",
@@ -71,6 +73,7 @@ __all__ = [
     "exceptions",
     "get",
     "get_actor",
+    "get_runtime_context",
     "init",
     "is_initialized",
     "kill",

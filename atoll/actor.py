@@ -1,53 +1,34 @@
-"""`@atoll.remote` on a class: actors, processes that keep state and answer calls in order."""
+"""`@atoll.remote` on a class: actors, processes that keep state and answer calls in order.
+
+An actor lives as long as a handle of it does, anywhere: in a variable, in an object, in the hands of another process. A
+handle keeps a *token* alive, an object without a value that the actor's creator owns; when the last ref to it is gone
+the creator tells the scheduler. So handles are counted by what counts refs. A call keeps its handle until it has ended.
+
+Detached actors have no token: they live until they are killed. Handles that are found by name have none either.
+"""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NoReturn
 
 import msgspec
 
+from atoll.actor_methods import describe, is_asyncio, method, methods_of, options_in, said_of
 from atoll.client import arguments
 from atoll.client.connection import failure
-from atoll.client.core.events import MethodCalled
-from atoll.client.core.records import TaskRecord
+from atoll.client.core.events import CreationRequested, MethodCalled
+from atoll.client.core.records import Manner, TaskRecord
 from atoll.client.current import current_session
 from atoll.client.session import Session
-from atoll.exceptions import ActorDiedError, ActorError
+from atoll.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError, PendingCallsLimitExceeded
 from atoll.ids import return_id
 from atoll.object_ref import ObjectRef
 from atoll.options import ActorOptions, CallOptions
 from atoll.protocol.messages import ActorChanged, CreateActor, KillActor
-from atoll.protocol.serialization import serialize_code
-from atoll.protocol.values import ActorSpec, ObjectLocation
+from atoll.protocol.serialization import is_serializing, serialize_code
+from atoll.protocol.values import ActorInterface, ActorPayload, ActorSpec, MethodSpec
 
-
-class ActorPayload(msgspec.Struct, array_like=True, frozen=True):
-    """What a worker needs to make an actor: opaque to daemons.
-
-    Attributes:
-        code: The pickled class.
-        arguments: Of the constructor, as `atoll.client.arguments` packs them.
-        dependencies: The values of top-level refs among them.
-    """
-
-    code: bytes
-    arguments: bytes
-    dependencies: list[ObjectLocation]
-
-
-class _MethodDefaults(msgspec.Struct, frozen=True):
-    num_returns: int = 1
-
-
-def method(*, num_returns: int = 1) -> Any:
-    """Say of an actor's method how many values it returns, as `@atoll.method(num_returns=2)`."""
-
-    def mark(function: Any) -> Any:
-        function.__atoll_method__ = _MethodDefaults(num_returns=num_returns)
-        return function
-
-    return mark
+__all__ = ["ActorClass", "ActorHandle", "ActorMethod", "exit_actor", "kill", "method"]
 
 
 class ActorClass:
@@ -64,16 +45,37 @@ class ActorClass:
         self.__doc__ = user_class.__doc__
         self.__name__ = user_class.__name__
         self.__module__ = user_class.__module__
-        self._methods = _public_methods(user_class)
         constructor: Any = getattr(user_class, "__init__")  # noqa: B009 - to a type checker, it may be a subclass's
         self._signature = arguments.Signature(constructor, skip_first=True)
         self._takes_nothing = constructor is object.__init__
+        self._asyncio = is_asyncio(user_class)
+        self._groups = _groups(options, user_class)
+        self._any_order = self._order()
+        self._methods: dict[str, MethodSpec] | None = None
+
+    def _order(self) -> bool:
+        """Whether calls may overtake each other: always where several run at once."""
+        said = self._options.allow_out_of_order_execution
+        several = self._asyncio or (self._options.max_concurrency or 1) > 1 or bool(self._groups)
+        if said is False and several:
+            raise ValueError(
+                "allow_out_of_order_execution=False: an actor that answers several calls at once, by threads or by "
+                "coroutines, cannot promise their order"
+            )
+        return several if said is None else said
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: say `.remote()`."""
         raise TypeError(
             f"an actor class cannot be instantiated directly: write {self.__name__}.remote(...) instead of "
             f"{self.__name__}(...)"
+        )
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
+        """Raise TypeError: derive from the plain class."""
+        raise TypeError(
+            f"{self.__name__} is an actor class, from which no class can be derived: derive from the plain class, and "
+            "make an actor class of what comes of it with atoll.remote(...)"
         )
 
     def options(self, **changes: Any) -> ActorClass:
@@ -85,46 +87,84 @@ class ActorClass:
         return ActorClass(self._user_class, self._options.updated(changes, later=True))
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle:
-        """Make an actor and return its handle at once; the constructor runs meanwhile.
+        """Make an actor and return its handle at once; the constructor runs when its arguments are there.
 
         Raises:
             TypeError: The constructor does not take these arguments.
-            ValueError: Another actor has the name.
+            ActorAlreadyExistsError: Another actor has the name; also a ValueError.
             SerializationError: The class or an argument does not pickle.
         """
         self._check(args, kwargs)
         session = current_session()
-        options = self._options
         code, captured = serialize_code(self._user_class)
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
-        spec = ActorSpec(
+        spec = self._spec(session)
+        target = _Target(spec.actor_id, spec.class_name, spec.interface, session)
+        record = TaskRecord(
+            session.ids.task_id(),
+            f"{self.__name__}.__init__",
+            data,
+            actor_id=spec.actor_id,
+            dependencies=dependencies,
+            returns=0,
+            keepalive=(captured, keepalive),
+        )
+        if not spec.name:
+            if not spec.detached:
+                target.token = session.hold_actor(spec.actor_id)
+            request = CreateActor(session.next_request(), session.job, spec)
+            session.handle(CreationRequested(record, request, code))
+            return ActorHandle(target)
+        return self._create_named(session, spec, record, code, target)
+
+    def _spec(self, session: Session) -> ActorSpec:
+        options = self._options
+        if self._methods is None:
+            self._methods = describe(self._user_class)
+        interface = ActorInterface(
+            self._methods, options.max_task_retries, options.max_pending_calls or -1, self._any_order
+        )
+        return ActorSpec(
             actor_id=session.ids.actor_id(),
             name=options.name or "",
-            namespace=session.introduction.namespace if options.namespace is None else options.namespace,
+            namespace=session.namespace if options.namespace is None else options.namespace,
             class_name=self.__name__,
             scheduling_class=options.scheduling_class(session.environment, self.__name__, 0, session.scope),
             payload=b"",
             detached=options.lifetime == "detached",
             maximum_restarts=options.max_restarts,
-            methods=self._methods,
-            maximum_concurrency=options.max_concurrency or 1,
+            interface=interface,
+            maximum_concurrency=options.max_concurrency or 0,
+            concurrency_groups=self._groups,
         )
-        handle = ActorHandle(
-            spec.actor_id,
-            self.__name__,
-            self._methods,
-            options.max_task_retries,
-            session,
-            keepalive=(captured, keepalive),
-        )
+
+    def _create_named(
+        self, session: Session, spec: ActorSpec, record: TaskRecord, code: bytes, target: _Target
+    ) -> ActorHandle:
+        """Ask for an actor with a name, and return when it is known whose the name is."""
+        dependencies = record.dependencies
         if dependencies:
             session.wait_for(dependencies, len(dependencies), None)
+        locations = [session.location(object_id) for object_id in dependencies or ()]
+        payload = msgspec.msgpack.encode(ActorPayload(code, record.arguments, locations))
+        request = CreateActor(
+            session.next_request(),
+            session.job,
+            msgspec.structs.replace(spec, payload=payload),
+            self._options.get_if_exists,
+        )
         with session.lock:
-            locations = [session.core.objects.location(name) for name in dependencies or ()]
-        payload = msgspec.msgpack.encode(ActorPayload(code, data, locations))
-        spec = msgspec.structs.replace(spec, payload=payload)
-        request = CreateActor(session.next_request(), session.job, spec, options.get_if_exists)
-        return _create(session, request, handle)
+            session.core.actors.follow_new(spec.actor_id, request.request, keepalive=record.keepalive)
+        answer = session.ask_scheduler(request)
+        error = failure(answer)
+        if error is not None:
+            raise ActorAlreadyExistsError(str(error)) if isinstance(error, ActorError) else error
+        assert isinstance(answer, ActorChanged)
+        if answer.actor_id != spec.actor_id:
+            return handle_of(answer.actor_id, answer.class_name, answer.interface, session)
+        if not spec.detached:
+            target.token = session.hold_actor(spec.actor_id)
+        return ActorHandle(target)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._takes_nothing:
@@ -140,56 +180,98 @@ class ActorClass:
         return f"<actor class {self.__name__}>"
 
 
-def _create(session: Session, request: CreateActor, handle: ActorHandle) -> ActorHandle:
-    """Ask for the actor. A name is answered for before we return; nobody waits for an anonymous one."""
-    anonymous = not request.spec.name
-    with session.lock:
-        session.core.actors.follow_new(request.spec.actor_id, request.request, request if anonymous else None)
-    if anonymous:
-        session.tell_scheduler(request)
-        return handle
-    answer = session.ask_scheduler(request)
-    error = failure(answer)
-    if error is not None:
-        raise ValueError(str(error)) if isinstance(error, ActorError) else error
-    assert isinstance(answer, ActorChanged)
-    if answer.actor_id == request.spec.actor_id:
-        return handle
-    return ActorHandle(answer.actor_id, answer.class_name, answer.methods, handle._retries, session)
+def _groups(options: ActorOptions, user_class: type) -> dict[str, int]:
+    """Return how many calls of each group may run at once.
+
+    Raises:
+        TypeError: A limit is no number, or a group has no name.
+        ValueError: A limit is less than 1, or a method names a group that there is not.
+    """
+    given = options.concurrency_groups or {}
+    groups = dict(given) if isinstance(given, dict) else {each["name"]: each["max_concurrency"] for each in given}
+    for name, limit in groups.items():
+        if not isinstance(name, str) or not isinstance(limit, int) or isinstance(limit, bool):
+            raise TypeError(f"concurrency_groups={groups!r}: give a number for each name, such as {{'io': 2}}")
+        if limit < 1:
+            raise ValueError(f"concurrency_groups: {name!r} has the limit {limit}; give a whole number from 1")
+    for name, member in methods_of(user_class).items():
+        group = said_of(member).concurrency_group
+        if group is not None and group not in groups:
+            raise ValueError(
+                f"{user_class.__name__}.{name} names the concurrency group {group!r}, which there is not; add it to "
+                "concurrency_groups= of the class"
+            )
+    return groups
+
+
+class _Target:
+    """What a handle and its methods share. They refer to this and not to each other, so that no cycle keeps them.
+
+    Attributes:
+        token: Keeps the actor alive; None for who does not.
+    """
+
+    __slots__ = ("actor_id", "class_name", "interface", "packed", "session", "token")
+
+    def __init__(
+        self, actor_id: bytes, class_name: str, interface: ActorInterface | None, session: Session, packed: bytes = b""
+    ) -> None:
+        self.actor_id = actor_id
+        self.class_name = class_name
+        self.interface = interface
+        self.packed = packed
+        self.session = session
+        self.token: ObjectRef[Any] | None = None
+
+    def known(self) -> ActorInterface:
+        """Return what is known of the methods, read when it is needed."""
+        if self.interface is None:
+            self.interface = _interfaces.decode(self.packed)
+        return self.interface
+
+    def portable(self) -> bytes:
+        """Return the interface as it travels."""
+        if not self.packed:
+            self.packed = msgspec.msgpack.encode(self.interface)
+        return self.packed
+
+
+_interfaces = msgspec.msgpack.Decoder(ActorInterface)
 
 
 class ActorHandle:
-    """A handle of an actor: its methods have `.remote()`. Handles can be passed to tasks and other actors."""
+    """A handle of an actor: its methods have `.remote()`. Handles can be passed to tasks and other actors.
 
-    def __init__(
-        self,
-        actor_id: bytes,
-        class_name: str,
-        methods: dict[str, int],
-        retries: int,
-        session: Session,
-        keepalive: Any = None,
-    ) -> None:
-        self._actor_id = actor_id
-        self._class_name = class_name
-        self._methods = methods
-        self._retries = retries
-        self._session = session
-        self._keepalive = keepalive
+    Args:
+        target: Which actor.
+    """
+
+    def __init__(self, target: _Target) -> None:
+        self._target = target
+
+    @property
+    def _actor_id(self) -> bytes:
+        return self._target.actor_id
 
     def __getattr__(self, name: str) -> ActorMethod:
-        methods: dict[str, int] = self.__dict__.get("_methods", {})
-        if name not in methods:
-            raise AttributeError(f"the actor {self.__dict__.get('_class_name', '')} has no method {name!r}")
-        made = ActorMethod(self, name, CallOptions(num_returns=methods[name]))
+        target: _Target | None = self.__dict__.get("_target")
+        described = target.known().methods.get(name) if target is not None else None
+        if target is None or described is None:
+            class_name = target.class_name if target is not None else ""
+            raise AttributeError(f"the actor {class_name} has no method {name!r}")
+        signature = arguments.Signature.described(name, described.parameters)
+        made = ActorMethod(target, name, options_in(described), signature)
         self.__dict__[name] = made
         return made
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._methods]
+        return [*super().__dir__(), *self._target.known().methods]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_handle, (self._actor_id, self._class_name, self._methods, self._retries)
+        target = self._target
+        # A pickle that is not ours would let go of the token before anybody reads it: that handle keeps nothing alive.
+        token = target.token if is_serializing() else None
+        return _rebuild_handle, (target.actor_id, target.class_name, target.portable(), token)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActorHandle) and other._actor_id == self._actor_id
@@ -198,24 +280,48 @@ class ActorHandle:
         return hash(self._actor_id)
 
     def __repr__(self) -> str:
-        return f"Actor({self._class_name}, {self._actor_id.hex()})"
+        return f"Actor({self._target.class_name}, {self._actor_id.hex()})"
 
 
 class ActorMethod:
     """A method of an actor.
 
     Args:
-        handle: The actor.
+        target: The actor.
         name: The method.
         options: Of its calls.
+        signature: What it takes.
     """
 
-    __slots__ = ("_handle", "_label", "_name", "_options")
+    __slots__ = (
+        "_label",
+        "_manner",
+        "_maximum_pending",
+        "_name",
+        "_on_output",
+        "_options",
+        "_retries",
+        "_retry_exceptions",
+        "_returns",
+        "_signature",
+        "_target",
+    )
 
-    def __init__(self, handle: ActorHandle, name: str, options: CallOptions) -> None:
-        self._handle = handle
+    def __init__(self, target: _Target, name: str, options: CallOptions, signature: arguments.Signature) -> None:
+        interface = target.known()
+        self._target = target
         self._name = name
         self._options = options
+        self._signature = signature
+        self._label = options.name or name
+        self._returns = 1 if options.num_returns is None else int(options.num_returns)
+        self._retries = interface.retries if options.max_task_retries is None else options.max_task_retries
+        self._retry_exceptions = options.retry_exceptions
+        self._maximum_pending = interface.maximum_pending
+        self._on_output = options._on_output
+        self._manner: Manner | None = None
+        if options.name or options.concurrency_group or interface.any_order:
+            self._manner = Manner(name, options.concurrency_group or "", interface.any_order)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: say `.remote()`."""
@@ -225,9 +331,9 @@ class ActorMethod:
         """Return this method with other options for its calls.
 
         Raises:
-            ValueError: There is no such option.
+            ValueError: There is no such option, or its value makes no sense.
         """
-        return ActorMethod(self._handle, self._name, self._options.updated(changes))
+        return ActorMethod(self._target, self._name, self._options.updated(changes), self._signature)
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method and return at once.
@@ -236,26 +342,32 @@ class ActorMethod:
             A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0).
 
         Raises:
+            TypeError: The method does not take these arguments.
             SerializationError: An argument does not pickle.
+            PendingCallsLimitExceeded: More calls of this process wait than `max_pending_calls`.
         """
-        handle = self._handle
-        session = handle._session
+        self._signature.check(args, kwargs)
+        target = self._target
+        session = target.session
         if session.closed:
-            session = handle._session = current_session()
+            session = target.session = current_session()
+        if self._maximum_pending >= 0:
+            self._check_pending(session)
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
         task_id = session.ids.task_id()
-        options = self._options
-        returns = 1 if options.num_returns is None else int(options.num_returns)
+        returns = self._returns
         record = TaskRecord(
             task_id,
-            self._name,
+            self._label,
             data,
-            actor_id=handle._actor_id,
+            actor_id=target.actor_id,
             dependencies=dependencies,
             returns=returns,
-            retries_left=handle._retries,
-            keepalive=(handle, keepalive),
-            on_output=options._on_output or session.default_output,
+            retries_left=self._retries,
+            retry_exceptions=bool(self._retry_exceptions),
+            manner=self._manner,
+            keepalive=(target, keepalive),
+            on_output=self._on_output or session.default_output,
         )
         session.submit(MethodCalled(record))
         if returns == 1:
@@ -264,41 +376,63 @@ class ActorMethod:
             return None  # type: ignore[return-value]
         return [ObjectRef(return_id(task_id, i), session) for i in range(returns)]  # type: ignore[return-value]
 
+    def _check_pending(self, session: Session) -> None:
+        with session.lock:
+            pending = session.core.actors.pending(self._target.actor_id)
+        if pending >= self._maximum_pending:
+            raise PendingCallsLimitExceeded(
+                f"{self._name} is not called: {pending} calls of the actor {self._target.class_name} wait already, and "
+                f"max_pending_calls={self._maximum_pending}; get some results first"
+            )
+
     def __repr__(self) -> str:
-        return f"<method {self._name} of {self._handle!r}>"
+        return f"<method {self._name} of Actor({self._target.class_name}, {self._target.actor_id.hex()})>"
 
 
-def kill(handle: ActorHandle, *, no_restart: bool = True) -> None:
+def handle_of(actor_id: bytes, class_name: str, interface: ActorInterface, session: Session) -> ActorHandle:
+    """Return a handle of an actor that was found. It keeps nothing alive."""
+    return ActorHandle(_Target(actor_id, class_name, interface, session))
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor at once: what it runs is lost, what waits for it fails with `ActorDiedError`.
 
     Raises:
-        TypeError: It is no actor's handle.
+        ValueError: It is no actor's handle.
     """
-    if not isinstance(handle, ActorHandle):
-        raise TypeError(f"kill takes an actor's handle, not {type(handle).__name__}; a task is ended by atoll.cancel")
-    session = handle._session
-    answer = session.ask_scheduler(KillActor(session.next_request(), handle._actor_id, no_restart))
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(f"kill takes an actor's handle, not {type(actor).__name__}; a task is ended by atoll.cancel")
+    session = actor._target.session
+    if session.closed:
+        session = actor._target.session = current_session()
+    answer = session.ask_scheduler(KillActor(session.next_request(), actor._actor_id, no_restart))
     error = failure(answer)
     if error is not None and not isinstance(error, ActorDiedError):
         raise error
 
 
-def _public_methods(user_class: type) -> dict[str, int]:
-    """Return the names of the methods that can be called, with their numbers of returns."""
-    found = {}
-    for name, member in inspect.getmembers(user_class, callable):
-        if name.startswith("__") and name != "__call__":
-            continue
-        if name == "__call__" and "__call__" not in user_class.__dict__:
-            continue
-        defaults: _MethodDefaults = getattr(member, "__atoll_method__", _MethodDefaults())
-        found[name] = defaults.num_returns
-    return found
+def exit_actor() -> NoReturn:
+    """End the actor that this runs in, for good. Its callers get `ActorDiedError`.
+
+    Raises:
+        TypeError: This is no actor.
+    """
+    from atoll.client.context import current_actor
+
+    if current_actor() is None:
+        raise TypeError("exit_actor ends the actor that calls it, and this is no actor")
+    raise ActorExit
+
+
+class ActorExit(BaseException):
+    """Raised by `exit_actor` through the method that calls it."""
 
 
 def _rebuild_class(user_class: type, options: dict[str, Any]) -> ActorClass:
     return ActorClass(user_class, ActorOptions(**options))
 
 
-def _rebuild_handle(actor_id: bytes, class_name: str, methods: dict[str, int], retries: int) -> ActorHandle:
-    return ActorHandle(actor_id, class_name, methods, retries, current_session())
+def _rebuild_handle(actor_id: bytes, class_name: str, packed: bytes, token: ObjectRef[Any] | None) -> ActorHandle:
+    target = _Target(actor_id, class_name, None, current_session(), packed)
+    target.token = token
+    return ActorHandle(target)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
-from atoll.actor import ActorClass, ActorHandle, kill, method
+from atoll.actor import ActorClass, ActorHandle, handle_of, kill, method
 from atoll.client import values
 from atoll.client.connection import failure
 from atoll.client.core.events import CancelRequested
@@ -292,10 +292,10 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     session = current_session()
     if not name:
         raise ValueError("get_actor needs a name")
-    request = GetActor(session.next_request(), name, session.introduction.namespace if namespace is None else namespace)
+    request = GetActor(session.next_request(), name, session.namespace if namespace is None else namespace)
     answer = session.ask_scheduler(request)
     error = failure(answer)
     if error is not None:
         raise ValueError(str(error))
     assert isinstance(answer, ActorChanged)
-    return ActorHandle(answer.actor_id, answer.class_name, answer.methods, 0, session)
+    return handle_of(answer.actor_id, answer.class_name, answer.interface, session)

@@ -227,7 +227,24 @@ class ActorError(AtollError):
 
 
 class ActorDiedError(ActorError):
-    """The actor is dead and will not come back."""
+    """The actor is dead and will not come back.
+
+    Attributes:
+        cause: What its constructor raised, if that is why: also the `__cause__`.
+    """
+
+    def __init__(self, text: str = "", cause: TaskError | None = None) -> None:
+        super().__init__(text)
+        self.cause = cause
+        self.__cause__ = cause.as_instance_of_cause() if cause is not None else None
+
+    @property
+    def actor_init_failed(self) -> bool:
+        """Whether the constructor raised."""
+        return self.cause is not None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.cause)
 
 
 class ActorUnavailableError(ActorError):

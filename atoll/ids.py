@@ -3,7 +3,7 @@
     ProcessId  8 bytes   random, one for every process that speaks in a cluster
     TaskId    16 bytes   process id of the submitter + its counter
     ObjectId  20 bytes   task id + index of the return value (a `put` is a task that returns at once)
-    ActorId   16 bytes   process id of the creator + its counter
+    ActorId   16 bytes   process id of the creator + its counter, the same one; its handles' token is an ObjectId of it
     NodeId     8 bytes   the process id of the node's first agent
 
 So an object's owner is read off its id, and no table is needed to find whom to ask. Ids are made without a system
@@ -26,6 +26,7 @@ LeaseId = NewType("LeaseId", int)
 PROCESS_ID_BYTES = 8
 TASK_ID_BYTES = 16
 OBJECT_ID_BYTES = 20
+ACTOR_ID_BYTES = 16
 
 
 def new_process_id() -> ProcessId:
@@ -61,6 +62,11 @@ class IdFactory:
 def return_id(task_id: TaskId, index: int) -> ObjectId:
     """Return the id of a task's return value number `index`, from 0."""
     return ObjectId(task_id + index.to_bytes(4, "big"))
+
+
+def token_of(actor_id: bytes) -> ObjectId:
+    """Return the id of the object that stands for the handles of an actor."""
+    return return_id(TaskId(actor_id), 0)
 
 
 def task_of(object_id: ObjectId) -> TaskId:

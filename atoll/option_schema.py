@@ -196,13 +196,8 @@ CALL: dict[str, Option] = {
 
 NOT_YET: dict[str, frozenset[str]] = {
     "a task": frozenset({"fallback_strategy", "runtime_env", "_labels"}),
-    "an actor": frozenset(
-        {"fallback_strategy", "runtime_env", "_labels"}
-        | {"concurrency_groups", "max_pending_calls", "allow_out_of_order_execution"}
-    ),
-    "a call": frozenset(
-        {"concurrency_group", "max_task_retries", "retry_exceptions", "_generator_backpressure_num_objects"}
-    ),
+    "an actor": frozenset({"fallback_strategy", "runtime_env", "_labels"}),
+    "a call": frozenset(),
 }
 """What Ray has and this version of Atoll has not, by what it is an option of."""
 

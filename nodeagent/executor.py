@@ -19,17 +19,18 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from atoll.actor_methods import is_asyncio
 from atoll.client import arguments
 from atoll.client.context import TaskContext
 from atoll.client.reactor import Waiter
 from atoll.client.retry import RetryOn
 from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
+from atoll.nodeagent.leaving import TERMINATE, ActorExit, announce_exit, shut_down, terminate
 from atoll.nodeagent.results import ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
@@ -51,6 +52,10 @@ from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ReportSpans, TaskBlocked, TaskUnblocked
 from atoll.protocol.serialization import deserialize, serialize
 
+if TYPE_CHECKING:
+    from atoll.nodeagent.concurrency import Call, Concurrency
+    from atoll.protocol.values import ActorSpec
+
 ANSWER_WITHIN_S = 0.0005
 """How long an answer may wait for others to travel with."""
 
@@ -58,13 +63,6 @@ ANSWERS_AT_ONCE = 64
 
 LATE_S = 0.002
 """Answers that wait for so long wait behind a task that is longer than those before it; another thread sends them."""
-
-
-class _Running(threading.local):
-    """The call that a thread of an actor's pool runs. What the main thread runs is `Executor._main_task`."""
-
-    peer: Peer | None = None
-    message: RunTask | CallMethod | None = None
 
 
 class Executor:
@@ -97,7 +95,6 @@ class Executor:
         self._retried: dict[bytes, tuple[type[Exception], ...]] = {}
         self._code: dict[bytes, DeclareFunction] = {}
         self._idle: Waiter | None = None
-        self._running = _Running()
         self._main_task: tuple[Peer, RunTask | CallMethod] | None = None
         self._main_thread = threading.main_thread()
         self._in_user_code = False
@@ -105,8 +102,9 @@ class Executor:
         self._blocked = 0
         self._blocked_lock = threading.Lock()
         self._stopping = False
-        self._pool: ThreadPoolExecutor | None = None
+        self._concurrency: Concurrency | None = None
         self.actor: Any = None
+        self._actor_id = b""
         self.lease_id = 0
         self.job = b""
         self.gpu_ids: list[int] = []
@@ -182,10 +180,12 @@ class Executor:
             if other == peer and getattr(waiting, "sequence", None) == sequence:
                 del self._queue[index]
                 self._streams.forget(peer, sequence)
-                self._session.reply_locked(peer, [_cancelled(sequence)])
+                self._session.reply_locked(peer, [cancelled_answer(sequence)])
                 return
         task = self._main_task
-        if task is not None and task[0] == peer and task[1].sequence == sequence:
+        if self._concurrency is not None:
+            self._concurrency.cancel(peer, sequence)
+        elif task is not None and task[0] == peer and task[1].sequence == sequence:
             if message.force:
                 signal.raise_signal(signal.SIGKILL)
             self._interrupt_main(peer, sequence)
@@ -242,6 +242,8 @@ class Executor:
             if not queue:
                 self._send_answers()
                 if self._stopping:
+                    if self.actor is not None:
+                        shut_down(self.actor)
                     return
                 self._wait_for_work()
                 continue
@@ -251,8 +253,8 @@ class Executor:
                 continue
             if type(message) is not RunTask and type(message) is not CallMethod:
                 message()
-            elif self._pool is not None and type(message) is CallMethod:
-                self._pool.submit(self._run_in_pool, peer, message)
+            elif self._concurrency is not None and type(message) is CallMethod:
+                self._concurrency.begin(self._call_of(peer, message))
             else:
                 self._run_one(peer, message)
 
@@ -272,8 +274,8 @@ class Executor:
         self._main_task = (peer, message)
         self._spans.begin(self.job, self._name_of(message), began)
         self._session.set_timer()
-        answer = self._answer(peer, message, began, interruptible=True)
-        _flush_streams()
+        answer = self._answer(peer, message, began)
+        flush_streams()
         self._main_task = None
         if self._cancelled:
             self._cancelled.pop((peer, message.sequence), None)
@@ -288,18 +290,19 @@ class Executor:
         if len(waiting) >= ANSWERS_AT_ONCE or now - since > ANSWER_WITHIN_S:
             self._send_answers()
 
-    def _run_in_pool(self, peer: Peer, message: CallMethod) -> None:
-        began = time.monotonic()
-        running = self._running
-        running.peer, running.message = peer, message
-        answer = self._answer(peer, message, began, interruptible=False)
-        _flush_streams()
-        running.peer = running.message = None
-        self._session.reply(peer, [answer])
+    def _call_of(self, peer: Peer, message: CallMethod) -> Call:
+        from atoll.nodeagent.concurrency import Call
+
+        return Call(peer, message, self._context_of(message))
+
+    def _context_of(self, message: RunTask | CallMethod) -> TaskContext:
+        method = message.method if type(message) is CallMethod else ""
+        name = self._name_of(message)
+        return TaskContext(name, message.task_id, self.job, self._session.process_id, self.gpu_ids, method)
 
     def _name_of(self, message: RunTask | CallMethod) -> str:
         if type(message) is CallMethod:
-            return message.method
+            return message.name or message.method
         code = self._code.get(message.function)  # type: ignore[union-attr]
         return code.name if code is not None else "?"
 
@@ -311,11 +314,11 @@ class Executor:
 
     # ---------------------------------------------------------------------------------------------- one task
 
-    def _answer(self, peer: Peer, message: RunTask | CallMethod, began: float, *, interruptible: bool) -> Any:
+    def _answer(self, peer: Peer, message: RunTask | CallMethod, began: float) -> Any:
         """Run a task and return what is to be answered. Nothing that user code raises gets past here."""
         results = self.results
         try:
-            value = self._call(message, interruptible)
+            value = self._call(message)
             answer = results.answer(message, value, peer, int((time.monotonic() - began) * 1e6))
             del value
             if results.has_borrowed:
@@ -324,16 +327,14 @@ class Executor:
             return self._raised(peer, message, error, began)
         return answer
 
-    def _call(self, message: RunTask | CallMethod, interruptible: bool) -> Any:
-        function = self._method(message) if type(message) is CallMethod else self._function(message)
+    def _call(self, message: RunTask | CallMethod) -> Any:
+        function = method_of(self.actor, message) if type(message) is CallMethod else self._function(message)
         args: tuple[Any, ...] = ()
         kwargs: dict[str, Any] = {}
         if message.arguments:
             values = [self.results.load(location) for location in message.dependencies]
             args, kwargs = arguments.unpack(message.arguments, values)
             del values
-        if not interruptible:
-            return function(*args, **kwargs)
         self._in_user_code = True
         try:
             return function(*args, **kwargs)
@@ -369,12 +370,6 @@ class Executor:
 
         return counted
 
-    def _method(self, message: CallMethod) -> Callable[..., Any]:
-        if self.actor is None:
-            raise AtollError(f"no actor lives in this process to call {message.method} of")
-        method: Callable[..., Any] = getattr(self.actor, message.method)
-        return method
-
     def _step(self, work: Callable[[], Any]) -> Any:
         """Do a piece of user code, interruptible in the main thread."""
         if threading.current_thread() is not self._main_thread:
@@ -397,10 +392,22 @@ class Executor:
     def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
         key = (peer, message.sequence)
         if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
-            return _cancelled(message.sequence)
+            return cancelled_answer(message.sequence)
+        if self._actor_id and isinstance(error, ActorExit | SystemExit):
+            self._leave(error)
         retried = self._retried.get(message.function, (Exception,)) if type(message) is RunTask else (Exception,)
-        microseconds = int((time.monotonic() - began) * 1e6)
-        return TaskRaised(message.sequence, self._payload(message, error), microseconds, isinstance(error, retried))
+        return TaskRaised(
+            message.sequence, self._payload(message, error), microseconds(began), isinstance(error, retried)
+        )
+
+    def _leave(self, error: ActorExit | SystemExit) -> None:
+        """The actor ends itself: its process exits, and the call that did it is never answered."""
+        self._send_answers()
+        if isinstance(error, ActorExit):
+            announce_exit(self._session, self._actor_id)
+            shut_down(self.actor)
+            raise SystemExit(0)
+        raise error
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         """SIGINT: user code is interrupted, ours is not; nor is the task behind the one that was meant."""
@@ -410,35 +417,42 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------------ actors
 
-    def make_actor(self, make: Callable[[], Any], concurrency: int) -> None:
-        """Run a constructor in the main thread; what it raises is the caller's to handle."""
+    def make_actor(self, user_class: type, make: Callable[[], Any], spec: ActorSpec) -> None:
+        """Run a constructor; what it raises is the caller's to handle."""
+        concurrency: Concurrency | None = None
+        coroutines = is_asyncio(user_class)
+        if coroutines or spec.maximum_concurrency > 1 or spec.concurrency_groups:
+            from atoll.nodeagent.concurrent_calls import CallHost, concurrency_for
+
+            host = CallHost(self._session, self.results, self._where, spec.actor_id, lambda: self.actor)
+            concurrency = concurrency_for(spec, coroutines, host)
         self._in_user_code = True
         try:
-            self.actor = make()
+            self.actor = concurrency.construct(make) if concurrency is not None else make()
         finally:
             self._in_user_code = False
-        if concurrency > 1:
-            self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="atoll-call")
+        self._actor_id = spec.actor_id
+        self._concurrency = concurrency
 
     # -------------------------------------------------------------------------------------- output and waiting
 
     def emit(self, kind: str, payload: bytes) -> None:
         """Send output of the task that this thread runs; of the main thread's, if this one runs none."""
-        running = self._running
-        peer, message = running.peer, running.message
-        if peer is None and self._main_task is not None:
+        call = self._concurrency.current() if self._concurrency is not None else None
+        if call is not None:
+            self._session.reply(call.peer, [TaskOutput(call.message.sequence, kind, payload)])
+        elif self._main_task is not None:
             peer, message = self._main_task
-        if peer is not None and message is not None:
             self._session.reply(peer, [TaskOutput(message.sequence, kind, payload)])
 
     def context(self) -> TaskContext | None:
-        """Return the task that this thread runs."""
-        message = self._running.message
-        if message is None and self._main_task is not None and threading.current_thread() is self._main_thread:
-            message = self._main_task[1]
-        if message is None:
-            return None
-        return TaskContext(self._name_of(message), message.task_id, self.job, self._session.process_id, self.gpu_ids)
+        """Return the task that this code belongs to."""
+        call = self._concurrency.current() if self._concurrency is not None else None
+        if call is not None:
+            return call.context
+        if self._main_task is not None and threading.current_thread() is self._main_thread:
+            return self._context_of(self._main_task[1])
+        return None
 
     @contextmanager
     def _blocking(self) -> Iterator[None]:
@@ -514,11 +528,34 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _cancelled(sequence: int) -> TaskRaised:
+def method_of(actor: Any, message: CallMethod) -> Callable[..., Any]:
+    """Return what a call calls.
+
+    Raises:
+        AttributeError: The actor has no such method.
+    """
+    if actor is None:
+        raise AtollError(f"no actor lives in this process to call {message.method} of")
+    try:
+        method: Callable[..., Any] = getattr(actor, message.method)
+    except AttributeError:
+        if message.method in TERMINATE:
+            return terminate
+        raise
+    return method
+
+
+def cancelled_answer(sequence: int) -> TaskRaised:
+    """Return the answer of a task that was cancelled."""
     return TaskRaised(sequence, serialize(TaskCancelledError("the task was cancelled")).data, 0, False)
 
 
-def _flush_streams() -> None:
+def microseconds(began: float) -> int:
+    """Return the time since an instant."""
+    return max(0, int((time.monotonic() - began) * 1e6))
+
+
+def flush_streams() -> None:
     """Send what a task has written and not ended with a line. It may have put anything in the streams' place."""
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdout.flush()

@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from atoll import actor as actors
 from atoll.client import arguments, context
 from atoll.client.current import set_current_session
 from atoll.client.session import Session
 from atoll.client.uplinks import Introduction
-from atoll.exceptions import AtollError
+from atoll.exceptions import ActorDiedError, AtollError, TaskError
 from atoll.ids import ProcessId
 from atoll.nodeagent.executor import Executor, error_payload
 from atoll.nodeagent.output import TaskStream
@@ -30,9 +29,10 @@ from atoll.placement import Scope
 from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ActorConstructed, BeginLease, ConstructActor, FinishLease, StopWorker, WorkerStarted
-from atoll.protocol.serialization import deserialize
+from atoll.protocol.serialization import deserialize, serialize
+from atoll.protocol.values import ActorPayload
 
-_decode_payload = msgspec.msgpack.Decoder(actors.ActorPayload).decode
+_decode_payload = msgspec.msgpack.Decoder(ActorPayload).decode
 
 
 class Worker:
@@ -77,6 +77,8 @@ class Worker:
             scope = self._session.scope
             if (scope.group, scope.captures) != (message.group, message.capture):
                 self._session.scope = Scope(message.group, message.capture)
+            self._session.namespace = message.namespace
+            context.hold_resources(message.resources)
         elif isinstance(message, FinishLease):
             executor.lease_id = 0
         elif isinstance(message, ConstructActor):
@@ -88,16 +90,26 @@ class Worker:
         spec = message.spec
         name = f"{spec.class_name}.__init__"
         error, text = b"", ""
+        context.enter_actor(
+            context.ActorContext(spec.actor_id, spec.name, spec.class_name, spec.interface, message.incarnation > 0)
+        )
         try:
             payload = _decode_payload(spec.payload)
             values = [self._executor.results.load(location) for location in payload.dependencies]
             args, kwargs = arguments.unpack(payload.arguments, values)
             user_class = deserialize(payload.code)
-            self._executor.make_actor(lambda: user_class(*args, **kwargs), spec.maximum_concurrency)
+            self._executor.make_actor(user_class, lambda: user_class(*args, **kwargs), spec)
         except BaseException as problem:  # whatever a constructor raises is the answer
-            error = error_payload(problem, name, self._where)
+            error = _died_of(error_payload(problem, name, self._where))
             text = f"{name} raised {type(problem).__name__}: {problem}"
         self._session.tell_agent(ActorConstructed(spec.actor_id, text, error))
+
+
+def _died_of(payload: bytes) -> bytes:
+    """Return the error of an actor whose constructor has raised, with what it raised as its cause."""
+    cause = deserialize(payload)
+    text = f"the actor died because of an error raised in its constructor:\n{cause}"
+    return serialize(ActorDiedError(text, cause if isinstance(cause, TaskError) else None)).data
 
 
 def _cluster(start: WorkerStart) -> ClusterFile:

@@ -120,23 +120,48 @@ class Signature:
         skip_first: For a method called by name: `self` is not given.
     """
 
-    __slots__ = ("_function", "_maximum", "_minimum", "_signature")
+    __slots__ = ("_maximum", "_minimum", "_name", "_signature")
 
     def __init__(self, function: Callable[..., Any], *, skip_first: bool = False) -> None:
-        self._function = function
+        self._name = getattr(function, "__name__", "") or repr(function)
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # a builtin that does not say
+            self._take(None)
+            return
+        self._take(list(signature.parameters.values())[1 if skip_first else 0 :])
+
+    @classmethod
+    def described(cls, name: str, described: list[tuple[str, int, bool]] | None) -> Signature:
+        """Return the signature that `describe` described, of a function that is not here."""
+        self = cls.__new__(cls)
+        self._name = name
+        if described is None:
+            self._take(None)
+            return self
+        kinds = list(inspect._ParameterKind)
+        empty = inspect.Parameter.empty
+        self._take([inspect.Parameter(n, kinds[k], default=None if d else empty) for n, k, d in described])
+        return self
+
+    def _take(self, parameters: list[inspect.Parameter] | None) -> None:
+        if parameters is None:
             self._signature: inspect.Signature | None = None
             self._minimum, self._maximum = 0, 1 << 30
             return
-        parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
-        self._signature = signature.replace(parameters=parameters)
+        self._signature = inspect.Signature(parameters)
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         required_by_name = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self._minimum = sum(p.default is p.empty for p in positional) if not required_by_name else 1 << 30
         self._maximum = 1 << 30 if variadic else len(positional)
+
+    def describe(self) -> list[tuple[str, int, bool]] | None:
+        """Return name, kind and whether there is a default, of each parameter; None if they are not known."""
+        if self._signature is None:
+            return None
+        parameters = self._signature.parameters.values()
+        return [(p.name, int(p.kind), p.default is not p.empty) for p in parameters]
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, in Python's words, if the function cannot be called so."""
@@ -146,5 +171,4 @@ class Signature:
             try:
                 self._signature.bind(*args, **kwargs)
             except TypeError as error:
-                name = getattr(self._function, "__name__", repr(self._function))
-                raise TypeError(f"{name}() {error}") from None
+                raise TypeError(f"{self._name}() {error}") from None

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from atoll.protocol.values import ActorInterface
+from atoll.resources import Amounts
+
 Emitter = Callable[[str, bytes], None]
 
 
@@ -20,6 +23,7 @@ class TaskContext(NamedTuple):
         job: The job that it belongs to.
         worker_id: The process that it runs in.
         gpu_ids: Numbers of the GPUs that it may use.
+        method: The method, if it is a call; `name` may be another that was given to it.
     """
 
     name: str
@@ -27,9 +31,32 @@ class TaskContext(NamedTuple):
     job: bytes
     worker_id: bytes
     gpu_ids: list[int]
+    method: str = ""
+
+
+class ActorContext(NamedTuple):
+    """The actor that lives in this process.
+
+    Attributes:
+        actor_id: Its id.
+        name: Its name, or empty.
+        class_name: Its class.
+        interface: Its methods.
+        restarted: Whether it is not the first of its processes.
+    """
+
+    actor_id: bytes
+    name: str
+    class_name: str
+    interface: ActorInterface
+    restarted: bool
 
 
 _emitter: Emitter | None = None
+
+
+_actor: ActorContext | None = None
+_resources: Amounts = {}
 
 
 def _no_task() -> TaskContext | None:
@@ -57,3 +84,25 @@ def emit_output(kind: str, payload: bytes) -> None:
 def current_task() -> TaskContext | None:
     """Return the task that runs in this thread, or None."""
     return _current()
+
+
+def enter_actor(actor: ActorContext) -> None:
+    """Set the actor that lives in this process from now on; a worker does."""
+    global _actor
+    _actor = actor
+
+
+def hold_resources(resources: Amounts) -> None:
+    """Set what the process's lease holds, in units."""
+    global _resources
+    _resources = resources
+
+
+def current_resources() -> Amounts:
+    """Return what the process's lease holds, in units; nothing in a process that is no worker."""
+    return _resources
+
+
+def current_actor() -> ActorContext | None:
+    """Return the actor that lives in this process, or None."""
+    return _actor

@@ -43,14 +43,14 @@ from atoll.client.core.events import (
     ShowOutput,
     TaskSubmitted,
 )
-from atoll.client.core.records import PENDING, OutputCallback
+from atoll.client.core.records import FAILED, PENDING, OutputCallback
 from atoll.client.interrupts import Interrupts
 from atoll.client.reactor import Reactor, Waiter
 from atoll.client.store import StoreClient
 from atoll.client.switchboard import Switchboard
 from atoll.client.uplinks import AGENT, LOST_AFTER_S, SCHEDULER, Introduction, Uplink, Uplinks
 from atoll.exceptions import AtollError, ClusterLostError, ObjectStoreFullError, VersionMismatchError
-from atoll.ids import IdFactory, ObjectId, ProcessId
+from atoll.ids import IdFactory, ObjectId, ProcessId, token_of
 from atoll.object_ref import ObjectRef
 from atoll.placement import Scope
 from atoll.protocol.channel_messages import INLINE_BYTES
@@ -142,6 +142,7 @@ class Session:
         node_id: The node that this process is on.
         job: The job that this process acts for: its own, or its lease's.
         scope: Where what is submitted here goes if nothing is said; another object whenever that changes.
+        namespace: Where the names of that job's actors live.
         default_output: Takes what tasks write that said nothing else about it.
         ends_cluster: The cluster was started for this process alone, and ends with it.
     """
@@ -159,6 +160,7 @@ class Session:
         self.node_id = b""
         self.job = process_id
         self.scope = Scope()
+        self.namespace = introduction.namespace
         self.default_output: OutputCallback | None = None
         self.ends_cluster = False
         self.closed = False
@@ -554,6 +556,28 @@ class Session:
         with self.lock:
             self.core.objects.refer(object_id)
         self.hooks.borrowed(object_id)
+
+    def hold_actor(self, actor_id: bytes) -> ObjectRef[Any]:
+        """Return the token of an actor that this process makes: it lives as long as refs to the token do."""
+        token = token_of(actor_id)
+        with self.lock:
+            self.core.objects.add_token(token)
+        return ObjectRef(token, self)
+
+    def location(self, object_id: bytes) -> ObjectLocation:
+        """Return where an object that is ready is.
+
+        Raises:
+            AtollError: It has failed: its error.
+        """
+        from atoll.client.values import load_error
+
+        with self.lock:
+            entry = self.core.objects.entries[object_id]
+            if entry.state != FAILED:
+                return self.core.objects.location(object_id)
+        assert isinstance(entry.value, bytes)
+        raise load_error(entry.value)
 
     def refer_to(self, location: ObjectLocation) -> ObjectRef[Any]:
         """Return a ref to an object whose place is known: one that belongs to the cluster."""

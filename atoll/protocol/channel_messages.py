@@ -57,7 +57,12 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
 
 
 class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
-    """Call a method of the actor that lives in the worker. Fields are as in `RunTask`."""
+    """Call a method of the actor that lives in the worker. Fields are as in `RunTask`, and:
+
+    Attributes:
+        group: The concurrency group that runs it; empty for the method's own.
+        name: What people see; empty for the method's name.
+    """
 
     sequence: int
     task_id: bytes
@@ -65,6 +70,8 @@ class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
     arguments: bytes
     dependencies: list[ObjectLocation] = []
     returns: int = 1
+    group: str = ""
+    name: str = ""
 
 
 class CancelTask(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):

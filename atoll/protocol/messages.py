@@ -9,8 +9,9 @@ errors) are `bytes` here: daemons pass them on and never unpickle them.
 Who says what to whom:
 
     client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
-                                    WatchActor KillActor ClaimName PublishName AbandonName DropName ListNames
-                                    CreateGroup RemoveGroup WaitGroup FindGroup GetState WatchState StopCluster
+                                    WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName DropName
+                                    ListNames CreateGroup RemoveGroup WaitGroup FindGroup GetState WatchState
+                                    StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
                                     GroupChanged NameClaimed NameList State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
@@ -31,6 +32,7 @@ from typing import Any
 import msgspec
 
 from atoll.protocol.values import (
+    ActorInterface,
     ActorSpec,
     Device,
     DeviceShare,
@@ -158,11 +160,21 @@ class WatchActor(Message, frozen=True):
 
 
 class KillActor(Message, frozen=True):
-    """End an actor at once. Answered by `Done`."""
+    """End an actor at once. Answered by `Done`. `cause` is what its callers are told, if it ends itself."""
 
     request: int
     actor_id: bytes
     no_restart: bool = True
+    cause: str = ""
+
+
+class ReleaseActor(Message, frozen=True):
+    """No handle of an actor that the sender has made is left: it ends, gently. Not answered.
+
+    Nothing is said when the actor is not there any more.
+    """
+
+    actor_id: bytes
 
 
 class CreateGroup(Message, frozen=True):
@@ -337,7 +349,7 @@ class ActorChanged(Message, frozen=True):
         address: The socket to call it at, when alive.
         worker_id: Its process, when alive.
         class_name: For people.
-        methods: As in `ActorSpec`.
+        interface: As in `ActorSpec`; only in answers, news leave it out.
         cause: Why it is dead, or why it waits: one line.
         error: The serialized exception of its constructor, if that is why it is dead.
         name: Its name, or empty.
@@ -350,7 +362,7 @@ class ActorChanged(Message, frozen=True):
     address: str
     worker_id: bytes
     class_name: str
-    methods: dict[str, int]
+    interface: ActorInterface = ActorInterface()
     cause: str = ""
     error: bytes = b""
     name: str = ""
@@ -440,7 +452,7 @@ class StartLease(Message, frozen=True):
     """Give a worker to a lease: one that is idle in this environment, or a new one.
 
     `holder` is the process that the lease is for; empty for an actor's. `bundle` is the part of the class's placement
-    group that it takes from, -1 for none.
+    group that it takes from, -1 for none. `namespace` is the job's.
     """
 
     lease_id: int
@@ -450,6 +462,7 @@ class StartLease(Message, frozen=True):
     dedicated: bool
     holder: bytes = b""
     bundle: int = -1
+    namespace: str = ""
 
 
 class LeaseStarted(Message, frozen=True):
@@ -470,10 +483,14 @@ class LeaseFailed(Message, frozen=True):
 
 
 class EndLease(Message, frozen=True):
-    """The lease is over: keep the worker for another, or, with `kill`, end it. Answered by `LeaseEnded`."""
+    """The lease is over: keep the worker for another, or, with `kill`, end it. Answered by `LeaseEnded`.
+
+    With `gently`, the worker that is to end is asked to, and killed only if it does not.
+    """
 
     lease_id: int
     kill: bool
+    gently: bool = False
 
 
 class LeaseEnded(Message, frozen=True):
@@ -685,6 +702,7 @@ class BeginLease(Message, frozen=True):
     label: str
     group: bytes = b""
     capture: bool = False
+    namespace: str = ""
 
 
 class FinishLease(Message, frozen=True):

@@ -99,6 +99,11 @@ def note_contained(ref: Any) -> None:
     _collector.refs.append(ref)
 
 
+def is_serializing() -> bool:
+    """Whether this thread is in `serialize`, whose caller keeps alive what it collects."""
+    return _collector.refs is not None
+
+
 class _LargeBytes:
     """Pickles a bytes-like object as a buffer, so that its megabytes are copied once."""
 

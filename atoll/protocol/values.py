@@ -202,6 +202,35 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
     key: int
 
 
+class MethodSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A method of an actor, for whoever has a handle and not the class.
+
+    Attributes:
+        parameters: Name, kind (of `inspect.Parameter`) and whether there is a default, without `self`; None for a
+            method that does not say.
+        options: What `@atoll.method` says of its calls, pickled; empty for nothing.
+    """
+
+    parameters: list[tuple[str, int, bool]] | None = None
+    options: bytes = b""
+
+
+class ActorInterface(msgspec.Struct, frozen=True, array_like=True):
+    """What a handle must know to call an actor.
+
+    Attributes:
+        methods: By name.
+        retries: How often a call is made again when the process died during it; -1 for without end.
+        maximum_pending: Calls of one process that may wait; -1 for without limit.
+        any_order: Whether a call may overtake one that waits for its arguments.
+    """
+
+    methods: dict[str, MethodSpec] = {}
+    retries: int = 0
+    maximum_pending: int = -1
+    any_order: bool = False
+
+
 class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
     """All that is needed to make an actor, and to make it again.
 
@@ -212,10 +241,11 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
         class_name: For people.
         scheduling_class: Where it may live.
         payload: Class and constructor arguments, serialized; opaque to daemons. Refs inside are resolved first.
-        detached: Lives on when its job ends. Whatever has a name does too.
+        detached: Lives on when its handles and its job are gone.
         maximum_restarts: -1 for without end.
-        methods: Names of its public methods with their number of returns, for handles made by name.
-        maximum_concurrency: Calls that may run at once.
+        interface: For handles made by name.
+        maximum_concurrency: Calls that may run at once; 0 for what is usual for its class.
+        concurrency_groups: The same for the methods of each named group.
     """
 
     actor_id: bytes
@@ -226,8 +256,9 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
     detached: bool = False
     maximum_restarts: int = 0
-    methods: dict[str, int] = {}
-    maximum_concurrency: int = 1
+    interface: ActorInterface = ActorInterface()
+    maximum_concurrency: int = 0
+    concurrency_groups: dict[str, int] = {}
 
 
 class ObjectLocation(msgspec.Struct, frozen=True, array_like=True):
@@ -244,6 +275,20 @@ class ObjectLocation(msgspec.Struct, frozen=True, array_like=True):
     node_id: bytes = b""
     size_bytes: int = 0
     inline: bytes = b""
+
+
+class ActorPayload(msgspec.Struct, array_like=True, frozen=True):
+    """What a worker needs to make an actor: opaque to daemons.
+
+    Attributes:
+        code: The pickled class.
+        arguments: Of the constructor, as `atoll.client.arguments` packs them.
+        dependencies: The values of top-level refs among them.
+    """
+
+    code: bytes
+    arguments: bytes
+    dependencies: list[ObjectLocation]
 
 
 class NameInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -154,7 +154,14 @@ class Leases:
         lease.state = "running"
         wanted = lease.scheduling_class
         begin = BeginLease(
-            lease.lease_id, lease.job, wanted.resources, lease.devices, wanted.label, wanted.group, wanted.capture
+            lease.lease_id,
+            lease.job,
+            wanted.resources,
+            lease.devices,
+            wanted.label,
+            wanted.group,
+            wanted.capture,
+            lease.begun.namespace,
         )
         self._outbox.send(worker.peer, begin)
         self._outbox.tell_scheduler(LeaseStarted(lease.lease_id, worker.worker_id, worker.address, worker.pid))
@@ -179,7 +186,10 @@ class Leases:
             self._finish(lease, worker, now)
             return
         lease.state = "ending"
-        self._pool.kill(worker, now)
+        if message.gently:
+            self._pool.retire(worker, now)
+        else:
+            self._pool.kill(worker, now)
 
     def _finish(self, lease: Lease, worker: Worker, now: Instant) -> None:
         """End a lease whose worker goes on."""

@@ -1,10 +1,14 @@
-"""Actors: one process each, that lives until it is killed, dies, or its job ends; with a name or detached, longer.
+"""Actors: one process each, that lives as long as it has handles; a detached one until it is killed.
 
     CreateActor ─▶ pending ─ lease, constructor ─▶ alive ─ its process died ─▶ restarting ─ lease, constructor ─▶ alive
-                      │ constructor raised            │ killed, no restart left      │
+                      │ constructor raised            │ killed, released,            │
+                      │                               │ no restart left              │
                       └───────────────┬───────────────┴──────────────────────────────┘
                                       ▼
                                     dead     (its name is free; remembered for a while, so that callers hear why)
+
+Handles are counted by the process that made the actor, which says when there is none (`ReleaseActor`). If that process
+is gone, the actor goes too: nobody counts any more. So it does when its job ends, unless a detached actor made it.
 
 The specification of every actor is written down before its creation is acknowledged, so that a restarted scheduler
 finds it again, and with it the process that runs on meanwhile.
@@ -18,9 +22,10 @@ from collections.abc import Iterator
 import msgspec
 
 from atoll.exceptions import InternalError
+from atoll.ids import PROCESS_ID_BYTES
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import ActorChanged, CreateActor, Done, KillActor, StartActor
-from atoll.protocol.values import ActorSpec, Environment
+from atoll.protocol.messages import ActorChanged, CreateActor, Done, KillActor, ReleaseActor, StartActor
+from atoll.protocol.values import ActorInterface, ActorSpec, Environment
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.leases import HELD, MAXIMUM_START_FAILURES, Lease, LeaseTable
 from atoll.scheduler.core.turn import Turn
@@ -47,6 +52,7 @@ class SavedActor(msgspec.Struct, frozen=True, array_like=True):
     created: float
     environment: Environment | None
     begun: bool = True
+    of_detached: bool = False
 
 
 class Actor:
@@ -61,6 +67,7 @@ class Actor:
         leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
         watchers: Who hears of changes.
         created: Wall clock.
+        of_detached: Whether a detached actor made it, or a task of one.
         environment: For its workers, so that it can be made again when its job is long gone.
     """
 
@@ -75,6 +82,7 @@ class Actor:
         "job",
         "lease",
         "leaving",
+        "of_detached",
         "restarts",
         "spec",
         "state",
@@ -90,6 +98,7 @@ class Actor:
         self.incarnation = 0
         self.restarts = 0
         self.begun = False
+        self.of_detached = False
         self.failures = 0
         self.lease: Lease | None = None
         self.leaving: Lease | None = None
@@ -100,7 +109,12 @@ class Actor:
     @property
     def outlives_its_job(self) -> bool:
         """Whether the actor stays when its notebook goes."""
-        return self.spec.detached or bool(self.spec.name)
+        return self.spec.detached or self.of_detached
+
+    @property
+    def maker(self) -> bytes:
+        """The process that made it and counts its handles."""
+        return self.spec.actor_id[:PROCESS_ID_BYTES]
 
     @property
     def full_name(self) -> tuple[str, str]:
@@ -118,13 +132,14 @@ class Actor:
             self.lease.address if alive and self.lease else "",
             self.lease.worker_id if alive and self.lease else b"",
             self.spec.class_name,
-            self.spec.methods,
+            self.spec.interface if request else _NO_INTERFACE,
             self.cause,
             self.error,
             self.spec.name,
         )
 
 
+_NO_INTERFACE = ActorInterface()
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(SavedActor)
 
@@ -143,6 +158,7 @@ class ActorTable:
         self._actors: dict[bytes, Actor] = {}
         self._dead: OrderedDict[bytes, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], Actor] = {}
+        self._made_by: dict[bytes, dict[bytes, Actor]] = {}
         self._awaited: dict[bytes, list[tuple[PeerRecord, int, Instant]]] = {}
 
     def __iter__(self) -> Iterator[Actor]:
@@ -152,8 +168,8 @@ class ActorTable:
         """Return those that are remembered, the longest dead first."""
         return iter(self._dead.values())
 
-    def named(self) -> bool:
-        """Whether any living actor has a name or is detached."""
+    def detached(self) -> bool:
+        """Whether any living actor is detached."""
         return any(actor.outlives_its_job for actor in self)
 
     # ------------------------------------------------------------------------------------------------ requests
@@ -181,14 +197,33 @@ class ActorTable:
             self._turn.fail(record.peer, message.request, "TaskUnschedulableError", reason)
             return
         actor = Actor(spec, job, self._turn.wall(self._turn.now), environment)
-        self._actors[spec.actor_id] = actor
-        if spec.name:
-            self._names[actor.full_name] = actor
+        actor.of_detached = self._comes_of_detached(record.process_id)
+        self._add(actor)
         self._write_down(actor)
         self._watch(actor, record, message.request)
         for other, request, _until in self._awaited.pop(spec.actor_id, ()):
             self._watch(actor, other, request)
         self._leases.want_for_actor(spec.actor_id, job, spec.scheduling_class)
+
+    def _add(self, actor: Actor) -> None:
+        self._actors[actor.spec.actor_id] = actor
+        self._made_by.setdefault(actor.maker, {})[actor.spec.actor_id] = actor
+        if actor.spec.name:
+            self._names[actor.full_name] = actor
+
+    def _comes_of_detached(self, process_id: bytes) -> bool:
+        """Whether a process is the worker of an actor that outlives its job, or works for one."""
+        seen: dict[bytes, None] = {}
+        while process_id and process_id not in seen:
+            seen[process_id] = None
+            lease = self._leases.of_worker(process_id)
+            if lease is None:
+                return False
+            if lease.actor_id:
+                actor = self._actors.get(lease.actor_id)
+                return actor is not None and actor.outlives_its_job
+            process_id = lease.holder
+        return False
 
     def get(self, record: PeerRecord, request: int, name: str, namespace: str) -> None:
         """Answer with the actor of a name."""
@@ -237,12 +272,27 @@ class ActorTable:
             actor.leaving = actor.lease or actor.leaving
             self._stop_process(actor)
             if message.no_restart:
-                self._die(actor, "it was killed")
+                self._die(actor, message.cause or "it was killed")
             else:
                 self._restart_or_die(actor, "its process was killed")
         self._turn.send(record.peer, Done(message.request))
 
+    def release(self, record: PeerRecord, message: ReleaseActor) -> None:
+        """No handle of an actor is left: let its process end by itself."""
+        actor = self._actors.get(message.actor_id)
+        if actor is None or actor.maker != record.process_id or actor.spec.detached:
+            return
+        self._stop_process(actor, gently=actor.state == ALIVE)
+        self._die(actor, "its last handle is gone")
+
     # -------------------------------------------------------------------------------------------------- events
+
+    def maker_gone(self, process_id: bytes) -> None:
+        """A worker is gone: nobody counts the handles of the actors that it made."""
+        for actor in list(self._made_by.get(process_id, {}).values()):
+            if not actor.spec.detached:
+                self._stop_process(actor)
+                self._die(actor, "the process that made it is gone")
 
     def home_ready(self, lease: Lease) -> None:
         """The worker for an actor is there: run the constructor in it."""
@@ -310,7 +360,7 @@ class ActorTable:
                 self._die(actor, f"TaskPlacementGroupRemoved: {text}")
 
     def job_ended(self, job: Job) -> None:
-        """What is anonymous goes with its job."""
+        """What is not detached goes with its job."""
         for actor in list(self):
             if actor.job is job and not actor.outlives_its_job:
                 self._stop_process(actor)
@@ -337,9 +387,8 @@ class ActorTable:
         actor.incarnation = saved.incarnation
         actor.restarts = saved.restarts
         actor.begun = saved.begun
-        self._actors[saved.spec.actor_id] = actor
-        if saved.spec.name:
-            self._names[actor.full_name] = actor
+        actor.of_detached = saved.of_detached
+        self._add(actor)
         if not actor.begun:
             actor.state = RESTARTING if actor.incarnation else PENDING
             self._want_home(actor)
@@ -363,6 +412,9 @@ class ActorTable:
             if actor.job.peer is None and not actor.outlives_its_job:
                 self._stop_process(actor)
                 self._die(actor, "its job has ended")
+            elif actor.of_detached and not actor.spec.detached and self._leases.of_worker(actor.maker) is None:
+                self._stop_process(actor)
+                self._die(actor, "the process that made it is gone")
             elif (
                 actor.state == RESTARTING
                 and actor.lease is None
@@ -395,13 +447,14 @@ class ActorTable:
             actor.created,
             actor.environment,
             actor.begun,
+            actor.of_detached,
         )
         self._turn.persist(TABLE, actor.spec.actor_id.hex(), _encode(saved))
 
-    def _stop_process(self, actor: Actor) -> None:
+    def _stop_process(self, actor: Actor, *, gently: bool = False) -> None:
         lease, actor.lease = actor.lease, None
         if lease is not None:
-            self._leases.end(lease, kill=True)
+            self._leases.end(lease, kill=True, gently=gently)
         self._leases.give_up_for_actor(actor.spec.actor_id)
 
     def _restart_or_die(self, actor: Actor, cause: str) -> None:
@@ -428,6 +481,10 @@ class ActorTable:
         actor.state = DEAD
         actor.cause = cause
         del self._actors[actor_id]
+        made = self._made_by[actor.maker]
+        del made[actor_id]
+        if not made:
+            del self._made_by[actor.maker]
         if self._names.get(actor.full_name) is actor:
             del self._names[actor.full_name]
         self._dead[actor_id] = actor

@@ -23,6 +23,7 @@ from atoll.protocol.messages import (
     Message,
     PublishName,
     RegisterJob,
+    ReleaseActor,
     RemoveGroup,
     ReturnLease,
     SetDemand,
@@ -238,6 +239,12 @@ class ClientDesk:
     def kill_actor(self, record: PeerRecord, message: KillActor) -> None:
         """End an actor."""
         self._cluster.actors.kill(record, message)
+
+    def release_actor(self, record: PeerRecord, message: ReleaseActor) -> None:
+        """Nobody has a handle of an actor any more."""
+        if record.deferred and self._defer(record, message):
+            return  # what makes the actor waits, too
+        self._cluster.actors.release(record, message)
 
     # --------------------------------------------------------------------------------------------------- groups
 

@@ -82,6 +82,8 @@ class Cluster:
             self.actors.home_lost(lease, kind, text)
         elif lease.actor_id:
             self.actors.home_left(lease)
+        if lease.worker_id and (lease.actor_id or lease.killed or kind):
+            self.actors.maker_gone(lease.worker_id)
 
     def job_ended(self, job: Job) -> None:
         """The client of a job is gone, and with it all that does not outlive it."""

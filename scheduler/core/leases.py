@@ -304,6 +304,7 @@ class LeaseTable:
                 bool(lease.actor_id),
                 lease.holder,
                 bundle.index if bundle is not None else -1,
+                lease.job.namespace,
             ),
         )
 
@@ -399,14 +400,14 @@ class LeaseTable:
 
     # ----------------------------------------------------------------------------------------- what holders say
 
-    def end(self, lease: Lease, *, kill: bool) -> None:
+    def end(self, lease: Lease, *, kill: bool, gently: bool = False) -> None:
         """Take a lease back; its resources are free when the agent has answered."""
         if lease.state == ENDING and (lease.killed or not kill):
             return
         lease.state = ENDING
         lease.killed = kill
         self._detach(lease)
-        self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill))
+        self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill, gently))
 
     def take_from_group(self, lease: Lease, text: str) -> None:
         """A placement group is removed: what runs in it ends, and its holder hears why."""

@@ -54,8 +54,8 @@ class Lifetime:
             return f"{others[0].name or 'another client'} is attached"
         if len(self._cluster.names):
             return "its cache has names"
-        if self._cluster.actors.named():
-            return "it has named or detached actors"
+        if self._cluster.actors.detached():
+            return "it has detached actors"
         return ""
 
     def stop(self, cause: str) -> None:

@@ -110,6 +110,7 @@ class Scheduler:
             m.RemoveGroup: (users, c.remove_group),
             m.WaitGroup: (users, c.wait_group),
             m.FindGroup: (users, c.find_group),
+            m.ReleaseActor: (users, c.release_actor),
             m.ClaimName: (users, c.claim_name),
             m.PublishName: (users, c.publish_name),
             m.AbandonName: (users, c.abandon_name),

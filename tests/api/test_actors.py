@@ -101,8 +101,8 @@ def test_names_find_actors_and_are_free_again_after_kill() -> None:
     atoll.kill(fresh)
 
 
-def test_a_named_actor_outlives_its_session_and_an_anonymous_one_does_not() -> None:
-    named = Counter.options(name="survivor").remote(1)
+def test_a_detached_actor_outlives_its_session_and_another_does_not() -> None:
+    named = Counter.options(name="survivor", lifetime="detached").remote(1)
     anonymous = Counter.remote()
     pid = atoll.get(anonymous.pid.remote())
     assert atoll.get(named.add.remote()) == 2
@@ -146,8 +146,10 @@ def test_an_actor_that_dies_in_its_constructor_shows_why() -> None:
 
         def use(self) -> None: ...
 
-    with pytest.raises(FileNotFoundError, match="no weights"):
+    with pytest.raises(ActorDiedError, match="no weights") as caught:
         atoll.get(Broken.remote().use.remote(), timeout=10)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert "raise FileNotFoundError" in str(caught.value)
 
 
 def test_many_actors_on_two_cpus() -> None:

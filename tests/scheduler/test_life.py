@@ -339,7 +339,7 @@ def test_r5_what_nobody_comes_back_for_ends() -> None:
     client = old.client()
     old.demand(client, 1)
     old.say(client, m.CreateActor(1, b"", old.actor_spec(1)))
-    old.say(client, m.CreateActor(2, b"", old.actor_spec(2, name="llm")))
+    old.say(client, m.CreateActor(2, b"", old.actor_spec(2, name="llm", detached=True)))
     old.serve()
     world = World(journal=old.journal)
     reregister(world, old)

@@ -196,7 +196,7 @@ class World:
             "Counter",
             shape,
             b"pickled",
-            methods={"add": 1},
+            interface=values.ActorInterface({"add": values.MethodSpec()}),
             **more,  # type: ignore[arg-type]
         )
 

@@ -21,7 +21,7 @@ from atoll.protocol.messages import (
     RemoveGroup,
     WaitGroup,
 )
-from atoll.protocol.values import ActorSpec, GroupSpec, ObjectLocation, SchedulingClass
+from atoll.protocol.values import ActorInterface, ActorSpec, GroupSpec, MethodSpec, ObjectLocation, SchedulingClass
 from tests.sim.programs import Code, Outcome, Request, Sleep
 from tests.sim.values import Plan, Program, encode
 from tests.sim.world import DriverProcess, World
@@ -29,6 +29,7 @@ from tests.sim.world import DriverProcess, World
 Refs = list[ObjectRef[Any]]
 Cell = Callable[["Notebook"], Code]
 KIB = 1024
+INTERFACE = ActorInterface({"call": MethodSpec()})
 ACTOR_NAMES = ("llm", "counter")
 CACHE_NAMES = ("flights", "weather")
 
@@ -283,7 +284,16 @@ class Notebook:
         if more.pop("gpus", 0):
             resources["GPU"] = 10_000
         shape = SchedulingClass(resources, driver.environment)
-        spec = ActorSpec(actor_id, name, "", "Simulated", shape, encode(program), methods={"call": 1}, **more)
+        spec = ActorSpec(
+            actor_id,
+            name,
+            "",
+            "Simulated",
+            shape,
+            encode(program),
+            interface=INTERFACE,
+            **more,
+        )
         if not name:
             request = CreateActor(driver.core.outbox.next_request(), driver.job, spec)
             driver.core.actors.follow_new(actor_id, request.request, request)

@@ -11,13 +11,19 @@ before those that came later.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
+
+import msgspec
 
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement, error_payload
 from atoll.protocol.channel_messages import CancelTask
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import ActorChanged, CreateActor, Failed, WatchActor
+from atoll.protocol.messages import ActorChanged, CreateActor, Failed, ReleaseActor, WatchActor
+from atoll.protocol.values import ActorPayload
+
+_encode = msgspec.msgpack.Encoder().encode
 
 NEWS_WITHIN_S = 5.0
 """How long calls on a lost channel wait for the scheduler to say what became of the actor."""
@@ -35,17 +41,23 @@ class ActorView:
         link: The channel, while it stands.
         stranded: Calls that were on a channel that is gone, until it is known what became of the actor.
         cause: Why it is dead, and its constructor's pickled exception if that is why.
+        creation: Until it is asked for: its constructor's arguments, the request, and its class's code.
+        keepalive: What its constructor's arguments refer to: an actor that begins anew is given them again.
+        released: No handle is left, and the scheduler was told, or will be when it is there.
     """
 
     __slots__ = (
         "actor_id",
         "address",
         "cause",
+        "creation",
         "error",
         "incarnation",
+        "keepalive",
         "link",
         "lost_at",
         "queue",
+        "released",
         "state",
         "stranded",
         "worker_id",
@@ -63,6 +75,9 @@ class ActorView:
         self.lost_at: Instant | None = None
         self.cause = ""
         self.error = b""
+        self.creation: tuple[TaskRecord, CreateActor, bytes] | None = None
+        self.keepalive: Any = None
+        self.released = False
 
 
 class ActorCalls:
@@ -92,13 +107,63 @@ class ActorCalls:
             self._watch(view)
         return view
 
-    def follow_new(self, actor_id: bytes, request: int, message: CreateActor | None = None) -> None:
+    def create(self, record: TaskRecord, message: CreateActor, code: bytes) -> None:
+        """Have an actor made when its constructor's arguments are there. Nobody waits for the scheduler's answer."""
+        view = self.views[record.actor_id] = ActorView(record.actor_id)
+        view.creation = (record, message, code)
+        view.keepalive = record.keepalive
+        if record.dependencies and self._settlement.wait_for_dependencies(record) and record.unresolved > 0:
+            return
+        self._advance(view)
+
+    def _advance(self, view: ActorView) -> None:
+        """Ask for an actor whose arguments are there; one of whose arguments has failed will never be."""
+        assert view.creation is not None
+        record, message, code = view.creation
+        if record.unresolved > 0:
+            return
+        view.creation = None
+        names = record.dependencies or ()
+        failed = self._settlement.first_failure(names)
+        if failed is not None:
+            view.state = "dead"
+            view.error = failed
+            self._died(view)
+            return
+        locations = [self._settlement.location(name) for name in names]
+        payload = _encode(ActorPayload(code, record.arguments, locations))
+        message = msgspec.structs.replace(message, spec=msgspec.structs.replace(message.spec, payload=payload))
+        self._creations[message.request] = (view, message)
+        self._outbox.tell_scheduler(message)
+
+    def release(self, actor_id: bytes) -> None:
+        """The last handle of an actor that was made here is gone, and no call of it is pending: it is to end."""
+        view = self.views.get(actor_id)
+        if view is None:
+            return
+        if view.creation is not None:  # it was never asked for; its arguments need not come any more
+            view.creation[0].unresolved = -1
+        if view.state == "dead" or view.creation is not None:
+            self._forget(actor_id)
+            return
+        view.released = True
+        self._outbox.tell_scheduler(ReleaseActor(actor_id))
+
+    def _forget(self, actor_id: bytes) -> None:
+        view = self.views.pop(actor_id, None)
+        if view is not None and self._by_worker.get(view.worker_id) is view:
+            del self._by_worker[view.worker_id]
+
+    def follow_new(
+        self, actor_id: bytes, request: int, message: CreateActor | None = None, keepalive: Any = None
+    ) -> None:
         """Begin to follow an actor that is being created by a request: its creator is told of it without asking.
 
         With the `message`, the request is made again at a scheduler that has not answered the first one: nobody else
         waits for the answer, and a scheduler that knows the actor says so.
         """
         view = self.views[actor_id] = ActorView(actor_id)
+        view.keepalive = keepalive
         self._creations[request] = (view, message)
 
     def refused(self, failure: Failed) -> None:
@@ -122,8 +187,10 @@ class ActorCalls:
         for view in self.views.values():
             if view.actor_id in unanswered:
                 self._outbox.tell_scheduler(unanswered[view.actor_id])
-            elif view.state != "dead":
+            elif view.state != "dead" and view.creation is None:
                 self._watch(view)
+            if view.released:
+                self._outbox.tell_scheduler(ReleaseActor(view.actor_id))
 
     def call(self, record: TaskRecord) -> None:
         """Take a new call."""
@@ -139,16 +206,52 @@ class ActorCalls:
         else:
             self.flush(view)
 
+    def pending(self, actor_id: bytes) -> int:
+        """Return how many calls of an actor have been made here and have not ended."""
+        view = self.views.get(actor_id)
+        if view is None:
+            return 0
+        return len(view.queue) + len(view.stranded) + (len(view.link.outstanding) if view.link is not None else 0)
+
     def flush(self, view: ActorView) -> None:
         """Push queued calls, in order, as far as their dependencies are there. A process that is gone gets none."""
         link = view.link
         if link is None or view.state != "alive" or link.process_id != view.worker_id:
+            if view.creation is not None:
+                self._advance(view)
             return
         queue = view.queue
         while queue and queue[0].unresolved <= 0:
             record = queue.popleft()
             if record.unresolved == 0:  # below zero: it has ended already
                 self._links.push(link, record)
+        if queue and queue[0].manner is not None and queue[0].manner.any_order:
+            self._overtake(view, link)
+
+    def _overtake(self, view: ActorView, link: Link) -> None:
+        """Push the calls that have their arguments, past those that wait for theirs: this actor promises no order."""
+        waiting = [record for record in view.queue if record.unresolved > 0]
+        if len(waiting) < len(view.queue):
+            ready, view.queue = [record for record in view.queue if record.unresolved == 0], deque(waiting)
+            for record in ready:
+                self._links.push(link, record)
+
+    def retry(self, record: TaskRecord) -> bool:
+        """Make a call again that has raised, if it may be tried once more; False if not."""
+        view = self.views[record.actor_id]
+        if record.cancelled or record.retries_left == 0 or view.state == "dead":
+            return False
+        self._again(record)
+        view.queue.append(record)
+        self.flush(view)
+        return True
+
+    @staticmethod
+    def _again(record: TaskRecord) -> None:
+        if record.retries_left > 0:
+            record.retries_left -= 1
+        record.attempt += 1
+        record.peer = None
 
     # ------------------------------------------------------------------------------------------------ news
 
@@ -200,11 +303,14 @@ class ActorCalls:
 
     def _died(self, view: ActorView) -> None:
         view.lost_at = None
+        view.keepalive = None
         stranded, view.stranded = view.stranded, []
         queued, view.queue = list(view.queue), deque()
         if view.link is None:
             for record in [*stranded, *queued]:
                 self._fail(view, record)
+            if view.released:
+                self._forget(view.actor_id)
         else:  # its last answers may still be in the channel: what is on it fails when the channel goes
             for record in queued:
                 self._fail(view, record)
@@ -266,10 +372,7 @@ class ActorCalls:
         again = []
         for record in stranded:
             if record.retries_left and not record.cancelled:
-                if record.retries_left > 0:
-                    record.retries_left -= 1
-                record.attempt += 1
-                record.peer = None
+                self._again(record)
                 again.append(record)
             else:
                 text = f"{record.name}: the actor's process or the connection to it was lost; the call may have run"

@@ -14,6 +14,7 @@ from atoll.client.core.events import (
     AgentLinked,
     CancelRequested,
     ConnectFailed,
+    CreationRequested,
     FinishCall,
     FunctionDefined,
     HoldRequested,
@@ -33,7 +34,7 @@ from atoll.client.core.records import PENDING, TaskRecord
 from atoll.client.core.settlement import Settlement
 from atoll.client.core.streams import Streams
 from atoll.client.core.tasks import Tasks
-from atoll.ids import ProcessId, return_id
+from atoll.ids import ACTOR_ID_BYTES, ProcessId, return_id
 from atoll.protocol.channel_messages import (
     AddHold,
     CancelTask,
@@ -103,6 +104,7 @@ class ClientCore:
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             TaskSubmitted: self._task_submitted,
             MethodCalled: self._method_called,
+            CreationRequested: self._creation_requested,
             Received: self._received,
             RefsReleased: self._refs_released,
             ObjectsWanted: self._objects_wanted,
@@ -128,6 +130,8 @@ class ClientCore:
         self._handlers[kind](event)
         if self.objects.forgotten_stored or self.objects.forgotten_borrowed:
             self._ownership.let_go()
+        if self.objects.forgotten_tokens:
+            self._release_actors()
         return self.outbox.take()
 
     def is_urgent(self, record: TaskRecord) -> bool:
@@ -152,6 +156,9 @@ class ClientCore:
         self._expect(event.record)
         self.actors.call(event.record)
 
+    def _creation_requested(self, event: CreationRequested) -> None:
+        self.actors.create(event.record, event.message, event.code)
+
     def _expect(self, record: TaskRecord) -> None:
         if record.returns > 0:
             self.objects.expect(record.result_id, record)
@@ -172,6 +179,11 @@ class ClientCore:
     def _object_put(self, event: ObjectPut) -> None:
         self.objects.refer(event.object_id)
         self.objects.resolve(event.object_id, event.location, event.contained)
+
+    def _release_actors(self) -> None:
+        tokens, self.objects.forgotten_tokens = self.objects.forgotten_tokens, []
+        for token in tokens:
+            self.actors.release(token[:ACTOR_ID_BYTES])
 
     def _objects_wanted(self, event: ObjectsWanted) -> None:
         entries = self.objects.entries
@@ -260,9 +272,12 @@ class ClientCore:
             self.tasks.answered(link, message.sequence, message.microseconds, self._now)
         if type(message) is TaskStored:
             self._settlement.stored(record, message)
-        elif record.actor_id or not (message.retry and record.retry_exceptions and self.tasks.retry(record, self._now)):
+        elif not (message.retry and record.retry_exceptions and self._retry(record)):
             self._settlement.failed(record, message.error)
         return True
+
+    def _retry(self, record: TaskRecord) -> bool:
+        return self.actors.retry(record) if record.actor_id else self.tasks.retry(record, self._now)
 
     def _taken_back(self, link: Link, message: TasksTakenBack) -> None:
         self.tasks.taken_back(link, message, self._now)

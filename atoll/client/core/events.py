@@ -6,6 +6,7 @@ from typing import Any
 
 from atoll.client.core.records import Stream, TaskRecord
 from atoll.protocol.machine import Action, Event, Peer
+from atoll.protocol.messages import CreateActor
 from atoll.protocol.values import ObjectLocation
 
 
@@ -19,6 +20,17 @@ class MethodCalled(Event, frozen=True):
     """An actor's method was called with `.remote()`."""
 
     record: TaskRecord
+
+
+class CreationRequested(Event, frozen=True):
+    """An actor without a name is to be made: of its class's pickled code, when the constructor's arguments are there.
+
+    `message` lacks the payload, which is made of the code and of the arguments in `record`.
+    """
+
+    record: TaskRecord
+    message: CreateActor
+    code: bytes
 
 
 class FunctionDefined(Event, frozen=True):

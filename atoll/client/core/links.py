@@ -145,7 +145,14 @@ class Links:
         dependencies = [self._objects.location(name) for name in names] if names else _NO_DEPENDENCIES
         message: RunTask | CallMethod
         if record.actor_id:
-            message = CallMethod(sequence, record.task_id, record.name, record.arguments, dependencies, record.returns)
+            name, manner, method, group, shown = record.name, record.manner, record.name, "", ""
+            if manner is not None:
+                group = manner.group
+                if manner.method:
+                    method, shown = manner.method, name
+            message = CallMethod(
+                sequence, record.task_id, method, record.arguments, dependencies, record.returns, group, shown
+            )
         else:
             digest = record.function
             if digest not in link.declared:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, Stream, TaskRecord
+from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, TOKEN, ObjectEntry, Stream, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, ProcessId
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ObjectLocation
@@ -32,6 +32,7 @@ class ObjectTable:
     Attributes:
         forgotten_stored: Ids of owned objects in the store that nobody refers to any more; the composition takes
             them and tells the agent.
+        forgotten_tokens: Ids of owned tokens that no handle keeps any more; likewise, for the scheduler.
         forgotten_borrowed: Ids of borrowed objects whose last ref here is gone, each as often as this process was
             registered for it; likewise, for their owners.
         streams: The streams that somebody reads, by their handles' ids.
@@ -42,6 +43,7 @@ class ObjectTable:
         self.process_id = process_id
         self.entries: dict[bytes, ObjectEntry] = {}
         self.forgotten_stored: list[bytes] = []
+        self.forgotten_tokens: list[bytes] = []
         self.forgotten_borrowed: list[bytes] = []
         self.streams: dict[bytes, Stream] = {}
         self.dropped_streams: list[Stream] = []
@@ -55,6 +57,12 @@ class ObjectTable:
         entry = self.entries[object_id] = ObjectEntry(producer)
         entry.count = 1
         return entry
+
+    def add_token(self, object_id: bytes) -> None:
+        """Add an object that has no value and stands for the handles of an actor, with one count for the first."""
+        entry = self.entries[object_id] = ObjectEntry()
+        entry.state = TOKEN
+        entry.count = 1
 
     def refer(self, object_id: bytes, *, registrations: int = 0) -> ObjectEntry:
         """Count one more ref to an object; one that is not known yet is borrowed from its owner.
@@ -89,6 +97,8 @@ class ObjectTable:
         if self.owns(object_id):
             if entry.state == STORED:
                 self.forgotten_stored.append(object_id)
+            elif entry.state == TOKEN:
+                self.forgotten_tokens.append(object_id)
         else:
             self.forgotten_borrowed.extend([object_id] * entry.registrations)
         for inner in entry.contained or ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from atoll.ids import TaskId, return_id
 from atoll.protocol.machine import Peer
@@ -52,6 +52,20 @@ class Stream:
         return return_id(self.record.task_id, _HANDLE_INDEX)
 
 
+class Manner(NamedTuple):
+    """How calls of a method are made, where it is not the usual way.
+
+    Attributes:
+        method: The method, if the record's name is another, for people.
+        group: The concurrency group that runs it, if not the method's own.
+        any_order: Whether it may overtake calls that wait for their arguments.
+    """
+
+    method: str = ""
+    group: str = ""
+    any_order: bool = False
+
+
 class TaskRecord:
     """A task or call that was submitted and has not ended.
 
@@ -67,6 +81,7 @@ class TaskRecord:
         class_key: The scheduling class, by the client's own number.
         retries_left: Attempts that may follow; -1 for without end.
         retry_exceptions: Whether an exception of the user's code is retried.
+        manner: How a call is made; None for the usual way.
         keepalive: Whatever must live until it has ended: the refs in its arguments.
         on_output: Takes what it emits.
         parent: The task that has submitted it; empty if none has.
@@ -89,6 +104,7 @@ class TaskRecord:
         "dependencies",
         "function",
         "keepalive",
+        "manner",
         "name",
         "on_output",
         "parent",
@@ -116,6 +132,7 @@ class TaskRecord:
         class_key: int = 0,
         retries_left: int = 0,
         retry_exceptions: bool = False,
+        manner: Manner | None = None,
         keepalive: Any = None,
         on_output: OutputCallback | None = None,
         parent: bytes = b"",
@@ -132,6 +149,7 @@ class TaskRecord:
         self.class_key = class_key
         self.retries_left = retries_left
         self.retry_exceptions = retry_exceptions
+        self.manner = manner
         self.keepalive = keepalive
         self.on_output = on_output
         self.parent = parent
@@ -151,13 +169,14 @@ PENDING = 0
 INLINE = 1
 STORED = 2
 FAILED = 3
+TOKEN = 4
 
 
 class ObjectEntry:
     """An object that this process owns or has a ref to.
 
     Attributes:
-        state: `PENDING`, `INLINE`, `STORED` or `FAILED`.
+        state: `PENDING`, `INLINE`, `STORED`, `FAILED`, or `TOKEN` for one that stands for an actor's handles.
         value: Pickled value, location, or pickled error, by state.
         count: Refs in this process, containers that contain it and tasks that take it.
         holders: Other processes that have refs; only at the owner.

@@ -6,7 +6,7 @@ tasks that take the object as an argument (they become ready, or fail with the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from atoll import exceptions
 from atoll.client.core.links import Outbox
@@ -130,6 +130,19 @@ class Settlement:
             entry.dependents = [*(entry.dependents or ()), record]
         record.unresolved = len(missing)
         return bool(missing)
+
+    def first_failure(self, names: Iterable[bytes]) -> bytes | None:
+        """Return the error of the first of these objects that has failed, or None."""
+        for object_id in names:
+            entry = self._objects.entries[object_id]
+            if entry.state == FAILED:
+                assert isinstance(entry.value, bytes)
+                return entry.value
+        return None
+
+    def location(self, object_id: bytes) -> ObjectLocation:
+        """Return where an object that has a value is."""
+        return self._objects.location(object_id)
 
     def _one_dependency_less(self, record: TaskRecord, entry: ObjectEntry) -> None:
         if record.unresolved <= 0:

@@ -1,0 +1,90 @@
+"""How a call of an actor that answers several at once is carried out, whatever thread it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from atoll.client import arguments
+from atoll.client.session import Session
+from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
+from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds
+from atoll.nodeagent.leaving import ActorExit, announce_exit
+from atoll.nodeagent.results import ResultWriter
+from atoll.protocol.channel_messages import TaskRaised
+from atoll.protocol.machine import Peer
+from atoll.protocol.values import ActorSpec
+
+
+class CallHost:
+    """Runs the parts of calls that are not the user's.
+
+    Args:
+        session: The worker's.
+        results: Turns values into answers.
+        where: This process, as people read it.
+        actor_id: The actor's.
+        actor: Returns the actor.
+    """
+
+    def __init__(
+        self, session: Session, results: ResultWriter, where: str, actor_id: bytes, actor: Callable[[], Any]
+    ) -> None:
+        self._session = session
+        self._results = results
+        self._where = where
+        self._actor_id = actor_id
+        self._actor = actor
+        self._registering = threading.Lock()
+
+    def begin_call(self, call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """Return the method and its arguments."""
+        message = call.message
+        method = method_of(self._actor(), message)
+        values = [self._results.load(location) for location in message.dependencies] if message.dependencies else []
+        args, kwargs = arguments.unpack(message.arguments, values)
+        return method, args, kwargs
+
+    def end_call(self, call: Call, value: Any) -> Any:
+        """Return the answer for a value."""
+        answer = self._results.answer(call.message, value, call.peer, microseconds(call.began))
+        del value
+        with self._registering:  # what another call registers for this one must be registered when this one answers
+            self._results.register_borrowed()
+        self._flush()
+        return answer
+
+    def fail_call(self, call: Call, error: BaseException) -> Any:
+        """Return the answer for what was raised; None if the process ends of it."""
+        if call.cancelled and isinstance(error, asyncio.CancelledError):
+            return cancelled_answer(call.message.sequence)
+        if isinstance(error, ActorExit):
+            announce_exit(self._session, self._actor_id)
+            return None
+        self._flush()
+        if isinstance(error, SystemExit):
+            os._exit(error.code if isinstance(error.code, int) else 1 if error.code else 0)
+        payload = error_payload(error, call.context.name, self._where)
+        return TaskRaised(call.message.sequence, payload, microseconds(call.began), isinstance(error, Exception))
+
+    @staticmethod
+    def _flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+
+    def answers(self, peer: Peer, answers: list[Any]) -> None:
+        """Send answers."""
+        self._session.reply(peer, answers)
+
+
+def concurrency_for(spec: ActorSpec, coroutines: bool, host: CallHost) -> Concurrency | None:
+    """Return what runs an actor's calls, or None for one that runs them one by one in the main thread."""
+    if coroutines:
+        return EventLoops(host, spec.maximum_concurrency or USUAL_COROUTINES, spec.concurrency_groups)
+    if spec.maximum_concurrency > 1 or spec.concurrency_groups:
+        return Threads(host, spec.maximum_concurrency or 1, spec.concurrency_groups)
+    return None
