@@ -42,7 +42,7 @@ class Actor:
     def method(self):
         return 1
 
-actor = Actor.options(name="named").remote()
+actor = Actor.options(name="named", lifetime="detached").remote()
 assert atoll.get(actor.method.remote()) == 1
 assert len(atoll.get(task.remote(10))) == 10
 large = task.remote(2_000_000)

@@ -206,12 +206,12 @@ def test_an_anonymous_group_goes_with_its_job(more: dict[str, object], stays: bo
     assert cpus_free(world, other) == [2 if stays else 4]
 
 
-def test_a_group_stays_as_long_as_an_actor_with_a_name_lives_in_it() -> None:
+def test_a_group_stays_as_long_as_a_detached_actor_lives_in_it() -> None:
     world = World()
     world.agent(cpus=4)
     client, other = world.client(1), world.client(2)
     group = world.group(client, {"CPU": 2})
-    spec = world.actor_spec(1, "llm", shape=world.shape(CPU=1, group=group))  # type: ignore[arg-type]
+    spec = world.actor_spec(1, "llm", detached=True, shape=world.shape(CPU=1, group=group))  # type: ignore[arg-type]
     world.say(client, m.CreateActor(1, b"", spec))
     world.serve()
     world.lose(client)
