@@ -28,6 +28,9 @@ TASK_ID_BYTES = 16
 OBJECT_ID_BYTES = 20
 ACTOR_ID_BYTES = 16
 
+NO_OBJECT = ObjectId(b"")
+_FIRST = bytes(4)
+
 
 def new_process_id() -> ProcessId:
     """Return a random process id."""
@@ -61,7 +64,7 @@ class IdFactory:
 
 def return_id(task_id: TaskId, index: int) -> ObjectId:
     """Return the id of a task's return value number `index`, from 0."""
-    return ObjectId(task_id + index.to_bytes(4, "big"))
+    return ObjectId(task_id + (index.to_bytes(4, "big") if index else _FIRST))
 
 
 def token_of(actor_id: bytes) -> ObjectId:

@@ -86,6 +86,9 @@ from atoll.protocol.values import ObjectLocation
 SUBMISSIONS_A_TURN = 64
 """So many submissions after one another, and the submitting thread reads what has come."""
 
+LOOKS_EVERY = 4
+"""In a burst, after so many submissions it is looked whether what waits is due."""
+
 BURST_S = 0.0001
 """Submissions that follow each other so closely are a burst."""
 
@@ -436,7 +439,8 @@ class Session:
             if unsent:
                 burst = now - self._submitted_at < BURST_S
                 if burst and not self.reactor.asleep and not self.core.is_urgent(event.record):
-                    self._switchboard.flush_if_due(now)
+                    if not self._submissions % LOOKS_EVERY:
+                        self._switchboard.flush_if_due(now)
                 else:
                     self._switchboard.flush()
             self._submitted_at = now

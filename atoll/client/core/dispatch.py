@@ -89,6 +89,16 @@ class Lease:
         self.idle_since = now
         self.progress = now
 
+    def takes_more(self, now: Instant) -> bool:
+        """Whether another task may be queued on the worker, but for how many wait there already."""
+        return (
+            self.peer is not None
+            and not self.recalled
+            and not self.taking_back
+            and not self.taken
+            and now - self.progress < STALLED_S
+        )
+
 
 class ClassQueue:
     """The tasks of one scheduling class that wait, and the leases that the class holds.
@@ -139,25 +149,18 @@ class ClassQueue:
         per_lease = self.depth
         return min(MAXIMUM_DEMAND, -(-waiting // per_lease))
 
-    def has_room(self, lease: Lease, now: Instant) -> bool:
-        """Whether another task may be queued on the lease's worker."""
-        return (
-            lease.peer is not None
-            and not lease.recalled
-            and not lease.taking_back
-            and not lease.taken
-            and len(lease.outstanding) < self.depth
-            and now - lease.progress < STALLED_S
-        )
-
     def choose(self, record: TaskRecord, now: Instant) -> Lease | None:
         """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
         if self.idle:
             return self.latest_idle()
         if record.alone or self.mean_s is None:
             return None
-        candidates = [lease for lease in self.leases.values() if self.has_room(lease, now)]
-        return min(candidates, key=lambda lease: len(lease.outstanding), default=None)
+        chosen, fewest = None, self.depth
+        for lease in self.leases.values():
+            waiting = len(lease.outstanding)
+            if waiting < fewest and lease.takes_more(now):
+                chosen, fewest = lease, waiting
+        return chosen
 
     def latest_idle(self) -> Lease:
         """Return the idle lease that was busy last: its worker's caches are warm. There must be one."""

@@ -1,11 +1,16 @@
-"""What the client remembers of a task and of an object."""
+"""What the client remembers of a task and of an object.
+
+Both are made by the hundred thousand: as structs they are made in C, at a third of the cost of an `__init__`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from atoll.ids import TaskId, return_id
+import msgspec
+
+from atoll.ids import NO_OBJECT, ObjectId, TaskId, return_id
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ObjectLocation
 
@@ -66,7 +71,7 @@ class Manner(NamedTuple):
     any_order: bool = False
 
 
-class TaskRecord:
+class TaskRecord(msgspec.Struct, eq=False):
     """A task or call that was submitted and has not ended.
 
     Attributes:
@@ -85,6 +90,7 @@ class TaskRecord:
         keepalive: Whatever must live until it has ended: the refs in its arguments.
         on_output: Takes what it emits.
         parent: The task that has submitted it; empty if none has.
+        stream_limit: How many of a generator's values may wait to be taken; 0 for any number.
         stream: Its values, if they come one by one.
         unresolved: How many dependencies have no value yet.
         peer: The channel that it was pushed on.
@@ -94,72 +100,35 @@ class TaskRecord:
             died, and it is to be known whether it was the cause.
     """
 
-    __slots__ = (
-        "actor_id",
-        "alone",
-        "arguments",
-        "attempt",
-        "cancelled",
-        "class_key",
-        "dependencies",
-        "function",
-        "keepalive",
-        "manner",
-        "name",
-        "on_output",
-        "parent",
-        "peer",
-        "result_id",
-        "retries_left",
-        "retry_exceptions",
-        "returns",
-        "sequence",
-        "stream",
-        "task_id",
-        "unresolved",
-    )
+    task_id: TaskId
+    name: str
+    arguments: bytes
+    function: bytes = b""
+    actor_id: bytes = b""
+    dependencies: list[bytes] | None = None
+    returns: int = 1
+    class_key: int = 0
+    retries_left: int = 0
+    retry_exceptions: bool = False
+    manner: Manner | None = None
+    keepalive: Any = None
+    on_output: OutputCallback | None = None
+    parent: bytes = b""
+    stream_limit: int = 0
+    stream: Stream | None = None
+    result_id: ObjectId = NO_OBJECT
+    attempt: int = 0
+    unresolved: int = 0
+    peer: Peer | None = None
+    sequence: int = 0
+    cancelled: bool = False
+    alone: bool = False
 
-    def __init__(
-        self,
-        task_id: TaskId,
-        name: str,
-        arguments: bytes,
-        *,
-        function: bytes = b"",
-        actor_id: bytes = b"",
-        dependencies: list[bytes] | None = None,
-        returns: int = 1,
-        class_key: int = 0,
-        retries_left: int = 0,
-        retry_exceptions: bool = False,
-        manner: Manner | None = None,
-        keepalive: Any = None,
-        on_output: OutputCallback | None = None,
-        parent: bytes = b"",
-        stream_limit: int = 0,
-    ) -> None:
-        self.task_id = task_id
-        self.result_id = return_id(task_id, 0)
-        self.name = name
-        self.arguments = arguments
-        self.function = function
-        self.actor_id = actor_id
-        self.dependencies = dependencies
-        self.returns = returns
-        self.class_key = class_key
-        self.retries_left = retries_left
-        self.retry_exceptions = retry_exceptions
-        self.manner = manner
-        self.keepalive = keepalive
-        self.on_output = on_output
-        self.parent = parent
-        self.stream = Stream(self, stream_limit) if returns < 0 else None
-        self.attempt = 0
-        self.unresolved = 0
-        self.peer: Peer | None = None
-        self.sequence = 0
-        self.cancelled = False
-        self.alone = retries_left == 0
+    def __post_init__(self) -> None:
+        self.result_id = return_id(self.task_id, 0)
+        self.alone = self.retries_left == 0
+        if self.returns < 0:
+            self.stream = Stream(self, self.stream_limit)
 
     def __repr__(self) -> str:
         return f"<task {self.name} {self.task_id.hex()[-6:]} attempt {self.attempt}>"
@@ -172,7 +141,7 @@ FAILED = 3
 TOKEN = 4
 
 
-class ObjectEntry:
+class ObjectEntry(msgspec.Struct, eq=False):
     """An object that this process owns or has a ref to.
 
     Attributes:
@@ -189,29 +158,14 @@ class ObjectEntry:
         producer: The task that computes it, while it does.
     """
 
-    __slots__ = (
-        "askers",
-        "contained",
-        "count",
-        "dependents",
-        "fetching",
-        "holders",
-        "producer",
-        "registrations",
-        "state",
-        "value",
-        "watched",
-    )
-
-    def __init__(self, producer: TaskRecord | None = None) -> None:
-        self.state = PENDING
-        self.value: bytes | ObjectLocation = b""
-        self.count = 0
-        self.holders: dict[bytes, int] | None = None
-        self.contained: list[bytes] | None = None
-        self.dependents: list[TaskRecord] | None = None
-        self.askers: list[tuple[Peer, int]] | None = None
-        self.watched = False
-        self.registrations = 0
-        self.fetching = False
-        self.producer = producer
+    producer: TaskRecord | None = None
+    state: int = PENDING
+    value: bytes | ObjectLocation = b""
+    count: int = 0
+    holders: dict[bytes, int] | None = None
+    contained: list[bytes] | None = None
+    dependents: list[TaskRecord] | None = None
+    askers: list[tuple[Peer, int]] | None = None
+    watched: bool = False
+    registrations: int = 0
+    fetching: bool = False
