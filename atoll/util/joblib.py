@@ -47,7 +47,7 @@ def register_ray() -> None:
     register_atoll()
 
 
-class AtollBackend(AutoBatchingMixin, ParallelBackendBase):
+class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] # joblib has no types
     """Runs joblib's batches as tasks.
 
     Args:
