@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from atoll.actor_methods import describe, is_asyncio, method, methods_of, options_in, said_of
-from atoll.client import arguments
+from atoll.client import arguments, context
 from atoll.client.connection import failure
 from atoll.client.core.events import CreationRequested, MethodCalled
 from atoll.client.core.records import Manner, TaskRecord
@@ -27,6 +27,7 @@ from atoll.options import ActorOptions, CallOptions
 from atoll.protocol.messages import ActorChanged, CreateActor, KillActor
 from atoll.protocol.serialization import is_serializing, serialize_code
 from atoll.protocol.values import ActorInterface, ActorPayload, ActorSpec, MethodSpec
+from atoll.remote_function import number_of_returns, refs_without_number
 
 __all__ = ["ActorClass", "ActorHandle", "ActorMethod", "exit_actor", "kill", "method"]
 
@@ -260,7 +261,7 @@ class ActorHandle:
             class_name = target.class_name if target is not None else ""
             raise AttributeError(f"the actor {class_name} has no method {name!r}")
         signature = arguments.Signature.described(name, described.parameters)
-        made = ActorMethod(target, name, options_in(described), signature)
+        made = ActorMethod(target, name, options_in(described), signature, described.generator)
         self.__dict__[name] = made
         return made
 
@@ -291,9 +292,11 @@ class ActorMethod:
         name: The method.
         options: Of its calls.
         signature: What it takes.
+        generator: Whether it yields.
     """
 
     __slots__ = (
+        "_generator",
         "_label",
         "_manner",
         "_maximum_pending",
@@ -304,17 +307,22 @@ class ActorMethod:
         "_retry_exceptions",
         "_returns",
         "_signature",
+        "_stream_limit",
         "_target",
     )
 
-    def __init__(self, target: _Target, name: str, options: CallOptions, signature: arguments.Signature) -> None:
+    def __init__(
+        self, target: _Target, name: str, options: CallOptions, signature: arguments.Signature, generator: bool
+    ) -> None:
         interface = target.known()
         self._target = target
         self._name = name
         self._options = options
         self._signature = signature
+        self._generator = generator
         self._label = options.name or name
-        self._returns = 1 if options.num_returns is None else int(options.num_returns)
+        self._returns = number_of_returns(name, generator, options.num_returns)
+        self._stream_limit = options._generator_backpressure_num_objects or 0
         self._retries = interface.retries if options.max_task_retries is None else options.max_task_retries
         self._retry_exceptions = options.retry_exceptions
         self._maximum_pending = interface.maximum_pending
@@ -333,13 +341,14 @@ class ActorMethod:
         Raises:
             ValueError: There is no such option, or its value makes no sense.
         """
-        return ActorMethod(self._target, self._name, self._options.updated(changes), self._signature)
+        return ActorMethod(self._target, self._name, self._options.updated(changes), self._signature, self._generator)
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method and return at once.
 
         Returns:
-            A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0).
+            A ref to the result; a list of refs if `num_returns` is not 1 (None if it is 0); an `ObjectRefGenerator`
+            if the method yields.
 
         Raises:
             TypeError: The method does not take these arguments.
@@ -356,6 +365,7 @@ class ActorMethod:
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
         task_id = session.ids.task_id()
         returns = self._returns
+        task = context.current_task()
         record = TaskRecord(
             task_id,
             self._label,
@@ -368,12 +378,14 @@ class ActorMethod:
             manner=self._manner,
             keepalive=(target, keepalive),
             on_output=self._on_output or session.default_output,
+            parent=b"" if task is None else task.task_id,
+            stream_limit=self._stream_limit,
         )
         session.submit(MethodCalled(record))
         if returns == 1:
             return ObjectRef(record.result_id, session)
-        if returns == 0:
-            return None  # type: ignore[return-value]
+        if returns <= 0:
+            return refs_without_number(record, session)  # type: ignore[no-any-return]
         return [ObjectRef(return_id(task_id, i), session) for i in range(returns)]  # type: ignore[return-value]
 
     def _check_pending(self, session: Session) -> None:
@@ -417,9 +429,7 @@ def exit_actor() -> NoReturn:
     Raises:
         TypeError: This is no actor.
     """
-    from atoll.client.context import current_actor
-
-    if current_actor() is None:
+    if context.current_actor() is None:
         raise TypeError("exit_actor ends the actor that calls it, and this is no actor")
     raise ActorExit
 

@@ -70,6 +70,7 @@ def describe(user_class: type) -> dict[str, MethodSpec]:
         found[name] = MethodSpec(
             arguments.Signature(member, skip_first=not bound).describe(),
             serialize(said.portable()).data if said is not _USUAL else b"",
+            inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member),
         )
     for name in TERMINATE:
         found[name] = MethodSpec([])

@@ -49,8 +49,8 @@ class RemoteFunction(Generic[P, R]):
             raise ValueError("an async function cannot be a task; make it a method of an actor, or a plain function")
         self._function = function
         self._options = options
-        self._returns = number_of_returns(function, options.num_returns)
         self._name = options.name or str(getattr(function, "__qualname__", type(function).__name__))
+        self._returns = number_of_returns(self._name, inspect.isgeneratorfunction(function), options.num_returns)
         self._signature = arguments.Signature(function)
         self._prepared: _Prepared | None = None
         functools.update_wrapper(self, function)
@@ -123,19 +123,22 @@ class RemoteFunction(Generic[P, R]):
         return f"<remote function {self._name}>"
 
 
-def number_of_returns(function: Callable[..., Any], wanted: int | str | None) -> int:
-    """Return how many values a call of the function returns, or `STREAMING` or `DYNAMIC`.
+def number_of_returns(name: str, generator: bool, wanted: int | str | None) -> int:
+    """Return how many values a call of a function returns, or `STREAMING` or `DYNAMIC`.
+
+    Args:
+        name: The function's, for people.
+        generator: Whether it yields.
+        wanted: What its options say.
 
     Raises:
         ValueError: It is no generator function, and its values are to be streamed.
     """
-    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if wanted is None:
         return STREAMING_RETURNS if generator else 1
     if isinstance(wanted, int):
         return wanted
     if not generator:
-        name = getattr(function, "__name__", repr(function))
         raise ValueError(f'num_returns="{wanted}" is for generator functions: {name} has no yield')
     if wanted == STREAMING:
         return STREAMING_RETURNS

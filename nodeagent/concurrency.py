@@ -62,6 +62,10 @@ class Host(Protocol):
         """Return the method and its arguments."""
         ...
 
+    async def stream(self, call: Call, values: Any) -> Any:
+        """Send what a generator yields, and return what `end_call` takes then."""
+        ...
+
     def end_call(self, call: Call, value: Any) -> Any:
         """Return the answer for a value."""
         ...
@@ -329,6 +333,8 @@ class _Loop:
                 del method, args, kwargs
                 if inspect.isawaitable(value):
                     value = await value
+                if call.message.returns < 0:
+                    value = await host.stream(call, value)
                 answer = host.end_call(call, value)
                 del value
             except BaseException as error:  # whatever it raises is its answer

@@ -7,17 +7,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from atoll.client import arguments
 from atoll.client.session import Session
+from atoll.nodeagent.async_streams import AsyncStreams
 from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
 from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds
 from atoll.nodeagent.leaving import ActorExit, announce_exit
 from atoll.nodeagent.results import ResultWriter
+from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import TaskRaised
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ActorSpec
+
+
+class Streamed(NamedTuple):
+    """What a generator as a whole has returned, after its values were sent."""
+
+    value: Any
+    contained: list[bytes]
 
 
 class CallHost:
@@ -29,10 +38,17 @@ class CallHost:
         where: This process, as people read it.
         actor_id: The actor's.
         actor: Returns the actor.
+        streams: What the worker knows of streams.
     """
 
     def __init__(
-        self, session: Session, results: ResultWriter, where: str, actor_id: bytes, actor: Callable[[], Any]
+        self,
+        session: Session,
+        results: ResultWriter,
+        where: str,
+        actor_id: bytes,
+        actor: Callable[[], Any],
+        streams: StreamRunner,
     ) -> None:
         self._session = session
         self._results = results
@@ -40,6 +56,8 @@ class CallHost:
         self._actor_id = actor_id
         self._actor = actor
         self._registering = threading.Lock()
+        self._streams = streams
+        self._async_streams = AsyncStreams(session, results, streams)
 
     def begin_call(self, call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """Return the method and its arguments."""
@@ -49,9 +67,16 @@ class CallHost:
         args, kwargs = arguments.unpack(message.arguments, values)
         return method, args, kwargs
 
+    async def stream(self, call: Call, values: Any) -> Streamed:
+        """Send what a generator yields."""
+        return Streamed(*await self._async_streams.run(call.peer, call.message, values))
+
     def end_call(self, call: Call, value: Any) -> Any:
         """Return the answer for a value."""
-        answer = self._results.answer(call.message, value, call.peer, microseconds(call.began))
+        if type(value) is Streamed:
+            answer = self._results.whole(call.message, value.value, value.contained, microseconds(call.began))
+        else:
+            answer = self._results.answer(call.message, value, call.peer, microseconds(call.began))
         del value
         with self._registering:  # what another call registers for this one must be registered when this one answers
             self._results.register_borrowed()
@@ -60,6 +85,9 @@ class CallHost:
 
     def fail_call(self, call: Call, error: BaseException) -> Any:
         """Return the answer for what was raised; None if the process ends of it."""
+        if call.message.returns < 0:
+            with self._session.lock:
+                self._streams.forget(call.peer, call.message.sequence)
         if call.cancelled and isinstance(error, asyncio.CancelledError):
             return cancelled_answer(call.message.sequence)
         if isinstance(error, ActorExit):

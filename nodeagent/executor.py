@@ -183,8 +183,9 @@ class Executor:
                 self._session.reply_locked(peer, [cancelled_answer(sequence)])
                 return
         task = self._main_task
-        if self._concurrency is not None:
-            self._concurrency.cancel(peer, sequence)
+        concurrency = self._concurrency
+        if concurrency is not None:  # behind the calls that came before it, and without the lock: it may answer
+            self.later(lambda: concurrency.cancel(peer, sequence))
         elif task is not None and task[0] == peer and task[1].sequence == sequence:
             if message.force:
                 signal.raise_signal(signal.SIGKILL)
@@ -424,7 +425,7 @@ class Executor:
         if coroutines or spec.maximum_concurrency > 1 or spec.concurrency_groups:
             from atoll.nodeagent.concurrent_calls import CallHost, concurrency_for
 
-            host = CallHost(self._session, self.results, self._where, spec.actor_id, lambda: self.actor)
+            host = CallHost(self._session, self.results, self._where, spec.actor_id, lambda: self.actor, self._streams)
             concurrency = concurrency_for(spec, coroutines, host)
         self._in_user_code = True
         try:

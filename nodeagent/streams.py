@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atoll.client.core.records import DYNAMIC
 from atoll.client.reactor import Waiter
@@ -20,8 +20,11 @@ from atoll.client.session import Session
 from atoll.exceptions import StreamingGeneratorReplayInconsistentError
 from atoll.nodeagent.results import ResultWriter
 from atoll.object_ref_generator import DynamicObjectRefGenerator
-from atoll.protocol.channel_messages import CallMethod, CloseStream, OpenStream, ReadStream, RunTask
+from atoll.protocol.channel_messages import CallMethod, CloseStream, OpenStream, ReadStream, RunTask, TaskYielded
 from atoll.protocol.machine import Peer
+
+if TYPE_CHECKING:
+    from atoll.nodeagent.async_streams import LoopWaiter
 
 Task = RunTask | CallMethod
 
@@ -34,7 +37,7 @@ class Flow:
         received: So many values are not sent again.
         taken: So many were taken.
         closed: Nobody reads it any more.
-        waiter: The thread that waits for the reader, if one does.
+        waiter: What waits for the reader, a thread or a coroutine, if it does.
     """
 
     __slots__ = ("closed", "limit", "received", "taken", "waiter")
@@ -44,7 +47,7 @@ class Flow:
         self.received = opened.received
         self.taken = opened.taken
         self.closed = False
-        self.waiter: Waiter | None = None
+        self.waiter: Waiter | LoopWaiter | None = None
 
     def must_wait(self, yielded: int) -> bool:
         """Whether the generator may not go on after so many values."""
@@ -117,8 +120,7 @@ class StreamRunner:
         Raises:
             BaseException: Whatever the generator raises.
         """
-        with self._session.lock:
-            flow = self._flows.get((peer, message.sequence)) or Flow(OpenStream(message.sequence))
+        flow = self.begin(peer, message)
         try:
             if not isinstance(values, Iterator):
                 raise TypeError(f"the values of a {type(values).__name__} cannot be streamed: return a generator")
@@ -126,11 +128,24 @@ class StreamRunner:
         finally:
             with self._session.lock:
                 self.forget(peer, message.sequence)
+        return self.whole(message, sent)
+
+    def begin(self, peer: Peer, message: Task) -> Flow:
+        """Return what is known of a stream whose task begins."""
+        with self._session.lock:
+            return self._flows.get((peer, message.sequence)) or Flow(OpenStream(message.sequence))
+
+    def whole(self, message: Task, sent: int) -> tuple[Any, list[bytes]]:
+        """Return the value of the task as a whole, and the ids of the values that it refers to."""
         if message.returns != DYNAMIC:
             return None, []
         object_ids = [self._results.item_id(message, index) for index in range(sent)]
         refs = [self._results.ref_to(object_id) for object_id in object_ids]
         return DynamicObjectRefGenerator(refs), [*object_ids]
+
+    def failed(self, message: Task, count: int, error: Exception) -> TaskYielded:
+        """Return the answer for what was raised in the place of the next value."""
+        return self._results.failed(message, count, self._error_payload(message, error))
 
     def _send_all(self, peer: Peer, message: Task, values: Iterator[Any], flow: Flow) -> int:
         caller = self._session.process_of(peer)
@@ -145,13 +160,13 @@ class StreamRunner:
                 try:
                     value = self._step(partial(next, values, done))
                     if value is done:
-                        self._check_end(count, flow)
+                        self.check_end(count, flow)
                         return count
                     answer = self._results.yielded(message, count, value, caller) if count >= flow.received else None
                 except Exception as error:
                     if message.returns != DYNAMIC:
                         raise
-                    answer = self._results.failed(message, count, self._error_payload(message, error))
+                    answer = self.failed(message, count, error)
                     value = done
                 if answer is not None:
                     self._session.reply(peer, [answer])
@@ -165,7 +180,8 @@ class StreamRunner:
                 self._step(close)
 
     @staticmethod
-    def _check_end(count: int, flow: Flow) -> None:
+    def check_end(count: int, flow: Flow) -> None:
+        """Raise StreamingGeneratorReplayInconsistentError if a generator that ran again has yielded less."""
         if count < flow.received:
             text = f"it yielded {flow.received} values when it ran first and {count} when it ran again"
             raise StreamingGeneratorReplayInconsistentError(text)
@@ -177,7 +193,7 @@ class StreamRunner:
             with session.lock:
                 if not flow.must_wait(count):
                     return
-                flow.waiter = Waiter(1)
+                waiter = flow.waiter = Waiter(1)
             with session.interrupts as interrupted, session.hooks.blocking():
-                session.reactor.wait(flow.waiter, None, interrupted)
+                session.reactor.wait(waiter, None, interrupted)
             flow.waiter = None

@@ -209,10 +209,12 @@ class MethodSpec(msgspec.Struct, frozen=True, array_like=True):
         parameters: Name, kind (of `inspect.Parameter`) and whether there is a default, without `self`; None for a
             method that does not say.
         options: What `@atoll.method` says of its calls, pickled; empty for nothing.
+        generator: Whether it yields.
     """
 
     parameters: list[tuple[str, int, bool]] | None = None
     options: bytes = b""
+    generator: bool = False
 
 
 class ActorInterface(msgspec.Struct, frozen=True, array_like=True):

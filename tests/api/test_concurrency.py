@@ -171,6 +171,7 @@ def test_threads_run_so_many_calls_and_queued_ones_are_cancelled() -> None:
         pass
     running.append(actor.wait.remote(2))
     queued, last = actor.wait.remote(3), actor.begun.remote()
+    assert atoll.wait([queued, last], timeout=0.1)[0] == [], "three run, and these wait for a thread"
     atoll.cancel(queued)
     with pytest.raises(TaskCancelledError):
         atoll.get(queued, timeout=5)
