@@ -341,7 +341,13 @@ class ActorMethod:
         Raises:
             ValueError: There is no such option, or its value makes no sense.
         """
-        return ActorMethod(self._target, self._name, self._options.updated(changes), self._signature, self._generator)
+        options = self._options.updated(changes)
+        classes = options.retry_exceptions
+        if not isinstance(classes, bool) and classes != self._options.retry_exceptions:
+            raise ValueError(
+                "retry_exceptions: classes belong to the method: say them in @atoll.method(...), or True here"
+            )
+        return ActorMethod(self._target, self._name, options, self._signature, self._generator)
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method and return at once.

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from atoll.actor_methods import said_of
 from atoll.client.context import TaskContext
 from atoll.protocol.channel_messages import CallMethod
 from atoll.protocol.machine import Peer
@@ -111,8 +112,7 @@ def group_of(actor: Any, message: CallMethod) -> str:
     """Return the group that a call belongs to."""
     if message.group:
         return message.group
-    said = getattr(getattr(type(actor), message.method, None), "__atoll_method__", None)
-    return (said.concurrency_group or "") if said is not None else ""
+    return said_of(getattr(type(actor), message.method, None)).concurrency_group or ""
 
 
 class UnknownGroupError(ValueError):

@@ -13,7 +13,7 @@ from atoll.client import arguments
 from atoll.client.session import Session
 from atoll.nodeagent.async_streams import AsyncStreams
 from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
-from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds
+from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.leaving import ActorExit, announce_exit
 from atoll.nodeagent.results import ResultWriter
 from atoll.nodeagent.streams import StreamRunner
@@ -97,7 +97,8 @@ class CallHost:
         if isinstance(error, SystemExit):
             os._exit(error.code if isinstance(error.code, int) else 1 if error.code else 0)
         payload = error_payload(error, call.context.name, self._where)
-        return TaskRaised(call.message.sequence, payload, microseconds(call.began), isinstance(error, Exception))
+        again = isinstance(error, retried_by(self._actor(), call.message))
+        return TaskRaised(call.message.sequence, payload, microseconds(call.began), again)
 
     @staticmethod
     def _flush() -> None:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from atoll.actor_methods import is_asyncio
+from atoll.actor_methods import is_asyncio, said_of
 from atoll.client import arguments
 from atoll.client.context import TaskContext
 from atoll.client.reactor import Waiter
@@ -396,7 +396,10 @@ class Executor:
             return cancelled_answer(message.sequence)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):
             self._leave(error)
-        retried = self._retried.get(message.function, (Exception,)) if type(message) is RunTask else (Exception,)
+        if type(message) is CallMethod:
+            retried = retried_by(self.actor, message)
+        else:
+            retried = self._retried.get(message.function, (Exception,))  # type: ignore[union-attr]
         return TaskRaised(
             message.sequence, self._payload(message, error), microseconds(began), isinstance(error, retried)
         )
@@ -544,6 +547,12 @@ def method_of(actor: Any, message: CallMethod) -> Callable[..., Any]:
             return terminate
         raise
     return method
+
+
+def retried_by(actor: Any, message: CallMethod) -> tuple[type[Exception], ...]:
+    """Return the classes of exceptions after which a call of a method may be made again, if it may at all."""
+    classes = said_of(getattr(type(actor), message.method, None)).retry_exceptions
+    return (Exception,) if isinstance(classes, bool) else tuple(classes)
 
 
 def cancelled_answer(sequence: int) -> TaskRaised:
