@@ -344,9 +344,7 @@ class ActorMethod:
         options = self._options.updated(changes)
         classes = options.retry_exceptions
         if not isinstance(classes, bool) and classes != self._options.retry_exceptions:
-            raise ValueError(
-                "retry_exceptions: classes belong to the method: say them in @atoll.method(...), or True here"
-            )
+            raise ValueError("retry_exceptions: say classes in @atoll.method(...), and here True or False")
         return ActorMethod(self._target, self._name, options, self._signature, self._generator)
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:

@@ -103,9 +103,9 @@ def _print_output(kind: str, payload: bytes) -> None:
 
 
 def shutdown() -> None:
-    """Leave the cluster. What is anonymous and was made here goes; what has a name stays.
+    """Leave the cluster. What was made here goes, except objects with a name and detached actors.
 
-    A cluster that a script has started ends with the script, unless somebody else uses it or something has a name.
+    A cluster that a script has started ends with the script, unless somebody else uses it or such a thing is there.
     """
     session = existing_session()
     if session is None:

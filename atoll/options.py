@@ -161,9 +161,9 @@ class ActorOptions(_Common, frozen=True, kw_only=True):
 
     Attributes:
         num_cpus: CPUs that it takes while it lives; 0 if not said, as in Ray.
-        name: By which others find it; such an actor outlives its job.
+        name: By which others find it.
         namespace: Where the name lives; the session's if not said.
-        lifetime: `"detached"` outlives its job without a name, too.
+        lifetime: `"detached"` outlives its handles and its job.
         get_if_exists: Return the actor that has the name instead of failing.
         max_restarts: How often it is made again when its process dies; -1 for without end.
         max_task_retries: How often a call is made again when the process died during it; -1 for without end.
