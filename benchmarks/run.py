@@ -1,92 +1,282 @@
-"""`python -m benchmarks.run`: measure, and print the table.
+"""`python -m benchmarks.run`: measure, and print the tables.
 
---quick           fewer and shorter rounds
---rounds N        how often each system takes its turn (default 5)
---only NAME       only workloads with this in their name; may be given several times
---systems A,B     only these of atoll, ray, process_pool
---json PATH       every sample too
+--quick            one short round
+--rounds N         how often each system takes its turns (default 3)
+--minutes N        no further round is begun when it would end later (default 15)
+--only A,B         only these workloads, or these metrics' workloads (see --list)
+--systems A,B      only these of atoll, ray, dask, ipyparallel, loky, process_pool
+--json PATH        where the results go (default .build/benchmarks/latest.json); written after every turn of a system
+--merge            keep what the file has, and replace what this run measures: for repeating a part
+--document         write docs/benchmarks.md, its pictures and docs/benchmarks.json too
+
+It ends with 1 when Atoll failed at something; what a peer cannot do is a result.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import msgspec
+from benchmarks import machine, report, results, workloads
+from benchmarks.conductor import Conductor
+from benchmarks.host import versions
+from benchmarks.results import Results, Row
+from benchmarks.systems import ADAPTERS, adapter
+from benchmarks.workload import LIMITS, Workload
 
-from benchmarks import workloads
-from benchmarks.measure import run_rounds
-from benchmarks.report import lines
-from benchmarks.systems import System
+JSON = machine.ROOT / ".build" / "benchmarks" / "latest.json"
+GIVE_UP_AFTER_STARTS = 2
+QUICK_SCALE = 0.35
 
-SYSTEMS = {
-    "atoll": ("benchmarks.systems.atoll_system", "AtollSystem"),
-    "ray": ("benchmarks.systems.ray_system", "RaySystem"),
-    "process_pool": ("benchmarks.systems.process_pool", "ProcessPoolSystem"),
-}
-
-STARTING_ORDER = ["ray", "process_pool", "atoll"]
+Say = Callable[[str], None]
 
 
 def say(line: str) -> None:
     """Show progress, beside the table."""
-    print(line, file=sys.stderr, flush=True)
+    print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+class Runner:
+    """One run.
+
+    Args:
+        found: Takes the results.
+        conductor: Gives the turns.
+        chosen: Workloads by name.
+        keys: Systems, in the table's order.
+        scale: Of the turns.
+        save: Called after every system's turns.
+        say: Called with a line of progress.
+    """
+
+    def __init__(
+        self,
+        found: Results,
+        conductor: Conductor,
+        chosen: dict[str, Workload],
+        keys: Sequence[str],
+        scale: float,
+        save: Callable[[], None],
+        say: Say,
+    ) -> None:
+        self._found = found
+        self._conductor = conductor
+        self._chosen = chosen
+        self._keys = keys
+        self._scale = scale
+        self._save = save
+        self._say = say
+        self._names = {key: adapter(key).name for key in keys}
+        self._given_up: set[tuple[str, str]] = set()
+        self._failed_starts = dict.fromkeys(keys, 0)
+
+    def round(self, number: int, rounds: int) -> None:
+        """Let every system take its turns; whoever comes first is another one each time."""
+        self._found.load_averages.append(round(os.getloadavg()[0], 2))
+        turn = (number - 1) % len(self._keys)
+        for key in [*self._keys[turn:], *self._keys[:turn]]:
+            began = time.monotonic()
+            if key == self._keys[0]:
+                self._limits(number)
+            for name, workload in sorted(self._chosen.items(), key=_order):
+                if number <= workload.rounds:
+                    self._turn(key, name, workload, number)
+            self._conductor.end_system()
+            self._found.remarks = {self._names.get(who, who): said for who, said in self._conductor.remarks.items()}
+            self._save()
+            self._say(f"round {number} of {rounds}: {self._names[key]} took {time.monotonic() - began:.0f} s")
+
+    def _limits(self, number: int) -> None:
+        """Measure the limits, next to the first system's turns."""
+        for name, workload in self._chosen.items():
+            if workload.limits is None or number > workload.rounds:
+                continue
+            answer = self._ask(LIMITS, name, workload)
+            for key, samples in answer.get("samples", {}).items():
+                metric, _, limit = key.partition("|")
+                if limit not in self._found.limits:
+                    self._found.limits.append(limit)
+                self._found.add(metric, limit, number, samples)
+
+    def _turn(self, key: str, name: str, workload: Workload, number: int) -> None:
+        who = self._names[key]
+        if (key, name) in self._given_up:
+            return
+        if self._failed_starts[key] >= GIVE_UP_AFTER_STARTS and workload.started:
+            answer: dict[str, Any] = {"error": f"FAILED to start {GIVE_UP_AFTER_STARTS} times"}
+        else:
+            answer = self._ask(key, name, workload)
+        if "error" in answer:
+            self._given_up.add((key, name))
+            self._failed_starts[key] += answer["error"].startswith("FAILED to start")
+            answer["absent"] = {metric.key: answer["error"] for metric in workload.metrics}
+        for metric, samples in answer.get("samples", {}).items():
+            self._found.add(metric, who, number, samples)
+        for metric, why in answer["absent"].items():
+            self._found.miss(metric, who, why)
+            if why.startswith("FAILED") or "error" in answer:
+                self._say(f"  {who}, {metric}: {why}")
+        if len(answer["absent"]) == len(workload.metrics):
+            self._given_up.add((key, name))
+        row = self._found.rows[workload.metrics[0].key]
+        row.notes = [*dict.fromkeys([*row.notes, *answer.get("notes", [])])]
+
+    def _ask(self, key: str, name: str, workload: Workload) -> dict[str, Any]:
+        began = time.monotonic()
+        answer = self._conductor.turn(
+            key,
+            name,
+            self._scale,
+            cap_s=workload.cap_s,
+            store_bytes=workload.store_bytes,
+            started=workload.started,
+        )
+        figures = ", ".join(
+            report.figure(results.summary(0, samples).median) for samples in answer.get("samples", {}).values()
+        )
+        took = time.monotonic() - began
+        self._say(f"  {self._names.get(key, key):<12} {name:<14} {took:5.1f} s  {figures}")
+        return answer
+
+
+def _order(item: tuple[str, Workload]) -> tuple[bool, bool]:
+    """Workloads that start the system themselves come first, those with a start of their own last."""
+    return item[1].started, item[1].store_bytes != workloads.ALL["task_sync"].store_bytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a system that is there failed."""
+    """Run the benchmark."""
     options = parse(arguments)
-    chosen = [one for one in workloads.ALL if not options.only or any(text in one.NAME for text in options.only)]
-    systems: list[System] = []
-    failed = False
-    try:
-        # The slowest to start comes first, while nothing else of ours runs.
-        for name in sorted(options.systems, key=STARTING_ORDER.index):
-            module, kind = SYSTEMS[name]
-            try:
-                system: System = getattr(importlib.import_module(module), kind)()
-            except ImportError as error:
-                say(f"{name} is left out: {error}")
-                continue
-            say(f"starting {system.name} {system.version}")
-            try:
-                system.start()
-            except Exception as error:  # the others are measured, and the run ends with 1
-                say(f"{system.name} is left out, it does not start: {type(error).__name__}: {error}")
-                failed = True
-                system.stop()
-            else:
-                systems.append(system)
-        systems.sort(key=lambda system: [*workloads.task_async.COUNTS].index(system.name))
-        rounds, scale = (min(options.rounds, 2), 0.25) if options.quick else (options.rounds, 1.0)
-        run = run_rounds(chosen, systems, rounds, scale, say)
-    finally:
-        for system in reversed(systems):
-            system.stop()
-    failed = failed or any("FAILED" in why for row in run.rows for why in row.absent.values())
-    print("\n".join(lines(run)))
-    if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
-    return int(failed)
+    if options.list:
+        for name, workload in workloads.ALL.items():
+            print(f"{name:<16}", ", ".join(metric.key for metric in workload.metrics))
+        return 0
+    systems = installed(options.systems)
+    if not systems:
+        say("there is no system to measure")
+        return 2
+    options.systems = [*systems]
+    found = empty(options, {adapter(key).name: text for key, text in systems.items()})
+    kept = options.json.read_bytes() if options.merge and options.json.exists() else b""
+    began = time.monotonic()
+
+    def merged() -> Results:
+        """Return what is known by now, beside what was known before."""
+        found.took_s = time.monotonic() - began
+        if not kept:
+            return found
+        whole = results.decode(kept, str(options.json))
+        whole.replace_with(found)
+        return whole
+
+    with Conductor(say) as conductor:
+        scale = QUICK_SCALE if options.quick else 1.0
+        runner = Runner(
+            found,
+            conductor,
+            options.only,
+            options.systems,
+            scale,
+            lambda: results.save(merged(), options.json),
+            say,
+        )
+        run_rounds(runner, options, began)
+    whole = merged()
+    results.save(whole, options.json)
+    print("\n".join(report.lines(whole)))
+    print(f"\n{options.json}")
+    if options.document:
+        from benchmarks import document
+
+        print("\n".join(str(path) for path in document.write(whole)))
+    return int(any("FAILED" in row.cells["Atoll"].absent for row in found.rows.values() if "Atoll" in row.cells))
+
+
+def installed(keys: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those systems that are installed."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = versions(key)
+        except metadata.PackageNotFoundError as error:
+            say(f"{key} is left out: {error.name} is not installed (pip install '.[bench]')")
+    return found
+
+
+def run_rounds(runner: Runner, options: argparse.Namespace, began: float) -> None:
+    """Run as many rounds as were asked for and as there is time for."""
+    rounds = min(options.rounds, max(workload.rounds for workload in options.only.values()))
+    for number in range(1, rounds + 1):
+        start = time.monotonic()
+        runner.round(number, rounds)
+        took = time.monotonic() - start
+        left_s = options.minutes * 60 - (time.monotonic() - began)
+        if number < rounds and left_s < 0.7 * took:
+            say(f"no further round: {left_s:.0f} s of {options.minutes:g} min are left, and the last took {took:.0f}")
+            break
+
+
+def empty(options: argparse.Namespace, systems: dict[str, str]) -> Results:
+    """Return results with the rows of these workloads and no figures."""
+    rows = {
+        metric.key: Row(metric.key, name, metric.title, metric.unit, metric.lower_is_better)
+        for name, workload in options.only.items()
+        for metric in workload.metrics
+    }
+    return Results(
+        format=results.FORMAT,
+        commit=machine.commit(),
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine.shape(),
+        command=options.command,
+        rounds=options.rounds,
+        scale=QUICK_SCALE if options.quick else 1.0,
+        systems=systems,
+        rows=rows,
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Atoll beside its peers, in one run.")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", action="append", metavar="NAME")
-    parser.add_argument("--systems", type=lambda text: text.split(","), default=list(SYSTEMS))
-    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, default=0, metavar="N")
+    parser.add_argument("--minutes", type=float, default=15.0, metavar="N", help="begin no round that would end later")
+    parser.add_argument("--only", metavar="A,B", help="workloads or metrics")
+    parser.add_argument("--systems", default=",".join(ADAPTERS), metavar="A,B")
+    parser.add_argument("--json", type=Path, default=JSON, metavar="PATH")
+    parser.add_argument("--merge", action="store_true", help="replace in the file only what is measured now")
+    parser.add_argument("--document", action="store_true", help="write the page of the documentation")
+    parser.add_argument("--list", action="store_true", help="show workloads and metrics")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.systems if name not in SYSTEMS]
-    if unknown:
-        parser.error(f"no such system: {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
+    options.command = " ".join(["python -m benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)])
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    if options.rounds < 1:
+        parser.error("--rounds: give a whole number from 1")
+    options.systems = [key for key in ADAPTERS if key in _chosen(parser, "system", options.systems, list(ADAPTERS))]
+    metrics = {metric.key: name for name, one in workloads.ALL.items() for metric in one.metrics}
+    wanted = _chosen(parser, "workload", options.only, [*workloads.ALL, *metrics]) if options.only else []
+    names = {metrics.get(text, text) for text in wanted} or set(workloads.ALL)
+    options.only = {name: one for name, one in workloads.ALL.items() if name in names or metrics.get(name) in names}
     return options
 
 
+def _chosen(parser: argparse.ArgumentParser, what: str, text: str, known: Sequence[str]) -> list[str]:
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [part for part in wanted if part not in known]
+    if unknown:
+        parser.error(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
+    return wanted
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

@@ -1,40 +1,54 @@
-"""Atoll, in a cluster of its own: the one that the user may have running is not touched."""
+"""Atoll, as it comes: two CPUs, nothing tuned. In a cluster of its own: the one that the user may have is not touched.
+
+A cluster that a notebook has started outlives it for a while, so `stop` ends it, as `atoll down` does.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+from pathlib import Path
+from typing import Any
 
+from benchmarks.systems import WORKERS
 from benchmarks.systems.ray_like import RayLike
 
 
 class AtollSystem(RayLike):
     name = "Atoll"
+    packages = ("atoll",)
 
-    def __init__(self) -> None:
+    @property
+    def library(self) -> Any:
         import atoll
 
-        super().__init__(atoll)
-        self.version = atoll.__version__
-        self._runtime = ""
+        return atoll
 
-    def start(self) -> None:
-        self._runtime = tempfile.mkdtemp(prefix="atoll-bench-")
+    def start(self, directory: Path, store_bytes: int) -> None:
         os.environ |= {
-            "ATOLL_RUNTIME_DIR": self._runtime,
-            "ATOLL_NUM_CPUS": "2",
-            "ATOLL_STORE_CAPACITY_BYTES": "4G",
+            "ATOLL_RUNTIME_DIR": str(directory),
+            "ATOLL_NUM_CPUS": str(WORKERS),
+            "ATOLL_STORE_CAPACITY_BYTES": str(store_bytes),
             "ATOLL_LINGER_S": "30",
         }
-        self._library.init()
-        self.declare()
+        self.library.init()
 
     def stop(self) -> None:
         from atoll.client.launch import find_cluster, stop_cluster
 
-        self._library.shutdown()
+        self.library.shutdown()
         cluster = find_cluster()
         if cluster is not None:
             stop_cluster(cluster)
-        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def address(self) -> str:
+        return os.environ["ATOLL_RUNTIME_DIR"]
+
+    def attach(self, address: str) -> None:
+        os.environ["ATOLL_RUNTIME_DIR"] = address
+        self.library.init(start=False)
+
+    def detach(self) -> None:
+        self.library.shutdown()
+
+    def kernel_cell(self) -> tuple[str, str, dict[str, str]]:
+        return "%load_ext atoll", "%%remote", {"ATOLL_RUNTIME_DIR": self.address()}

@@ -1,50 +1,41 @@
-"""concurrent.futures.ProcessPoolExecutor: what the standard library offers. It has no actors and no shared memory."""
+"""concurrent.futures.ProcessPoolExecutor: what the standard library offers, with its default start method.
+
+Many small items are mapped with a large `chunksize`, as its documentation says. It has neither actors nor shared
+objects.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import platform
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
 
-from benchmarks.systems import NotOffered
-
-
-def nothing() -> None:
-    return None
+from benchmarks.systems import WORKERS, Submit, System
+from benchmarks.workload import NotOffered
 
 
-class ProcessPoolSystem:
+class ProcessPoolSystem(System):
     name = "ProcessPool"
-    version = platform.python_version()
 
-    def start(self) -> None:
-        # Forked from a helper process: this one has threads of other systems by the time that workers are made.
-        self._pool = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
-        self.call_many(100)
+    def start(self, directory: Path, store_bytes: int) -> None:
+        self._executor = ProcessPoolExecutor(WORKERS)
 
     def stop(self) -> None:
-        self._pool.shutdown()
+        self._executor.shutdown()
 
-    def call(self) -> None:
-        self._pool.submit(nothing).result()
+    def task(self, function: Callable[..., Any], returns: int = 1) -> Submit:
+        if returns != 1:
+            raise NotOffered("futures for the single values of a task that returns several")
+        submit = self._executor.submit
+        return lambda *args: submit(function, *args)
 
-    def call_many(self, count: int) -> None:
-        submit = self._pool.submit
-        for future in [submit(nothing) for _ in range(count)]:
-            future.result()
+    def get(self, handle: Any) -> Any:
+        return handle.result()
 
-    def actor_call(self) -> NoReturn:
-        raise NotOffered("actors")
+    def wait_one(self, handles: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        found = wait(handles, return_when=FIRST_COMPLETED)
+        return list(found.done), list(found.not_done)
 
-    def actor_call_many(self, count: int) -> NoReturn:
-        raise NotOffered("actors")
-
-    def put(self, value: Any) -> NoReturn:
-        raise NotOffered("shared memory")
-
-    def make(self, size_bytes: int) -> NoReturn:
-        raise NotOffered("shared memory")
-
-    def get(self, handle: Any) -> NoReturn:
-        raise NotOffered("shared memory")
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return list(self._executor.map(function, items, chunksize=max(1, len(items) // (4 * WORKERS))))

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from benchmarks.systems import Submit, System
 
-class RayLike:
-    """What both adapters share.
 
-    Args:
-        library: The module: `atoll` or `ray`, initialized.
-    """
+class RayLike(System):
+    """What both adapters share. `library` is the module, `atoll` or `ray`; it is imported when it is first needed."""
 
-    def __init__(self, library: Any) -> None:
-        self._library = library
+    has_refs = True
+    nests = True
 
-    def declare(self) -> None:
-        """Declare the functions and make the actor; return when all answer."""
-        library = self._library
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[Any, int], Any] = {}
 
-        # Defined here, so that they travel by value and no worker has to import this file.
-        @library.remote
-        def nothing() -> None:
-            return None
+    @property
+    def library(self) -> Any:
+        """The module."""
+        raise NotImplementedError
 
-        @library.remote
-        def zeros(size_bytes: int) -> Any:
-            import numpy as np
-
-            return np.zeros(size_bytes, dtype=np.uint8)
-
-        @library.remote
-        class Idle:
-            def nothing(self) -> None:
-                return None
-
-        self._nothing, self._zeros = nothing, zeros
-        self._actor = Idle.options(num_cpus=0).remote()
-        library.get([nothing.remote() for _ in range(100)])
-        library.get(self._actor.nothing.remote())
-
-    def call(self) -> None:
-        self._library.get(self._nothing.remote())
-
-    def call_many(self, count: int) -> None:
-        nothing = self._nothing
-        self._library.get([nothing.remote() for _ in range(count)])
-
-    def actor_call(self) -> None:
-        self._library.get(self._actor.nothing.remote())
-
-    def actor_call_many(self, count: int) -> None:
-        actor = self._actor
-        self._library.get([actor.nothing.remote() for _ in range(count)])
-
-    def put(self, value: Any) -> Any:
-        return self._library.put(value)
-
-    def make(self, size_bytes: int) -> Any:
-        handle = self._zeros.remote(size_bytes)
-        self._library.wait([handle])
-        return handle
+    def task(self, function: Callable[..., Any], returns: int = 1) -> Submit:
+        made = self._tasks.get((function, returns))
+        if made is None:
+            made = self.library.remote(function)
+            if returns != 1:
+                made = made.options(num_returns=returns)
+            self._tasks[function, returns] = made
+        submit: Submit = made.remote
+        return submit
 
     def get(self, handle: Any) -> Any:
-        return self._library.get(handle)
+        return self.library.get(handle)
+
+    def get_all(self, handles: Sequence[Any]) -> list[Any]:
+        values: list[Any] = self.library.get(list(handles))
+        return values
+
+    def wait_one(self, handles: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        done, rest = self.library.wait(list(handles), num_returns=1)
+        return done, rest
+
+    def actor(self, kind: type, *args: Any) -> Any:
+        return self.library.remote(kind).options(num_cpus=0).remote(*args)
+
+    def method(self, actor: Any, name: str) -> Submit:
+        submit: Submit = getattr(actor, name).remote
+        return submit
+
+    def end_actor(self, actor: Any) -> None:
+        self.library.kill(actor)
+
+    def put(self, value: Any) -> Any:
+        return self.library.put(value)
+
+    @contextmanager
+    def in_worker(self) -> Iterator[System]:
+        yield self

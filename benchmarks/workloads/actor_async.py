@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from benchmarks.systems import System
-from benchmarks.workloads import task_async
-from benchmarks.workloads.timing import rate_per_s
+from benchmarks import functions
+from benchmarks.workload import Metric, Turn, Workload
+from benchmarks.workloads.task_async import batched_calls
 
-NAME = "actor calls, asynchronous"
-UNIT = "/s"
-LOWER_IS_BETTER = False
-BUDGET = "≥ 90,000/s"
-
-limits = task_async.limits
-
-COUNTS = {"Atoll": 40_000, "Ray": 3_000, "ProcessPool": 1}
+KEY = "actor_async"
 
 
-def measure(system: System, scale: float) -> list[float]:
-    """Take one rate, after a tenth as many calls that do not count."""
-    count = max(1, int(COUNTS[system.name] * scale))
-    system.actor_call_many(max(1, count // 10))
-    return [rate_per_s(system.actor_call_many, count)]
+def measure(turn: Turn) -> None:
+    system = turn.system
+    actor = system.actor(functions.Idle)
+    call, get_all = system.method(actor, "nothing"), system.get_all
+    turn.record(KEY, *turn.rate(lambda count: get_all([call() for _ in range(count)]), within_s=0.8))
+    system.end_actor(actor)
+
+
+WORKLOAD = Workload(
+    (Metric(KEY, "actor calls, asynchronous", "/s", lower_is_better=False),),
+    measure,
+    limits=lambda turn: batched_calls(turn, KEY),
+)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from benchmarks.systems import System
-from benchmarks.workloads import task_sync
-from benchmarks.workloads.timing import times_us
+from benchmarks import functions
+from benchmarks.workload import Metric, Turn, Workload
+from benchmarks.workloads.task_sync import bare_round_trips
 
-NAME = "actor call, synchronous, p50"
-UNIT = "µs"
-LOWER_IS_BETTER = True
-BUDGET = "≤ 45 µs"
-
-limits = task_sync.limits
+KEY = "actor_sync"
 
 
-def measure(system: System, scale: float) -> list[float]:
-    """Time single calls."""
-    return times_us(system.actor_call, max(50, int(500 * scale)), warm_up=50)
+def measure(turn: Turn) -> None:
+    system = turn.system
+    actor = system.actor(functions.Idle)
+    call, get = system.method(actor, "nothing"), system.get
+    turn.record(KEY, *(took * 1e6 for took in turn.times(lambda: get(call()), within_s=1.0)))
+    system.end_actor(actor)
+
+
+WORKLOAD = Workload(
+    (Metric(KEY, "actor call, synchronous", "µs"),), measure, limits=lambda turn: bare_round_trips(turn, KEY)
+)

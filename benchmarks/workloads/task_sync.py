@@ -1,24 +1,26 @@
-"""A task that does nothing, one at a time: what each cell, and each step of a loop, pays."""
+"""A task that does nothing, one at a time: what each step of a loop pays (also B1)."""
 
 from __future__ import annotations
 
-from benchmarks import limits as machine
-from benchmarks.systems import System
-from benchmarks.workloads.timing import times_us
+from benchmarks import functions, limits
+from benchmarks.workload import Metric, Turn, Workload
 
-NAME = "no-op task, synchronous, p50"
-UNIT = "µs"
-LOWER_IS_BETTER = True
-BUDGET = "≤ 55 µs, ≤ 1/25 of Ray, ≤ 1/3 of ProcessPool"
+KEY = "task_sync"
 
 
-def measure(system: System, scale: float) -> list[float]:
-    """Time single calls."""
-    return times_us(system.call, max(50, int(500 * scale)), warm_up=50)
+def measure(turn: Turn) -> None:
+    submit, get = turn.system.task(functions.nothing), turn.system.get
+    turn.record(KEY, *(took * 1e6 for took in turn.times(lambda: get(submit()), within_s=1.0)))
 
 
-def limits(scale: float) -> dict[str, list[float]]:
-    """Time bare round trips."""
-    with machine.echo_process() as connection:
-        machine.round_trip_s(connection, 100)
-        return {"bare socket": [time * 1e6 for time in machine.round_trip_s(connection, max(200, int(2000 * scale)))]}
+def bare_round_trips(turn: Turn, key: str) -> None:
+    """Time bare pickled round trips over a Unix socket."""
+    with limits.echo_process() as connection:
+        limits.round_trip_s(connection, 200)
+        times = limits.round_trip_s(connection, turn.count(4000))
+    turn.record(key, *(took * 1e6 for took in times), limit="bare socket")
+
+
+WORKLOAD = Workload(
+    (Metric(KEY, "no-op task, synchronous", "µs"),), measure, limits=lambda turn: bare_round_trips(turn, KEY)
+)
