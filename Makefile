@@ -3,7 +3,8 @@
 #   make demo         run the quickstart on a real cluster, headless, and show what happens
 #   make lab          open it in JupyterLab
 #   make test         every check (what .ci/run calls); under ten minutes on two cores
-#   make bench        the budget table beside Ray and ProcessPoolExecutor (bench-quick: fewer rounds)
+#   make bench        Atoll beside Ray, Dask, ipyparallel, joblib and ProcessPoolExecutor; rewrites docs/benchmarks.md
+#   make bench-quick  one short round of the budgets
 #   make simulate     the whole cluster on a virtual clock: SEEDS=200 (FROM=1000), or SEED=17 for one
 #
 #   make conformance  the tests of the core API's semantics on Atoll; on Ray itself with ENGINE=ray (docs/ray.md)
@@ -67,7 +68,7 @@ ray-conformance:
 	CONFORMANCE_ENGINE=ray .venv-ray/bin/python -m pytest -q -W default tests/conformance
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --document
 
 bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run --quick

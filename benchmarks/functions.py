@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ def nothing(*_args: Any) -> None:
 def same(value: Any) -> Any:
     """Return the argument."""
     return value
+
+
+def apply_to_all(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Apply a function to a batch of items."""
+    return [function(item) for item in items]
 
 
 def whoami(duration_s: float) -> int:

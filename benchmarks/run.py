@@ -1,6 +1,7 @@
 """`python -m benchmarks.run`: measure, and print the tables.
 
---quick            one short round
+--quick            one short round of the design's budgets (and of nothing else, unless --only says what)
+--tiny             everything once, as small as it gets: the figures mean nothing, it shows that all of it runs
 --rounds N         how often each system takes its turns (default 3)
 --minutes N        no further round is begun when it would end later (default 15)
 --only A,B         only these workloads, or these metrics' workloads (see --list)
@@ -29,13 +30,11 @@ from benchmarks.conductor import Conductor
 from benchmarks.host import versions
 from benchmarks.results import Results, Row
 from benchmarks.systems import ADAPTERS, adapter
-from benchmarks.workload import LIMITS, Workload
+from benchmarks.workload import LIMITS, USUAL_STORE_BYTES, Workload
 
 JSON = machine.ROOT / ".build" / "benchmarks" / "latest.json"
 GIVE_UP_AFTER_STARTS = 2
 QUICK_SCALE = 0.35
-
-Say = Callable[[str], None]
 
 
 def say(line: str) -> None:
@@ -53,7 +52,7 @@ class Runner:
         keys: Systems, in the table's order.
         scale: Of the turns.
         save: Called after every system's turns.
-        say: Called with a line of progress.
+        tiny: See `Turn`.
     """
 
     def __init__(
@@ -64,7 +63,8 @@ class Runner:
         keys: Sequence[str],
         scale: float,
         save: Callable[[], None],
-        say: Say,
+        *,
+        tiny: bool,
     ) -> None:
         self._found = found
         self._conductor = conductor
@@ -72,7 +72,7 @@ class Runner:
         self._keys = keys
         self._scale = scale
         self._save = save
-        self._say = say
+        self._tiny = tiny
         self._names = {key: adapter(key).name for key in keys}
         self._given_up: set[tuple[str, str]] = set()
         self._failed_starts = dict.fromkeys(keys, 0)
@@ -91,7 +91,7 @@ class Runner:
             self._conductor.end_system()
             self._found.remarks = {self._names.get(who, who): said for who, said in self._conductor.remarks.items()}
             self._save()
-            self._say(f"round {number} of {rounds}: {self._names[key]} took {time.monotonic() - began:.0f} s")
+            say(f"round {number} of {rounds}: {self._names[key]} took {time.monotonic() - began:.0f} s")
 
     def _limits(self, number: int) -> None:
         """Measure the limits, next to the first system's turns."""
@@ -122,7 +122,7 @@ class Runner:
         for metric, why in answer["absent"].items():
             self._found.miss(metric, who, why)
             if why.startswith("FAILED") or "error" in answer:
-                self._say(f"  {who}, {metric}: {why}")
+                say(f"  {who}, {metric}: {why}")
         if len(answer["absent"]) == len(workload.metrics):
             self._given_up.add((key, name))
         row = self._found.rows[workload.metrics[0].key]
@@ -137,18 +137,20 @@ class Runner:
             cap_s=workload.cap_s,
             store_bytes=workload.store_bytes,
             started=workload.started,
+            tiny=self._tiny,
         )
         figures = ", ".join(
             report.figure(results.summary(0, samples).median) for samples in answer.get("samples", {}).values()
         )
         took = time.monotonic() - began
-        self._say(f"  {self._names.get(key, key):<12} {name:<14} {took:5.1f} s  {figures}")
+        say(f"  {self._names.get(key, key):<12} {name:<14} {took:5.1f} s  {figures}")
         return answer
 
 
-def _order(item: tuple[str, Workload]) -> tuple[bool, bool]:
-    """Workloads that start the system themselves come first, those with a start of their own last."""
-    return item[1].started, item[1].store_bytes != workloads.ALL["task_sync"].store_bytes
+def _order(item: tuple[str, Workload]) -> tuple[bool, bool, bool]:
+    """First who starts the system itself, then who wants a fresh one, last who has a start of its own."""
+    workload = item[1]
+    return workload.started, not workload.early, workload.store_bytes != USUAL_STORE_BYTES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.systems,
             scale,
             lambda: results.save(merged(), options.json),
-            say,
+            tiny=options.tiny,
         )
         run_rounds(runner, options, began)
     whole = merged()
@@ -247,7 +249,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Atoll beside its peers, in one run.")
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one short round of the budgets")
+    parser.add_argument("--tiny", action="store_true", help="only try whether everything runs")
     parser.add_argument("--rounds", type=int, default=0, metavar="N")
     parser.add_argument("--minutes", type=float, default=15.0, metavar="N", help="begin no round that would end later")
     parser.add_argument("--only", metavar="A,B", help="workloads or metrics")
@@ -258,14 +261,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="show workloads and metrics")
     options = parser.parse_args(arguments)
     options.command = " ".join(["python -m benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)])
-    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.rounds = options.rounds or (1 if options.quick or options.tiny else 3)
     if options.rounds < 1:
         parser.error("--rounds: give a whole number from 1")
     options.systems = [key for key in ADAPTERS if key in _chosen(parser, "system", options.systems, list(ADAPTERS))]
     metrics = {metric.key: name for name, one in workloads.ALL.items() for metric in one.metrics}
     wanted = _chosen(parser, "workload", options.only, [*workloads.ALL, *metrics]) if options.only else []
-    names = {metrics.get(text, text) for text in wanted} or set(workloads.ALL)
-    options.only = {name: one for name, one in workloads.ALL.items() if name in names or metrics.get(name) in names}
+    names = {metrics.get(text, text) for text in wanted}
+    if not names:
+        names = {name for name, one in workloads.ALL.items() if one.quick or not options.quick}
+    options.only = {name: one for name, one in workloads.ALL.items() if name in names}
     return options
 
 

@@ -54,7 +54,8 @@ class Workload:
         cap_s: A system that takes longer for one turn is ended, and the table says so.
         store_bytes: How large the store is; another size than the usual has a start of its own.
         started: Whether the system runs while it is measured; if not, the workload starts it itself.
-        only: The systems that have such a thing at all; empty for all.
+        quick: Whether it belongs to the short run too.
+        early: It is measured before the others, on a system that has done nothing else yet.
     """
 
     metrics: tuple[Metric, ...]
@@ -64,6 +65,8 @@ class Workload:
     cap_s: float = 40.0
     store_bytes: int = USUAL_STORE_BYTES
     started: bool = True
+    quick: bool = False
+    early: bool = False
 
 
 class Turn:

@@ -21,4 +21,5 @@ WORKLOAD = Workload(
     (Metric(KEY, "actor calls, asynchronous", "/s", lower_is_better=False),),
     measure,
     limits=lambda turn: batched_calls(turn, KEY),
+    quick=True,
 )

@@ -21,4 +21,10 @@ def measure(turn: Turn) -> None:
             system.end_actor(actor)
 
 
-WORKLOAD = Workload((Metric("actor_start", "10 actors, started and called once", "s"),), measure, rounds=2, cap_s=60)
+WORKLOAD = Workload(
+    (Metric("actor_start", "10 actors, started and called once", "s"),),
+    measure,
+    rounds=2,
+    cap_s=60,
+    quick=True,
+)

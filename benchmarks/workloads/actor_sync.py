@@ -18,5 +18,8 @@ def measure(turn: Turn) -> None:
 
 
 WORKLOAD = Workload(
-    (Metric(KEY, "actor call, synchronous", "µs"),), measure, limits=lambda turn: bare_round_trips(turn, KEY)
+    (Metric(KEY, "actor call, synchronous", "µs"),),
+    measure,
+    limits=lambda turn: bare_round_trips(turn, KEY),
+    quick=True,
 )

@@ -11,5 +11,10 @@ def measure(turn: Turn) -> None:
 
 
 WORKLOAD = Workload(
-    (Metric("cold_start", "import + start + first result, cold", "s"),), measure, rounds=2, cap_s=90, started=False
+    (Metric("cold_start", "import + start + first result, cold", "s"),),
+    measure,
+    rounds=2,
+    cap_s=90,
+    started=False,
+    quick=True,
 )

@@ -53,4 +53,5 @@ WORKLOAD = Workload(
         Metric("get_large.through", "100 MB, from the worker's function to the client", "ms"),
     ),
     measure,
+    quick=True,
 )

@@ -11,6 +11,7 @@ SIZES = {"put_large.100mb": 100 * 10**6, "put_large.1gb": 10**9}
 
 
 def measure(turn: Turn) -> None:
+    turn.system.put(b"")  # who has no such thing says so before arrays are made
     for key, full_bytes in SIZES.items():
         turn.attempt(key, lambda key=key, full_bytes=full_bytes: _put(turn, key, turn.size(full_bytes)))  # type: ignore[misc]
 
@@ -54,4 +55,5 @@ WORKLOAD = Workload(
     ),
     measure,
     limits=measure_limits,
+    quick=True,
 )

@@ -31,4 +31,5 @@ WORKLOAD = Workload(
         Metric("put_small.200kb", "put of many arrays of 200 kB", "/s", lower_is_better=False),
     ),
     measure,
+    quick=True,
 )

@@ -52,4 +52,9 @@ def _run(client: Any, code: str) -> float:
             return took
 
 
-WORKLOAD = Workload((Metric("remote_cell", "a no-op cell on a worker, over the plain cell", "ms"),), measure, rounds=2)
+WORKLOAD = Workload(
+    (Metric("remote_cell", "a no-op cell on a worker, over the plain cell", "ms"),),
+    measure,
+    rounds=2,
+    quick=True,
+)

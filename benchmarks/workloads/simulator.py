@@ -49,4 +49,5 @@ WORKLOAD = Workload(
         Metric("simulator.actor", "B3: 80 MB simulator state, an actor a step", "ms"),
     ),
     measure,
+    quick=True,
 )

@@ -49,4 +49,5 @@ WORKLOAD = Workload(
     ),
     measure,
     cap_s=60,
+    quick=True,
 )

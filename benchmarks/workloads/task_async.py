@@ -26,4 +26,5 @@ WORKLOAD = Workload(
     (Metric(KEY, "no-op tasks, one client, asynchronous", "/s", lower_is_better=False),),
     measure,
     limits=lambda turn: batched_calls(turn, KEY),
+    quick=True,
 )

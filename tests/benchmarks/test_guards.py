@@ -1,0 +1,178 @@
+"""Guards of the speed: ratios to what the machine allows in the same moment, and counts that are exact.
+
+No seconds are asserted here. A synchronous task is compared with a bare round trip made right before it, system calls
+are counted by the kernel, and copies by the memory that they take.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import atoll
+from benchmarks import limits
+from tests.benchmarks.system_calls import Watcher
+
+pytestmark = pytest.mark.processes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MOST_ROUND_TRIPS = 8
+ROUNDS = 15
+CALLS_A_ROUND = 20
+ATTEMPTS = 5
+
+CALLS = 200
+MOST_CALLS = {
+    "client": {"sendto": 1.0, "recvfrom": 1.0, "epoll_wait": 1.02, "rt_sigaction": 2.0},
+    "worker": {"sendto": 1.0, "recvfrom": 1.0, "epoll_wait": 1.0},
+}
+"""A synchronous task's, or call's: one message there, one back, one wait on each side; a look at what else has come
+after every 64 submissions; and the handler by which Ctrl-C ends a wait, put and taken back. Lower these when the path
+gets shorter."""
+WAITS_FOR_LOCKS = 0.5
+"""`futex`: the only call that depends on what other threads do at the same moment. A path that needed another thread
+would make one for every task."""
+BY_TIME = 5
+"""So many calls more, in all: what happens a few times a second, by the clock."""
+
+
+def ratio_to_bare_round_trips(call: Callable[[], object]) -> float:
+    """Return how many bare round trips a call takes: the median of interleaved rounds."""
+    clock = time.perf_counter
+    ratios = []
+    with limits.echo_process() as connection:
+        limits.round_trip_s(connection, 100)
+        for _ in range(ROUNDS):
+            ours = []
+            bare = []
+            for _ in range(CALLS_A_ROUND):
+                bare += limits.round_trip_s(connection, 1)
+                start = clock()
+                call()
+                ours.append(clock() - start)
+            ratios.append(statistics.median(ours) / statistics.median(bare))
+    return statistics.median(ratios)
+
+
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_a_synchronous_call_is_a_few_bare_round_trips(cluster_of_one: Path, kind: str) -> None:
+    """What else runs on the machine makes single attempts worse, never better; a slow path makes all of them worse."""
+    assert cluster_of_one
+
+    @atoll.remote
+    def nothing() -> None:
+        return None
+
+    @atoll.remote
+    class Idle:
+        def nothing(self) -> None:
+            return None
+
+    submit = nothing.remote if kind == "task" else Idle.remote().nothing.remote
+    for _ in range(200):
+        atoll.get(submit())
+    found = []
+    for _ in range(ATTEMPTS):
+        found.append(ratio_to_bare_round_trips(lambda: atoll.get(submit())))
+        if found[-1] <= MOST_ROUND_TRIPS:
+            return
+    pytest.fail(f"a synchronous {kind} call takes {min(found):.1f} bare round trips at best, of {found}")
+
+
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_system_calls_of_a_synchronous_call(cluster_of_one: Path, kind: str) -> None:
+    watcher = Watcher(cluster_of_one / "watcher")
+    try:
+        command = [sys.executable, "-m", "tests.benchmarks.counted_client", str(cluster_of_one / "watcher"), kind]
+        done = subprocess.run([*command, str(CALLS)], cwd=ROOT, capture_output=True, text=True, timeout=50)
+        if done.returncode == 3:
+            pytest.skip(f"system calls cannot be counted here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        # The worker cannot go on without its watcher, so it has to be gone first.
+        _end_workers(cluster_of_one)
+    finally:
+        watcher.close()
+    assert watcher.marks == 2
+    assert {who: _beyond(found, MOST_CALLS[who]) for who, found in watcher.counts.items()} == {
+        "client": {},
+        "worker": {},
+    }
+
+
+def _beyond(found: Counter[str], most: dict[str, float]) -> dict[str, float]:
+    """Return which calls there are more of than there should be, a call of ours."""
+    return {
+        name: count / CALLS
+        for name, count in found.items()
+        if count > CALLS * (WAITS_FOR_LOCKS if name == "futex" else most.get(name, 0)) + BY_TIME
+    }
+
+
+def _end_workers(directory: Path) -> None:
+    from atoll.client import launch
+
+    running = launch.find_cluster()
+    assert running is not None
+    assert str(directory) in running.directory
+    launch.stop_cluster(running)
+
+
+ONCE = 1.25
+"""A writer maps the whole segment that it is given, which may be a size class larger than the object. Twice is 2."""
+
+PEAK_OF_A_PUT = """
+import sys
+import atoll
+
+def kilobytes(name):
+    text = open("/proc/self/status").read()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+import numpy as np
+import pyarrow as pa
+import pandas as pd
+
+SIZE = 64 * 2**20
+make = {
+    "numpy": lambda: np.ones(SIZE, dtype=np.uint8),
+    "arrow": lambda: pa.table({"x": pa.array(np.ones(SIZE // 8))}),
+    "pandas": lambda: pd.DataFrame({"x": np.ones(SIZE // 8)}),
+    "bytearray": lambda: bytearray(SIZE),
+    "bytes": lambda: bytes(SIZE),
+}[sys.argv[1]]
+atoll.init(start=False)
+atoll.put(np.ones(10**6))  # what the first put sets up
+value = make()
+before = kilobytes("VmRSS:")
+# The greatest so far is no more than what there is, so that a greater one is the put's.
+assert kilobytes("VmHWM:") - before < 4096 or open("/proc/self/clear_refs", "w").write("5")
+ref = atoll.put(value)
+print((kilobytes("VmHWM:") - before) * 1024 / SIZE)
+found = atoll.get(ref)
+print((kilobytes("VmHWM:") - before) * 1024 / SIZE)
+atoll.shutdown()
+"""
+
+
+@pytest.mark.parametrize("kind", ["numpy", "arrow", "pandas", "bytes", "bytearray"])
+def test_the_peak_of_a_put_is_the_object_once(cluster_of_one: Path, kind: str) -> None:
+    """The object in the store, which is shared memory, is all that is added; getting it adds nothing.
+
+    Bytes and bytearrays hold their own memory in Python, so those are copied when they are got.
+    """
+    assert cluster_of_one
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_OF_A_PUT, kind], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    put, got = map(float, done.stdout.split())
+    assert 0.95 < put < ONCE
+    assert got < (ONCE + 1 if kind in ("bytes", "bytearray") else ONCE)
