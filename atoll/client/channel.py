@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from atoll.exceptions import AtollError, ProtocolError
 from atoll.protocol.channel_messages import decode_batch, encode_batch
 from atoll.protocol.framing import MAXIMUM_UNPROVED_BYTES, FrameDecoder, frame
@@ -47,6 +49,7 @@ class Channel:
 
     Attributes:
         process_id: Of the other side, when it has proved the key.
+        proved: Whether both sides believe each other.
         batch: Channel messages that are not sent yet.
         opened_at: When it was made, on the monotonic clock, in seconds.
     """
@@ -62,6 +65,7 @@ class Channel:
         "opened_at",
         "peer",
         "process_id",
+        "proved",
         "socket",
     )
 
@@ -81,16 +85,12 @@ class Channel:
         self.descriptors: deque[int] = deque()
         self.flushed_at = 0.0
         self.opened_at = time.monotonic()
+        self.proved = handshake is None
         self._handshake = handshake
         self._decoder = FrameDecoder() if handshake is None else FrameDecoder(MAXIMUM_UNPROVED_BYTES)
         self._out: deque[memoryview] = deque()
         if isinstance(handshake, ClientHandshake):
             self._write(frame(handshake.first_body()))
-
-    @property
-    def proved(self) -> bool:
-        """Whether both sides believe each other."""
-        return self._handshake is None
 
     @property
     def wants_write(self) -> bool:
@@ -99,14 +99,16 @@ class Channel:
 
     # --------------------------------------------------------------------------------------------- reading
 
-    def read(self) -> Sequence[bytes | memoryview] | None:
+    def read(self) -> list[Any] | None:
         """Read once.
 
         Returns:
-            Whole bodies, perhaps none, to be decoded before anything else is read; None when the other side has closed.
+            What was said: control messages, or batches, each a list of channel messages; None when the other side has
+            closed.
 
         Raises:
-            AtollError: The handshake failed or the stream is no stream of frames. Close the channel.
+            AtollError: The handshake failed, the stream is no stream of frames, or a frame holds no message. Close the
+                channel.
         """
         try:
             data = self._receive_control() if self.control else self._receive()
@@ -116,9 +118,13 @@ class Channel:
             return None
         if not data:
             return None
-        if self._handshake is None:
-            return self._decoder.take(data)
-        return self._shake(self._decoder.take(data))
+        bodies = self._decoder.take(data)
+        if not self.proved:
+            bodies = self._shake(bodies)
+        try:
+            return [decode(body) for body in bodies] if self.control else [decode_batch(body) for body in bodies]
+        except msgspec.DecodeError as problem:
+            raise ProtocolError(f"a peer sent what is no message: {problem}") from None
 
     def _receive(self) -> memoryview:
         return _read_buffer[: self.socket.recv_into(_read_buffer)]
@@ -148,17 +154,10 @@ class Channel:
                 assert handshake.peer is not None
                 self.process_id = handshake.peer.process_id
                 self._handshake = None
+                self.proved = True
                 self._decoder.maximum_bytes = FrameDecoder().maximum_bytes
                 return bodies[index + 1 :]
         return []
-
-    def messages(self, body: bytes | memoryview) -> Any:
-        """Decode a body: a control message, or a list of channel messages.
-
-        Raises:
-            msgspec.DecodeError: It is neither.
-        """
-        return decode(body) if self.control else decode_batch(body)
 
     def take_descriptor(self) -> int:
         """Return the oldest descriptor that came; the caller closes it.

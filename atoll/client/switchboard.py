@@ -16,8 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from atoll.client.channel import FLUSH_AFTER_S, FLUSH_COUNT, Channel
 from atoll.client.reactor import Reactor
 from atoll.exceptions import AtollError
@@ -141,33 +139,32 @@ class Switchboard:
                 channel.write_ready()
                 if not channel.wants_write:
                     self._reactor.want_write(channel.socket.fileno(), False)
-            if mask & ~_WRITABLE:
+                mask &= ~_WRITABLE
+            if mask:
                 self._read(channel)
 
     def _read(self, channel: Channel) -> None:
         was_proved = channel.proved
         try:
-            bodies = channel.read()
+            messages = channel.read()
         except AtollError as error:
             self._lose(channel, error)
             return
-        if bodies is None:
+        if messages is None:
             self._lose(channel, None)
             return
         if not was_proved:
-            if channel.wants_write:
-                self._watch_writing(channel)
-            if channel.proved:
-                del self._unproved[channel]
-                self._await_proofs()
-                self.on_proved(channel)
-        for body in bodies:
-            try:
-                message = channel.messages(body)
-            except msgspec.DecodeError as problem:
-                self._lose(channel, AtollError(f"a peer sent what is no message: {problem}"))
-                return
+            self._after_proof(channel)
+        for message in messages:
             self.on_message(channel, message)
+
+    def _after_proof(self, channel: Channel) -> None:
+        if channel.wants_write:
+            self._watch_writing(channel)
+        if channel.proved:
+            del self._unproved[channel]
+            self._await_proofs()
+            self.on_proved(channel)
 
     def _lose(self, channel: Channel, error: AtollError | None) -> None:
         if self.channels.pop(channel.peer, None) is not None:

@@ -13,6 +13,7 @@ A channel has one sequence of tasks: numbers grow by one, and a worker begins ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -257,16 +258,5 @@ ChannelMessage = (
 encode_batch = msgspec.msgpack.Encoder().encode
 """Return the body of a frame for a list of channel messages."""
 
-_decoder: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[ChannelMessage])
-
-
-def decode_batch(body: bytes | memoryview) -> list[Any]:
-    """Read a frame's body.
-
-    Returns:
-        Channel messages, in order.
-
-    Raises:
-        msgspec.DecodeError: It is no such array.
-    """
-    return _decoder.decode(body)
+decode_batch: Callable[[bytes | memoryview], list[Any]] = msgspec.msgpack.Decoder(list[ChannelMessage]).decode
+"""Return the channel messages of a frame's body, in order; `msgspec.DecodeError` if it is no such array."""
