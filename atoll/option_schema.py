@@ -13,6 +13,10 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from atoll.resources import parse_bytes
+
+MAXIMUM_ALTERNATIVES = 16
+
 Problem = Callable[[Any], str | None]
 """Returns what is wrong with a value, or None."""
 
@@ -127,6 +131,50 @@ def _backpressure(value: int) -> str | None:
     return None if value > 0 or value == -1 else "give how many values may wait unread, or -1 for no limit"
 
 
+def _size(value: float | str) -> str | None:
+    if isinstance(value, str):
+        try:
+            value = parse_bytes(value)
+        except ValueError as error:
+            return str(error)
+    return _amount(value)
+
+
+def _types(value: str | list[str] | tuple[str, ...]) -> str | None:
+    if isinstance(value, str) or (value and all(isinstance(kind, str) for kind in value)):
+        return None
+    return "give a model such as 'A100', or a list of those that will do"
+
+
+CHOICE = ("num_cpus", "num_gpus", "gpu_memory", "memory", "resources", "accelerator_type", "label_selector")
+"""What an alternative may say; the rest is as in the request itself."""
+
+
+def _alternatives(value: Any) -> str | None:
+    if not value or len(value) > MAXIMUM_ALTERNATIVES or not all(isinstance(each, dict) and each for each in value):
+        return f"give a list of 1 to {MAXIMUM_ALTERNATIVES} dicts such as {{'num_cpus': 8}}"
+    for each in value:
+        for name, given in each.items():
+            if name not in CHOICE:
+                return f"an alternative has no option {name!r}; there are: {', '.join(CHOICE)}"
+            try:
+                COMMON[name].check(name, given)
+            except (TypeError, ValueError) as error:
+                return str(error)
+    return None
+
+
+def _fallbacks(value: list[Any]) -> str | None:
+    for each in value:
+        wanted = each.get("label_selector") if isinstance(each, dict) and len(each) == 1 else None
+        if not isinstance(wanted, dict):
+            return "give a list of dicts such as {'label_selector': {'zone': 'b'}}"
+        problem = _selector(wanted)
+        if problem is not None:
+            return problem
+    return None
+
+
 _AMOUNT = Option((int, float), _amount)
 _ENDLESS = Option((int,), _from(-1))
 _COUNT = Option((int,), _from(0))
@@ -146,9 +194,13 @@ COMMON: dict[str, Option] = {
     "num_gpus": Option((int, float), _devices),
     "memory": _AMOUNT,
     "resources": Option((dict,), _amounts),
-    "accelerator_type": _TEXT,
+    "accelerator_type": Option((str, list, tuple), _types),
+    "gpu_memory": Option((int, float, str), _size),
+    "alternatives": Option((list, tuple), _alternatives),
+    "priority": Option((int,)),
+    "deadline_s": _AMOUNT,
     "label_selector": Option((dict,), _selector),
-    "fallback_strategy": Option((list,)),
+    "fallback_strategy": Option((list,), _fallbacks),
     "scheduling_strategy": Option((object,), _strategy),
     "placement_group": Option((object,), _group),
     "placement_group_bundle_index": Option((int,), _from(-1)),
@@ -166,6 +218,7 @@ TASK: dict[str, Option] = {
     "max_retries": _ENDLESS,
     "retry_exceptions": _EXCEPTIONS,
     "max_calls": _COUNT,
+    "preemptible": _FLAG,
     "_generator_backpressure_num_objects": _BACKPRESSURE,
     "_on_output": _CALLBACK,
 }
@@ -195,8 +248,8 @@ CALL: dict[str, Option] = {
 }
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "a task": frozenset({"fallback_strategy", "runtime_env", "_labels"}),
-    "an actor": frozenset({"fallback_strategy", "runtime_env", "_labels"}),
+    "a task": frozenset({"runtime_env", "_labels"}),
+    "an actor": frozenset({"runtime_env", "_labels"}),
     "a call": frozenset(),
 }
 """What Ray has and this version of Atoll has not, by what it is an option of."""

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from atoll.option_schema import ACTOR, CALL, TASK, Option, checked
-from atoll.placement import SchedulingStrategy, Scope, placed
-from atoll.protocol.values import SchedulingClass
-from atoll.resources import CPU, GPU, MEMORY, Amounts, amounts_of
+from atoll.placement import SchedulingStrategy, Scope, placed, selector_terms, types_of
+from atoll.protocol.values import Choice, SchedulingClass
+from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, UNITS_PER_ONE, Amounts, amounts_of, parse_bytes
 
 OutputCallback = Callable[[str, bytes], None]
 
@@ -64,7 +64,11 @@ class _Common(_Checked, frozen=True, kw_only=True):
     num_gpus: float | None = None
     memory: float | None = None
     resources: dict[str, float] | None = None
-    accelerator_type: str | None = None
+    accelerator_type: str | list[str] | tuple[str, ...] | None = None
+    gpu_memory: float | str | None = None
+    alternatives: list[dict[str, Any]] | tuple[dict[str, Any], ...] | None = None
+    priority: int = 0
+    deadline_s: float = 0.0
     label_selector: dict[str, str] | None = None
     fallback_strategy: list[Any] | None = None
     scheduling_strategy: Any = None
@@ -83,7 +87,25 @@ class _Common(_Checked, frozen=True, kw_only=True):
         wanted[CPU] = default_cpus if self.num_cpus is None else self.num_cpus
         wanted[GPU] = self.num_gpus or 0
         wanted[MEMORY] = self.memory or 0
-        return amounts_of(wanted)
+        amounts = amounts_of(wanted)
+        if self.gpu_memory:
+            size = parse_bytes(self.gpu_memory) if isinstance(self.gpu_memory, str) else int(self.gpu_memory)
+            amounts[GPU_MEMORY] = size * UNITS_PER_ONE
+        if self.gpu_memory and 0 < amounts.get(GPU, 0) < UNITS_PER_ONE:
+            raise ValueError("num_gpus below 1 and gpu_memory both say how large a share of a GPU is: give one of them")
+        return amounts
+
+    def _choices(self, default_cpus: float) -> list[Choice]:
+        """Return what will do instead: by other labels, and by other resources."""
+        choices = []
+        for fallback in self.fallback_strategy or ():
+            terms = selector_terms(fallback["label_selector"])
+            choices.append(Choice(self.amounts(default_cpus), terms, types_of(self.accelerator_type)))
+        for alternative in self.alternatives or ():
+            other = _Common(**alternative)
+            terms = selector_terms(other.label_selector or self.label_selector or {})
+            choices.append(Choice(other.amounts(default_cpus), terms, types_of(other.accelerator_type)))
+        return choices
 
     def scheduling_class(self, environment: str, label: str, default_cpus: float, scope: Scope) -> SchedulingClass:
         """Return the shape of a request with these options.
@@ -97,7 +119,15 @@ class _Common(_Checked, frozen=True, kw_only=True):
         Raises:
             ValueError: It can never be met.
         """
-        shape = SchedulingClass(resources=self.amounts(default_cpus), environment=environment, label=label)
+        shape = SchedulingClass(
+            resources=self.amounts(default_cpus),
+            environment=environment,
+            label=label,
+            priority=self.priority,
+            choices=self._choices(default_cpus),
+            preemptible=getattr(self, "preemptible", False),
+            deadline_s=float(self.deadline_s),
+        )
         strategy = self.scheduling_strategy
         if self.placement_group != "default":
             strategy = self._in_group()
@@ -122,9 +152,15 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         num_gpus: GPUs: whole, several, or a share of one.
         memory: Bytes of memory.
         resources: Custom resources.
-        accelerator_type: A model of GPU that its node must have.
+        accelerator_type: The model of its GPUs, or a list of those that will do; without GPUs, of some on its node.
+        gpu_memory: Memory of one GPU, in bytes or as `"20G"`: a share of a GPU as large as that needs, or, with
+            `num_gpus`, the least that each must have.
+        alternatives: What will do as well when this is not free, the best first: dicts of options, for example
+            `[{"num_cpus": 8}]` for a task that would rather have a GPU.
+        priority: Higher goes first; 0 is usual.
+        deadline_s: So long after it was submitted it had better begin. Orders what one session waits for.
         label_selector: Labels that its node must have.
-        fallback_strategy: Other labels, tried in order when no node has these.
+        fallback_strategy: Other labels that will do, `[{"label_selector": {...}}]`, tried in order.
         scheduling_strategy: Where it is placed: `"SPREAD"`, `"DEFAULT"`, or a strategy of
             `atoll.util.scheduling_strategies`.
         placement_group: The group that it runs in; a scheduling strategy says more.
@@ -137,6 +173,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
             a generator's all at once. None is 1, and `"streaming"` for a generator function.
         max_retries: Attempts after one whose worker died; -1 for without end.
         retry_exceptions: Whether an exception of the function's own is retried too, or the classes of those that are.
+        preemptible: It takes what nobody else wants. When somebody does, it is ended, and run anew later.
         max_calls: After so many calls of the function a worker is replaced; 0 for never.
         _generator_backpressure_num_objects: So many values of a stream may wait unread before the generator waits.
         _labels: Ray's, for its own use.
@@ -152,6 +189,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
     max_retries: int = 3
     retry_exceptions: bool | list[type[Exception]] | tuple[type[Exception], ...] = False
     max_calls: int = 0
+    preemptible: bool = False
     _generator_backpressure_num_objects: int | None = None
     _on_output: OutputCallback | None = None
 

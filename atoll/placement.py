@@ -12,7 +12,7 @@ What a task submits follows the task into its placement group if that captures w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -61,7 +61,7 @@ def placed(
     scope: Scope,
     strategy: SchedulingStrategy | str | None,
     label_selector: Mapping[str, str] | None,
-    accelerator_type: str | None,
+    accelerator_type: str | Sequence[str] | None,
 ) -> SchedulingClass:
     """Return a request with what was said about its place.
 
@@ -78,8 +78,13 @@ def placed(
     if label_selector:
         fields["labels"] = [*fields.get("labels", ()), *selector_terms(label_selector)]
     if accelerator_type:
-        fields["device_types"] = [accelerator_type]
+        fields["device_types"] = types_of(accelerator_type)
     return msgspec.structs.replace(shape, **fields) if fields else shape
+
+
+def types_of(accelerator_type: str | Sequence[str] | None) -> list[str]:
+    """Return the models that an `accelerator_type` names."""
+    return [accelerator_type] if isinstance(accelerator_type, str) else list(accelerator_type or ())
 
 
 def selector_terms(selector: Mapping[str, str]) -> list[LabelTerm]:

@@ -127,6 +127,12 @@ class Pool:
         """A copy of what is free. An amount is negative while more is used than there is (see `take_anyway`)."""
         return dict(self._free)
 
+    def copy(self) -> Pool:
+        """Return a pool in the same state, to try things on."""
+        made = Pool(self._total)
+        made._free = dict(self._free)
+        return made
+
     def could_ever_fit(self, wanted: Mapping[str, int]) -> bool:
         """Whether the request fits when nothing else is taken."""
         return all(self._total.get(name, 0) >= units for name, units in wanted.items())

@@ -330,8 +330,12 @@ class LeaseRecalled(Message, frozen=True):
     lease_id: int
 
 
+PREEMPTED = "Preempted"
+"""The kind of a loss that the scheduler meant: what was not finished is to be run anew, at nobody's cost."""
+
+
 class LeaseLost(Message, frozen=True):
-    """The worker of a lease is gone. `kind` names a class in `atoll.exceptions`."""
+    """The worker of a lease is gone. `kind` names a class in `atoll.exceptions`, or is `PREEMPTED`."""
 
     lease_id: int
     kind: str

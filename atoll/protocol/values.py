@@ -41,6 +41,20 @@ class LabelTerm(msgspec.Struct, frozen=True, array_like=True):
     values: list[str] = []
 
 
+class Choice(msgspec.Struct, frozen=True, array_like=True):
+    """What will do instead of what a request asks for first; its other fields hold for each choice.
+
+    Attributes:
+        resources: As in `SchedulingClass`.
+        labels: Likewise.
+        device_types: Likewise.
+    """
+
+    resources: Amounts
+    labels: list[LabelTerm] = []
+    device_types: list[str] = []
+
+
 class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     """The shape of a request: all requests of one class are interchangeable to the scheduler.
 
@@ -60,6 +74,9 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
         group: The placement group from which it takes its resources; empty for none.
         bundle: Which bundle of that; -1 for any.
         capture: Whether what the worker submits takes from the same placement group unless it says otherwise.
+        choices: What will do as well, the best first, when what is asked for is not free.
+        preemptible: It takes what nobody else wants, and is ended when somebody does; its tasks are then run anew.
+        deadline_s: So long after it was asked for it had better begin; 0 for never. Orders what one job waits for.
     """
 
     resources: Amounts
@@ -76,6 +93,9 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     group: bytes = b""
     bundle: int = -1
     capture: bool = False
+    choices: list[Choice] = []
+    preemptible: bool = False
+    deadline_s: float = 0.0
 
 
 class GroupSpec(msgspec.Struct, frozen=True, array_like=True):

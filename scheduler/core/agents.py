@@ -226,6 +226,7 @@ class AgentDesk:
         """Add to the timeline."""
         if record.node_id is not None:
             self._cluster.spans.add(record.node_id, message.spans)
+            self._cluster.durations.learn(message.spans)
 
     def object_adopted(self, record: PeerRecord, message: ObjectAdopted) -> None:
         """A named object is safe."""

@@ -41,7 +41,9 @@ from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.fairness import choose_recalls
 from atoll.scheduler.core.groups import what_is_wrong as what_is_wrong_with_group
 from atoll.scheduler.core.jobs import Job, PeerRecord
-from atoll.scheduler.core.leases import Lease, what_is_wrong
+from atoll.scheduler.core.leases import Lease
+from atoll.scheduler.core.queues import Demand
+from atoll.scheduler.core.requests import what_is_wrong
 from atoll.scheduler.core.state import cluster_state
 
 KINDS = ("kernel", "script", "server")
@@ -195,12 +197,17 @@ class ClientDesk:
         turn.deadlines.pop("fairness", None)
         recalls = choose_recalls(cluster.leases.queues.waiting(), cluster.leases, cluster.nodes, turn.now)
         for lease, demand in recalls.leases:
-            lease.recalled = True
-            lease.recalled_for = demand
-            if lease.record is not None:
-                turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
+            self._recall(lease, demand)
+        for lease, promised in cluster.reservations.to_recall():
+            self._recall(lease, promised)
         if recalls.again is not None:
             turn.deadlines["fairness"] = recalls.again
+
+    def _recall(self, lease: Lease, demand: Demand | None) -> None:
+        lease.recalled = True
+        lease.recalled_for = demand
+        if lease.record is not None:
+            self._turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
 
     # --------------------------------------------------------------------------------------------------- actors
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import DefineEnvironment
 from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.durations import Durations
 from atoll.scheduler.core.groups import Group, GroupTable
 from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
 from atoll.scheduler.core.leases import HELD, Lease, LeaseTable
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.placement import Placement
+from atoll.scheduler.core.preempting import choose_preemptions
+from atoll.scheduler.core.reservations import ReservationTable
 from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
 
@@ -41,6 +44,9 @@ class Cluster:
         placement, charged = Placement(self.nodes), dict[bytes, Job]()
         self.groups = GroupTable(self.turn, self.nodes, placement, charged)
         self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, charged)
+        self.durations = Durations()
+        self.reservations = ReservationTable(self.turn, self.leases, self.groups, placement, self.durations)
+        self.leases.may_go = self.reservations.allows
         self.actors = ActorTable(self.turn, self.leases)
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
@@ -59,9 +65,19 @@ class Cluster:
 
     def place(self) -> None:
         """Give what is free to who waits: placement groups first, which need more of it at once."""
+        turn = self.turn
         if self.groups.place():
             self.leases.queues.unblock()
+        turn.deadlines.pop("reservations", None)
+        again = self.reservations.update()
+        if again is not None:
+            turn.deadlines["reservations"] = again
+        self.leases.promised = len(self.reservations)
         self.leases.place()
+        for lease, demand in choose_preemptions(self.leases, self.nodes):
+            if not self.reservations.of(demand):
+                self.reservations.promise(demand, lease.node)
+            self.leases.preempt(lease, demand)
 
     def remove_group(self, group: Group, cause: str) -> None:
         """Remove a placement group: what runs in it ends, what waits for it fails."""

@@ -151,10 +151,12 @@ class _Usefulness:
         key = (node.order, demand.class_key)
         found = self._missing.get(key)
         if found is None:
-            shape = demand.shape
-            possible = eligible(self._nodes, shape, node) and node.could_ever_fit(shape.wanted)
-            missing = node.supply.missing(shape.wanted) if possible else {}
-            found = self._missing[key] = tuple(GPU if name == GPU_MEMORY else name for name in missing)
+            missing: dict[str, None] = {}
+            for _class, shape in demand.choices:
+                if eligible(self._nodes, shape, node) and node.could_ever_fit(shape.wanted):
+                    names = node.supply.missing(shape.wanted)
+                    missing.update((GPU if name == GPU_MEMORY else name, None) for name in names)
+            found = self._missing[key] = tuple(missing)
         return found
 
 

@@ -12,11 +12,12 @@ killed holds its memory and its devices.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
+    PREEMPTED,
     DemandRefused,
     EndLease,
     LeaseGranted,
@@ -26,15 +27,14 @@ from atoll.protocol.messages import (
     StartLease,
 )
 from atoll.protocol.values import DeviceShare, SchedulingClass
-from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe
+from atoll.resources import CPU, Amounts, describe
 from atoll.scheduler.core.groups import Bundle, GroupTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node, NodeTable
-from atoll.scheduler.core.placement import POLICIES, Placement, Shape
+from atoll.scheduler.core.placement import Placement, Shape, shapes_of
 from atoll.scheduler.core.queues import Demand, DemandQueues
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.policy import labels
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 MAXIMUM_WANTED = 100_000
@@ -120,6 +120,9 @@ class LeaseTable:
 
     Attributes:
         placement: Finds nodes.
+        preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
+        promised: How many nodes are promised to somebody.
+        may_go: Whether a demand may go to a node, as far as promises to others go.
         touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
@@ -136,8 +139,11 @@ class LeaseTable:
         self._by_worker: dict[bytes, Lease] = {}
         self._by_actor: dict[bytes, Demand] = {}
         self._demands: dict[int, Demand] = {}
+        self.preemptible: dict[int, Lease] = {}
         self._arrivals = itertools.count(1)
         self.queues = DemandQueues()
+        self.promised = 0
+        self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
         self.touched = False
         self.first_id = 1
         self._next_id = 1
@@ -214,9 +220,13 @@ class LeaseTable:
 
     def why_impossible(self, scheduling_class: SchedulingClass) -> str | None:
         """Return why no node that is here could ever give a class; None also while there is no node."""
+        reasons = [self._why_impossible(each, shape) for each, shape in shapes_of(scheduling_class)]
+        return "; and instead: ".join(filter(None, reasons)) if all(reasons) else None
+
+    def _why_impossible(self, scheduling_class: SchedulingClass, shape: Shape) -> str | None:
         if scheduling_class.group:
             return self._why_not_in_group(scheduling_class)
-        return self.placement.why_impossible(Shape.of(scheduling_class))
+        return self.placement.why_impossible(shape)
 
     def _why_not_in_group(self, scheduling_class: SchedulingClass) -> str | None:
         group = self._groups.get(scheduling_class.group)
@@ -274,23 +284,40 @@ class LeaseTable:
         self._nodes.changes.trim()
         self.update_shares()
         while (demand := self.queues.next_unblocked()) is not None:
-            bundle = self._groups.bundle_for(demand.shape.wanted, demand.scheduling_class) if demand.group else None
-            node = self.placement.best(demand.shape) if not demand.group else bundle.node if bundle else None
-            if node is None:
+            found = self._choose(demand)
+            if found is None:
                 self.queues.block(demand)
                 continue
-            self._start(demand, node, bundle)
+            self._start(demand, *found)
             self.update_shares()
 
-    def _start(self, demand: Demand, node: Node, bundle: Bundle | None) -> None:
-        lease = Lease(self._next_id, demand.job, demand.scheduling_class, node, self._turn.now)
+    def _choose(self, demand: Demand) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:
+        """Return the first choice that can be had now, and where."""
+        for scheduling_class, shape in demand.choices:
+            if not demand.group:
+                node = self.placement.best(shape)
+                if node is not None and self.promised and not self.may_go(demand, scheduling_class, shape, node):
+                    others = self.placement.several(shape, self.promised + 1)
+                    node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)
+                if node is not None:
+                    return scheduling_class, shape, node, None
+                continue
+            bundle = self._groups.bundle_for(shape.wanted, scheduling_class)
+            if bundle is not None and bundle.node is not None:
+                return scheduling_class, shape, bundle.node, bundle
+        return None
+
+    def _start(
+        self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, node: Node, bundle: Bundle | None
+    ) -> None:
+        lease = Lease(self._next_id, demand.job, scheduling_class, node, self._turn.now)
         self._next_id += 1
         lease.bundle = bundle
         lease.demand = demand
         lease.record = demand.record
         lease.holder = demand.record.process_id if demand.record is not None else b""
         lease.actor_id = demand.actor_id
-        lease.shares = node.take(lease.lease_id, demand.shape.wanted, bundle.supply if bundle is not None else None)
+        lease.shares = node.take(lease.lease_id, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease.lease_id] = None
         self._requeue(demand)
@@ -308,6 +335,15 @@ class LeaseTable:
             ),
         )
 
+    def preempt(self, lease: Lease, demand: Demand) -> None:
+        """End work that took only what nobody wanted, since a demand wants it now."""
+        text = f"it was preempted: {demand.scheduling_class.label or 'other work'} needs what it had"
+        if lease.state == HELD and lease.record is not None:
+            self._turn.send(lease.record.peer, LeaseLost(lease.lease_id, PREEMPTED, text))
+        lease.recalled_for = demand
+        demand.making_room[lease.lease_id] = None
+        self.end(lease, kill=True)
+
     def _add(self, lease: Lease) -> None:
         self.touched = True
         self._leases[lease.lease_id] = lease
@@ -316,6 +352,8 @@ class LeaseTable:
             lease.record.leases[lease.lease_id] = lease
         if lease.bundle is not None:
             lease.bundle.leases[lease.lease_id] = lease
+        if lease.scheduling_class.preemptible:
+            self.preemptible[lease.lease_id] = lease
         lease.job.charge(lease.charged)
         self._dirty[lease.job.job_id] = lease.job
 
@@ -381,6 +419,9 @@ class LeaseTable:
             del lease.bundle.leases[lease.lease_id]
             self._groups.lease_over(lease.bundle)
         del self._leases[lease.lease_id]
+        self.preemptible.pop(lease.lease_id, None)
+        if lease.recalled_for is not None:
+            lease.recalled_for.making_room.pop(lease.lease_id, None)
         del lease.job.leases[lease.lease_id]
         if self._by_worker.get(lease.worker_id) is lease:
             del self._by_worker[lease.worker_id]
@@ -529,17 +570,3 @@ class LeaseTable:
                     used[name] = used.get(name, 0) + units
             if {name: units for name, units in used.items() if units} != job.used:
                 raise InternalError(f"job {job.job_id.hex()} is charged {job.used} and holds {used}")
-
-
-def what_is_wrong(scheduling_class: SchedulingClass) -> str | None:
-    """Return why a class is no request at all, or None: what comes from a client is not believed."""
-    for name, units in scheduling_class.resources.items():
-        if not name or not 0 < units < 1 << 60:
-            return f"{units} units of {name!r} are no amount"
-        if name == GPU and units > UNITS_PER_ONE and units % UNITS_PER_ONE:
-            return f"{units / UNITS_PER_ONE:g} GPU: above one, GPUs are whole"
-    if scheduling_class.strategy not in POLICIES:
-        return f"{scheduling_class.strategy!r} is no scheduling strategy; there are SPREAD and PACK"
-    if 0 < scheduling_class.resources.get(GPU, 0) < UNITS_PER_ONE and GPU_MEMORY in scheduling_class.resources:
-        return "a share of a GPU is asked for by its size or by its memory, not by both"
-    return labels.what_is_wrong([*scheduling_class.labels, *scheduling_class.labels_soft])

@@ -6,7 +6,7 @@ them until the agent says that they are free again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from atoll.exceptions import InternalError
@@ -78,6 +78,17 @@ class Node:
         if len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
             return False
         return (supply or self.supply).fits(wanted)
+
+    def fits_without(self, lease_ids: Iterable[int], wanted: Wanted) -> bool:
+        """Whether the request would fit if these leases were over."""
+        trial = self.supply.copy()
+        gone = 0
+        for lease_id in lease_ids:
+            holding = self.holdings[lease_id]
+            gone += not holding.blocked
+            if holding.supply is self.supply:
+                trial.give_back(lease_id, holding)
+        return len(self.holdings) - self.blocked_count - gone < MAXIMUM_WORKERS and trial.fits(wanted)
 
     def take(self, lease_id: int, wanted: Wanted, supply: Supply | None = None) -> list[DeviceShare]:
         """Give a lease what it asks for; the caller has asked `fits`. Returns its devices."""

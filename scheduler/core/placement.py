@@ -15,6 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from itertools import count
 
+import msgspec
+
 from atoll.protocol.values import LabelTerm, SchedulingClass
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.supply import Wanted, wanted_of
@@ -81,6 +83,20 @@ class Shape:
             scheduling_class.labels,
             scheduling_class.labels_soft,
         )
+
+
+def shapes_of(scheduling_class: SchedulingClass) -> list[tuple[SchedulingClass, Shape]]:
+    """Return what will do for a class, the best first, each as a class without choices and as a shape."""
+    if not scheduling_class.choices:
+        return [(scheduling_class, Shape.of(scheduling_class))]
+    classes = [msgspec.structs.replace(scheduling_class, choices=[])]
+    for choice in scheduling_class.choices:
+        classes.append(
+            msgspec.structs.replace(
+                classes[0], resources=choice.resources, labels=choice.labels, device_types=choice.device_types
+            )
+        )
+    return [(each, Shape.of(each)) for each in classes]
 
 
 def _key_of(terms: Iterable[LabelTerm]) -> Hashable:

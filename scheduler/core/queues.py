@@ -1,6 +1,6 @@
 """The queues of what waits: one for each scheduling class, ordered, so that the next to serve is always at the front.
 
-    order within a class:   (share of the job, leases that the demand has, arrival)
+    order within a class:   (share of the job, deadline, leases that the demand has, arrival)
     order of classes:       (-priority, then as the demand at the front)
 
 All requests of a class need the same, so when the first does not fit, none does: the class is *blocked* until some
@@ -19,9 +19,15 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.jobs import Job, PeerRecord
-from atoll.scheduler.core.placement import Shape
+from atoll.scheduler.core.placement import Shape, shapes_of
 
 ClassKey = tuple[Any, ...]
+Place = tuple[int, float, int, int]
+
+BELOW_ALL = 1 << 40
+"""What may be preempted comes after everything else, whatever its priority."""
+
+NEVER = float("inf")
 
 
 class Demand:
@@ -32,7 +38,8 @@ class Demand:
         record: The connection that asked; None for an actor's.
         key: The asker's own number.
         actor_id: Empty unless it is for an actor.
-        shape: What bears on where its leases go.
+        choices: What will do, the best first: each a class without choices, and its shape.
+        making_room: Leases that are being ended so that this one can begin.
         group: The placement group that they take from; empty for none.
         class_key: Equal for demands that are interchangeable in placement.
         wanted: Leases beyond those that it holds.
@@ -45,6 +52,7 @@ class Demand:
     __slots__ = (
         "actor_id",
         "arrival",
+        "choices",
         "class_key",
         "failures",
         "group",
@@ -52,9 +60,9 @@ class Demand:
         "job",
         "key",
         "listed",
+        "making_room",
         "record",
         "scheduling_class",
-        "shape",
         "since",
         "starting",
         "wanted",
@@ -75,21 +83,33 @@ class Demand:
         self.key = key
         self.actor_id = actor_id
         self.scheduling_class = scheduling_class
-        self.shape = Shape.of(scheduling_class)
+        self.choices = shapes_of(scheduling_class)
         self.group = scheduling_class.group
         self.class_key: ClassKey = (
-            scheduling_class.priority,
+            scheduling_class.priority - (BELOW_ALL if scheduling_class.preemptible else 0),
             scheduling_class.group,
             scheduling_class.bundle,
-            self.shape.key,
+            *(shape.key for _class, shape in self.choices),
         )
+        self.making_room: dict[int, None] = {}
         self.arrival = arrival
         self.since = now
         self.wanted = 0
         self.failures = 0
         self.starting: dict[int, None] = {}
         self.held: dict[int, None] = {}
-        self.listed: tuple[int, int, int] | None = None
+        self.listed: Place | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What it asks for first."""
+        return self.choices[0][1]
+
+    @property
+    def deadline(self) -> float:
+        """When it had better begin."""
+        wanted_s = self.scheduling_class.deadline_s
+        return self.since + wanted_s if wanted_s else NEVER
 
     @property
     def shortfall(self) -> int:
@@ -97,9 +117,9 @@ class Demand:
         return self.wanted - len(self.starting)
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """Where it stands among those that wait: who has least goes first."""
-        return self.job.share, len(self.held) + len(self.starting), self.arrival
+    def place(self) -> Place:
+        """Where it stands among those that wait: the job that has least goes first, and of it what is due first."""
+        return self.job.share, self.deadline, len(self.held) + len(self.starting), self.arrival
 
 
 class _ClassQueue:
@@ -110,7 +130,7 @@ class _ClassQueue:
         self.key = key
         self.order = SortedList()
         self.demands: dict[int, Demand] = {}
-        self.listed: tuple[int, int, int, int, int] | None = None
+        self.listed: tuple[float, ...] | None = None
 
 
 class DemandQueues:

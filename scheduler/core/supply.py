@@ -76,6 +76,12 @@ class DeviceUse:
         self.held: dict[int, int] = {}
         self.foreign_bytes = 0
 
+    def copy(self) -> DeviceUse:
+        """Return the same, to try things on."""
+        made = DeviceUse(self.device, self.capacity)
+        made.free, made.held, made.foreign_bytes = self.free, dict(self.held), self.foreign_bytes
+        return made
+
     def share(self, units: int) -> DeviceShare:
         """Return the device as a lease names it."""
         return DeviceShare(self.device.uuid, self.device.index, units, self.device.simulated)
@@ -121,6 +127,14 @@ class Supply:
             amounts[GPU] = units
         self.pool = Pool(amounts)
         self.total = self.pool.total
+
+    def copy(self) -> Supply:
+        """Return a supply in the same state, to try things on."""
+        made = Supply.__new__(Supply)
+        made.total = self.total
+        made.pool = self.pool.copy()
+        made.devices = {uuid: use.copy() for uuid, use in self.devices.items()}
+        return made
 
     def could_ever_fit(self, wanted: Wanted) -> bool:
         """Whether the request fits while nothing is held, by us or by others."""

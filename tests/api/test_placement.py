@@ -276,3 +276,62 @@ def test_the_module_can_be_called_as_in_ray() -> None:
     group = atoll.util.placement_group([{"CPU": 1}])
     assert atoll.get(group.ready(), timeout=20) == group
     remove_placement_group(group)
+
+
+# ------------------------------------------------------------------------------------- what else can be asked for
+
+
+@atoll.remote(num_cpus=0)
+def devices_and_cpus() -> tuple[int, str]:
+    import os
+
+    return len(list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))), os.environ["OMP_NUM_THREADS"]
+
+
+def test_device_memory_and_alternatives(session: Session) -> None:
+    with_memory = devices_and_cpus.options(gpu_memory="4G")
+    assert atoll.get(with_memory.remote()) == (1, "1")
+    either = devices_and_cpus.options(num_gpus=3, alternatives=[{"num_cpus": 2}])
+    assert atoll.get(either.remote()) == (0, "2")
+    with pytest.raises(TaskUnschedulableError, match="no GPU has 1 TiB of memory; the largest has 16 GiB"):
+        atoll.get(devices_and_cpus.options(gpu_memory="1T").remote())
+    fallback = [{"label_selector": {"zone": "a"}}]
+    assert atoll.get(current.options(label_selector={"zone": "z"}, fallback_strategy=fallback).remote()) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"gpu_memory": "much"}, "no size in bytes"),
+        ({"gpu_memory": "4G", "num_gpus": 0.5}, "give one of them"),
+        ({"alternatives": [{"max_retries": 1}]}, "an alternative has no option 'max_retries'"),
+        ({"alternatives": [{"num_cpus": -1}]}, "cannot be negative"),
+        ({"alternatives": [{}]}, "list of 1 to 16"),
+        ({"fallback_strategy": [{"num_cpus": 1}]}, "label_selector"),
+        ({"accelerator_type": [1]}, "give a model"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        current.options(**options).remote()
+
+
+def test_opportunistic_work_gives_way_and_is_run_anew(session: Session, tmp_path: Path) -> None:
+    wait_until_free(session, 2)
+
+    @atoll.remote(num_cpus=2, preemptible=True, max_retries=0)
+    def long(directory: Path) -> int:
+        attempts = directory / "attempts"
+        with attempts.open("a") as file:
+            file.write("x")
+        while attempts.read_text() == "x":
+            time.sleep(0.01)
+        return len(attempts.read_text())
+
+    ref = long.remote(tmp_path)
+    until = time.monotonic() + 20
+    while not (tmp_path / "attempts").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert atoll.get(current.remote(), timeout=20) is None
+    assert atoll.get(ref, timeout=20) == 2

@@ -31,7 +31,7 @@ from atoll.protocol.channel_messages import (
     WorkerRetires,
 )
 from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
-from atoll.protocol.messages import DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
+from atoll.protocol.messages import PREEMPTED, DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
 from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
 
 
@@ -369,3 +369,19 @@ def test_a_broken_invariant_tells_the_events_before_it(client: Harness) -> None:
     with pytest.raises(InternalError, match=r"(?s)idle and has tasks outstanding.*LeaseGranted.*PeerConnected"):
         client.core.check_invariants()
     assert lease.peer == peer
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_preempted_task_is_run_anew_at_no_cost(client: Harness, told_first: bool) -> None:
+    """Also one that may not be retried: that its worker ended was nobody's failure."""
+    record = client.submit(retries_left=0)
+    peer = client.grant(1)
+    news = [Received(SCHEDULER, LeaseLost(1, PREEMPTED, "others need it")), PeerLost(peer)]
+    for event in news if told_first else reversed(news):
+        client.handle(event)
+    assert client.result(record).state == PENDING
+    assert record.retries_left == 0
+    again = client.grant(2)
+    assert client.pushed(again) == [record.task_id]
+    client.answer(again, 1)
+    assert client.result(record).state == INLINE

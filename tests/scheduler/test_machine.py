@@ -218,11 +218,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_fits_that_waits(self) -> None:
-        """Work conservation: no demand waits for what is free."""
+        """Work conservation: no demand waits for what is free, unless that is promised to one that needs more."""
         for demand in self.world.core.cluster.leases.queues.waiting():
-            wanted = demand.scheduling_class
+            wanted = wanted_of(demand.scheduling_class)
             for node in self.world.core.cluster.nodes:
-                assert not node.fits(wanted_of(wanted)), f"{wanted} fits on {node.name} and waits"
+                promise = self.world.core.cluster.reservations.on(node)
+                if promise is None or getattr(promise.owner, "class_key", None) == demand.class_key:
+                    assert not node.fits(wanted), f"{wanted} fits on {node.name} and waits"
 
     def teardown(self) -> None:
         """Once everybody has gone and all agents have answered, nothing is held any more."""

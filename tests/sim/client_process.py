@@ -296,7 +296,14 @@ class ClientProcess(Machine):
     def shape(self, plan: Plan) -> SchedulingClass:
         """Return the scheduling class of a plan."""
         resources = {name: units for name, units in (("CPU", plan.cpus), ("GPU", plan.gpus)) if units}
-        return SchedulingClass(resources, self.environment, label="simulated", group=plan.group, bundle=plan.bundle)
+        return SchedulingClass(
+            resources,
+            self.environment,
+            label="simulated",
+            group=plan.group,
+            bundle=plan.bundle,
+            preemptible=plan.preemptible,
+        )
 
     def submit(
         self, plan: Plan, arguments: Sequence[ObjectRef[Any]] = (), inside: Sequence[ObjectRef[Any]] = ()

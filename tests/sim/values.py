@@ -41,6 +41,7 @@ class Plan(msgspec.Struct, array_like=True):
         gpus: Likewise.
         group: The placement group that it takes from; empty for none.
         bundle: Which part of it; -1 for any.
+        preemptible: It gives way to others, and is run anew.
         retries: How often it is tried again.
         retry_exceptions: Also when it raises.
     """
@@ -63,6 +64,7 @@ class Plan(msgspec.Struct, array_like=True):
     gpus: int = 0
     group: bytes = b""
     bundle: int = -1
+    preemptible: bool = False
     retries: int = 3
     retry_exceptions: bool = False
 

@@ -92,6 +92,7 @@ class Notebook:
     def many(self) -> Code:
         """A map over many short tasks, whose results come together."""
         shared = self.plan(duration_s=self.random.uniform(5e-6, 3e-3), outputs=self.random.choice([0, 0, 0, 2]))
+        shared.preemptible = self.random.random() < 0.15
         refs: Refs = []
         for _number in range(self.random.randint(3, 30)):
             shared = Plan(**{name: getattr(shared, name) for name in shared.__struct_fields__})
@@ -233,7 +234,8 @@ class Notebook:
             yield from self._settle_request(lambda number: WaitGroup(number, spec.group_id))
         refs: Refs = []
         for _number in range(self.random.randint(1, 5)):
-            children = [self.plan(duration_s=0.001)] if self.random.random() < 0.2 else []
+            # What a group's tasks submit takes from the group: outside there may never be room while the group stands.
+            children = [self.plan(duration_s=0.001, group=spec.group_id)] if self.random.random() < 0.2 else []
             plan = self.plan(group=spec.group_id, cpus=self.random.choice([10_000, 5_000]), children=children)
             plan.bundle = self.random.choice([-1, self.random.randrange(len(bundles))])
             refs += self.driver.submit(plan)

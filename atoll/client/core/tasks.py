@@ -17,7 +17,15 @@ from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement
 from atoll.protocol.channel_messages import CancelTask, TakeBackTasks, TasksTakenBack
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease, SetDemand
+from atoll.protocol.messages import (
+    PREEMPTED,
+    DemandRefused,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRecalled,
+    ReturnLease,
+    SetDemand,
+)
 from atoll.protocol.values import SchedulingClass
 
 WORTH_SHARING = 8
@@ -323,7 +331,10 @@ class Tasks:
         text = text or f"the worker of pid unknown on {lease.grant.node_name or 'this node'} died"
         records = list(lease.outstanding.values())
         lease.outstanding.clear()
-        if len(records) == 1:
+        if kind == PREEMPTED:
+            for record in reversed(records):
+                self._again(lease.queue, record)
+        elif len(records) == 1:
             record = records[0]
             attempt = record.attempt + 1
             if not self.retry(record, now):
@@ -336,8 +347,11 @@ class Tasks:
         self._fill(lease.queue, now)
 
     def _again_alone(self, queue: ClassQueue, record: TaskRecord) -> None:
-        record.peer = None
         record.alone = True
+        self._again(queue, record)
+
+    def _again(self, queue: ClassQueue, record: TaskRecord) -> None:
+        record.peer = None
         if record.cancelled:
             self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
         else:
