@@ -602,7 +602,10 @@ class ProcessAttached(Message, frozen=True):
 
 
 class CreateObject(Message, frozen=True):
-    """Ask for memory to write an object into. Answered by `ObjectCreated`, or `Failed` if there is no room."""
+    """Ask for memory to write an object into. Answered by `ObjectCreated`, or `Failed` if there is no room.
+
+    The answer comes when there is room: while others' objects are spilled, it waits.
+    """
 
     request: int
     object_id: bytes
@@ -653,7 +656,10 @@ class AbortObject(Message, frozen=True):
 
 
 class GetObject(Message, frozen=True):
-    """Ask for a sealed object and pin it. Answered by `ObjectFound`, or `Failed` with `ObjectLostError`."""
+    """Ask for a sealed object and pin it. Answered by `ObjectFound`, or `Failed` with `ObjectLostError`.
+
+    An object that is on disk only is read back first. Who does not want the answer any more sends `ReleaseObjects`.
+    """
 
     request: int
     object_id: bytes
@@ -675,6 +681,21 @@ class ReleaseObjects(Message, frozen=True):
     """The sender's last view of each object is gone. One pin a `GetObject` (and a pinning seal) is taken off."""
 
     object_ids: list[bytes]
+
+
+class ReturnPins(Message, frozen=True):
+    """The store is full: let go of these where no view of them is left, and of the others with their last view.
+
+    From the agent, to a process that has objects pinned only to have them at hand. It sends `ReleaseObjects`.
+    """
+
+    object_ids: list[bytes]
+
+
+class SegmentsDestroyed(Message, frozen=True):
+    """The memory of these segments was given back to the host: nothing is there any more, and they can be unmapped."""
+
+    segment_ids: list[int]
 
 
 class DeleteObjects(Message, frozen=True):

@@ -20,10 +20,14 @@ from atoll.nodeagent.core.events import (
     Exit,
     ForkFailed,
     NodeObserved,
+    ObjectRestored,
+    ObjectsSpilled,
     ObserveNode,
     ProcessExited,
+    RestoreFailed,
     SegmentCreated,
     SegmentFailed,
+    SpillFailed,
     StopRequested,
     WorkerForked,
     ZygoteDied,
@@ -31,7 +35,8 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.core.leases import Leases
 from atoll.nodeagent.core.outbox import Outbox
-from atoll.nodeagent.core.segments import SLAB_BYTES, SegmentAllocator
+from atoll.nodeagent.core.room import PATIENCE_S
+from atoll.nodeagent.core.segments import SLAB_BYTES, WARM_S, SegmentAllocator
 from atoll.nodeagent.core.store import ObjectStore
 from atoll.nodeagent.core.workers import WorkerPool
 from atoll.protocol.machine import (
@@ -120,6 +125,9 @@ class AgentStatistics(msgspec.Struct, frozen=True):
     segment_bytes: int
     warm_bytes: int
     attached: int
+    spilled_bytes: int = 0
+    spill_files: int = 0
+    waiting_for_room: int = 0
 
 
 class AgentCore:
@@ -130,6 +138,9 @@ class AgentCore:
         new_worker_id: Makes ids for workers.
         now: When it begins.
         slab_bytes: The size of segments that small objects share.
+        prepared_bytes: So much memory is made ready before somebody needs it.
+        give_back_s: Memory without objects is given back to the host after so long.
+        patience_s: How long somebody waits for room in a full store while nothing moves.
     """
 
     def __init__(
@@ -139,11 +150,20 @@ class AgentCore:
         now: Instant,
         *,
         slab_bytes: int = SLAB_BYTES,
+        prepared_bytes: int = 0,
+        give_back_s: float = WARM_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.node = node
         self._outbox = Outbox()
-        self._allocator = SegmentAllocator(node.store_capacity_bytes, self._outbox, slab_bytes=slab_bytes)
-        self.store = ObjectStore(self._allocator, self._outbox)
+        self._allocator = SegmentAllocator(
+            node.store_capacity_bytes,
+            self._outbox,
+            warm_s=give_back_s,
+            slab_bytes=slab_bytes,
+            prepared_bytes=prepared_bytes,
+        )
+        self.store = ObjectStore(self._allocator, self._outbox, patience_s)
         cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
         self.leases = Leases(self.pool, self._outbox)
@@ -171,6 +191,10 @@ class AgentCore:
             ProcessExited: self._process_exited,
             SegmentCreated: self.store.segment_created,
             SegmentFailed: self.store.segment_failed,
+            ObjectsSpilled: self.store.spilled,
+            SpillFailed: self.store.spill_failed,
+            ObjectRestored: self.store.restored,
+            RestoreFailed: self.store.restore_failed,
             DeviceMemoryMeasured: self.leases.device_memory_measured,
             NodeObserved: self._node_observed,
             StopRequested: lambda event, now: self._exit(event.cause),
@@ -195,7 +219,7 @@ class AgentCore:
             CreateObject: self.store.create,
             SealObject: self.store.seal,
             AbortObject: self.store.abort,
-            GetObject: lambda peer, message, now: self.store.get(peer, message),
+            GetObject: self.store.get,
             ReleaseObjects: self.store.release,
             DeleteObjects: self.store.delete,
         }
@@ -216,10 +240,12 @@ class AgentCore:
         if handler is None:
             raise self._story.broken(f"a node agent has no use for {type(event).__name__}")
         handler(event, now)
+        self.store.settle(now)
         actions = self._outbox.take()
-        for action in actions:
-            if isinstance(action, DestroySegment):
-                self.store.forget_destroyed(action.segment_id)
+        destroyed = [action.segment_id for action in actions if isinstance(action, DestroySegment)]
+        if destroyed and not self._exiting:
+            self.store.forget_destroyed(destroyed)
+            actions += self._outbox.take()
         return actions
 
     def next_deadline(self) -> Instant | None:
@@ -230,6 +256,7 @@ class AgentCore:
             self.pool.next_deadline(),
             self.leases.next_deadline(),
             self._allocator.next_deadline(),
+            self.store.next_deadline(),
             self._sample_at if not self._observing else None,
         ]
         if self._without_scheduler_since is not None:
@@ -244,6 +271,7 @@ class AgentCore:
         self.pool.tick(now)
         self.leases.tick(now)
         self._allocator.trim(now)
+        self.store.tick(now)
         if self._sample_at is not None and self._sample_at <= now and not self._observing:
             self._observe()
 
@@ -355,6 +383,7 @@ class AgentCore:
             self._outbox.send(peer, Failed(message.request, ProtocolError.__name__, text))
             return
         self.store.attach(peer, process_id)
+        self._allocator.active(now)
         self._outbox.send(peer, ProcessAttached(message.request, self.node.node_id, self.store.capacity_bytes))
 
     def _scheduler_refused(self, message: Failed, now: Instant) -> None:
@@ -365,6 +394,7 @@ class AgentCore:
     def _start_lease(self, message: StartLease, now: Instant) -> None:
         if message.holder == message.job:
             self.store.job_goes_on(message.job)
+        self._allocator.active(now)
         self.leases.start(message, now)
         self._hasten_sample(now)
 
@@ -443,6 +473,9 @@ class AgentCore:
             segment_bytes=self._allocator.total_bytes,
             warm_bytes=self._allocator.warm_bytes,
             attached=sum(1 for peer in self._roles if self.store.is_attached(peer)),
+            spilled_bytes=self.store.spilled_bytes,
+            spill_files=self.store.spill_files,
+            waiting_for_room=self.store.waiting,
         )
 
     def check_invariants(self) -> None:

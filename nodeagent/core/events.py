@@ -76,6 +76,43 @@ class SegmentFailed(Event, frozen=True):
     text: str
 
 
+class ObjectsSpilled(Event, frozen=True):
+    """The answer to `SpillObjects`: the copies are safe on disk.
+
+    Attributes:
+        file_id: The file.
+        checksums: Of the pieces, in their order; opaque.
+    """
+
+    file_id: int
+    checksums: list[bytes]
+
+
+class SpillFailed(Event, frozen=True):
+    """The copies could not be written; nothing of the file is left.
+
+    Attributes:
+        file_id: The file.
+        text: Why, in words for people: `the disk is full`.
+    """
+
+    file_id: int
+    text: str
+
+
+class ObjectRestored(Event, frozen=True):
+    """The answer to `RestoreObject`: its bytes are in memory again, and they are the right ones."""
+
+    object_id: bytes
+
+
+class RestoreFailed(Event, frozen=True):
+    """The bytes on disk are not those that were written, or cannot be read. `text` says which."""
+
+    object_id: bytes
+    text: str
+
+
 class DeviceMemory(msgspec.Struct, frozen=True):
     """The memory of a device at one moment.
 
@@ -156,7 +193,22 @@ class KillWorker(Action, frozen=True):
 
 
 class CreateSegment(Action, frozen=True):
-    """Reserve memory. `SegmentCreated` or `SegmentFailed` follows."""
+    """Reserve memory. `SegmentCreated` or `SegmentFailed` follows.
+
+    Attributes:
+        segment_id: Its number.
+        size_bytes: In whole pages.
+        background: Nobody waits for it: it is made while the processors have nothing else to do, and only if the
+            host has plenty of memory.
+    """
+
+    segment_id: int
+    size_bytes: int
+    background: bool = False
+
+
+class CutSegment(Action, frozen=True):
+    """Give the memory beyond this size back to the host. Nothing lies there, and nobody has the segment mapped."""
 
     segment_id: int
     size_bytes: int
@@ -166,6 +218,48 @@ class DestroySegment(Action, frozen=True):
     """Give the memory of a segment back to the host, also where processes still have it mapped."""
 
     segment_id: int
+
+
+class SpillPiece(msgspec.Struct, frozen=True):
+    """An object's bytes in memory."""
+
+    segment_id: int
+    offset: int
+    size_bytes: int
+
+
+class SpillObjects(Action, frozen=True):
+    """Copy objects into a new file, one behind the other. `ObjectsSpilled` or `SpillFailed` follows.
+
+    The bytes of an object that is given up meanwhile may change while they are copied: nobody asks for that copy.
+    """
+
+    file_id: int
+    pieces: list[SpillPiece]
+
+
+class RestoreObject(Action, frozen=True):
+    """Read an object from a file into memory. `ObjectRestored` or `RestoreFailed` follows.
+
+    Attributes:
+        object_id: The object.
+        file_id: Where from.
+        file_offset: Where in the file.
+        checksum: What its bytes must have.
+        piece: Where to.
+    """
+
+    object_id: bytes
+    file_id: int
+    file_offset: int
+    checksum: bytes
+    piece: SpillPiece
+
+
+class DeleteSpillFile(Action, frozen=True):
+    """Nobody wants what is in a file."""
+
+    file_id: int
 
 
 class SendWithSegments(Action, frozen=True):

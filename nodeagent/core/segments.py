@@ -11,6 +11,10 @@ shell; a placement in a segment that is still being made is valid, but not `read
 What is counted: `total_bytes` is the memory of all segments there are, and never more than the capacity;
 `used_bytes` is what objects have reserved of it. Segments without an object are *warm*: at most `warm_bytes` of them,
 none for longer than `warm_s`, and fewer whenever the memory is wanted otherwise.
+
+So that the first object finds warm memory too, some segments are *prepared*: made in the background, a moment after
+somebody began to use the store, when less than `prepared_bytes` is warm. One is large, and cut to the size of the object
+that takes it; the others are slabs. They go when nobody has used the store for `warm_s`.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from dataclasses import dataclass, field
 import msgspec
 from sortedcontainers import SortedDict, SortedKeyList
 
-from atoll.nodeagent.core.events import CreateSegment, DestroySegment
+from atoll.nodeagent.core.events import CreateSegment, CutSegment, DestroySegment
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant, Peer
 from atoll.resources import format_bytes
@@ -30,7 +34,13 @@ PAGE_BYTES = 4096
 ALIGNMENT_BYTES = 64
 SLAB_BYTES = 8 * 2**20
 STEPS_PER_DOUBLING = 8
-WARM_S = 30.0
+WARM_S = 60.0
+PREPARED_SLABS = 4
+PREPARE_AFTER_S = 0.1
+"""Whoever begins to use the store has other things to do first, and needs the processors for them."""
+
+PREPARE_AGAIN_S = 10.0
+"""The host had no memory to spare: so long none is asked for."""
 
 
 class StoreFullError(Exception):
@@ -58,6 +68,7 @@ class Segment:
         used_bytes: Reserved for objects.
         extents: Free pieces of a slab: offset to size.
         warm_since: Since when it has no object; None while it has one.
+        prepared: Whether it never had one.
     """
 
     segment_id: int
@@ -68,6 +79,7 @@ class Segment:
     used_bytes: int = 0
     extents: SortedDict = field(default_factory=SortedDict)
     warm_since: Instant | None = None
+    prepared: bool = False
 
 
 def size_class(size_bytes: int) -> int:
@@ -92,6 +104,7 @@ class SegmentAllocator:
         warm_bytes: Segments without objects are never larger together; a quarter of the capacity if None.
         warm_s: How long a segment without an object is kept.
         slab_bytes: The size of a slab; a sixteenth of the capacity if that is less.
+        prepared_bytes: So much is to be warm before it is needed; never more than may be warm.
     """
 
     def __init__(
@@ -102,6 +115,7 @@ class SegmentAllocator:
         warm_bytes: int | None = None,
         warm_s: float = WARM_S,
         slab_bytes: int = SLAB_BYTES,
+        prepared_bytes: int = 0,
     ) -> None:
         self.capacity_bytes = capacity_bytes // PAGE_BYTES * PAGE_BYTES
         self.total_bytes = 0
@@ -117,6 +131,10 @@ class SegmentAllocator:
         """The free extents of each writer's slabs, as (size, segment id, offset); under None, of those whose writer
         is gone."""
         self._next_id = 1
+        self._prepared_limit = min(prepared_bytes, self._warm_limit)
+        self._prepare_at: Instant | None = None
+        self._prepare_not_before = Instant(0.0)
+        self._active_at = Instant(0.0)
 
     # ----------------------------------------------------------------------------------------------- asking
 
@@ -133,10 +151,59 @@ class SegmentAllocator:
         """The memory of segments without objects."""
         return self._warm_bytes
 
+    @property
+    def available_bytes(self) -> int:
+        """What could become segments of other sizes: not taken yet, or without objects."""
+        return self.capacity_bytes - self.total_bytes + self._warm_bytes
+
+    def room_for(self, size_bytes: int) -> int:
+        """Return the memory that an object of a size takes at least."""
+        needed = _round_up(max(size_bytes, 1), ALIGNMENT_BYTES)
+        return needed if needed <= self._slab_bytes // 8 else _round_up(needed, PAGE_BYTES)
+
+    def fits(self, size_bytes: int) -> bool:
+        """Whether an object of a size can be placed when nothing else is there."""
+        return self.room_for(size_bytes) <= self.capacity_bytes
+
+    def state_for(self, size_bytes: int) -> str:
+        """Return what an object needs and what there is, for people."""
+        return (
+            f"the object needs {format_bytes(size_bytes)}; the store holds at most "
+            f"{format_bytes(self.capacity_bytes)} ({format_bytes(self.capacity_bytes - self.used_bytes)} free)"
+        )
+
     def next_deadline(self) -> Instant | None:
-        """Return when a warm segment is to be given back."""
-        since = [segment.warm_since for segment in self._warm if segment.warm_since is not None]
-        return Instant(min(since) + self._warm_s) if since else None
+        """Return when a warm segment is to be given back, or one to be prepared."""
+        instants = [self._warm_until(segment) for segment in self._warm]
+        if self._prepare_at is not None:
+            instants.append(self._prepare_at)
+        return min(instants, default=None)
+
+    def _warm_until(self, segment: Segment) -> Instant:
+        assert segment.warm_since is not None, "a segment with objects is not warm"
+        return Instant((self._active_at if segment.prepared else segment.warm_since) + self._warm_s)
+
+    # ------------------------------------------------------------------------------------------- preparing
+
+    def active(self, now: Instant) -> None:
+        """Somebody uses the store, or is about to."""
+        self._active_at = now
+        if self._prepare_at is None and self._warm_bytes + self._slab_bytes <= self._prepared_limit:
+            self._prepare_at = Instant(max(now + PREPARE_AFTER_S, self._prepare_not_before))
+
+    def _prepare(self) -> None:
+        """Have segments made in the background, until as much is warm as should be."""
+        large = self._prepared_limit - PREPARED_SLABS * self._slab_bytes
+        while self._warm_bytes + self._slab_bytes <= self._prepared_limit:
+            wanted = large if self._warm_bytes + large <= self._prepared_limit and large > 0 else self._slab_bytes
+            size = wanted // PAGE_BYTES * PAGE_BYTES
+            if self.total_bytes + size > self.capacity_bytes:
+                return
+            segment = self._create(size, None, background=True)
+            segment.prepared = True
+            segment.warm_since = self._active_at
+            self._warm.add(segment)
+            self._warm_bytes += size
 
     # -------------------------------------------------------------------------------------------- placing
 
@@ -149,9 +216,7 @@ class SegmentAllocator:
         needed = _round_up(max(size_bytes, 1), ALIGNMENT_BYTES)
         if needed > self.capacity_bytes:
             raise StoreFullError(
-                f"the object needs {format_bytes(size_bytes)}; the store holds at most "
-                f"{format_bytes(self.capacity_bytes)} ({format_bytes(self.capacity_bytes - self.used_bytes)} free): "
-                "it can never fit; raise ATOLL_STORE_CAPACITY_BYTES or split the value"
+                f"{self.state_for(size_bytes)}: it can never fit; raise ATOLL_STORE_CAPACITY_BYTES or split the value"
             )
         if needed <= self._slab_bytes // 8:
             placement = self._allocate_small(needed, writer)
@@ -159,11 +224,7 @@ class SegmentAllocator:
                 return placement
         segment = self._acquire(size_class(needed), _round_up(needed, PAGE_BYTES), writer)
         if segment is None:
-            raise StoreFullError(
-                f"the object needs {format_bytes(size_bytes)}; the store holds at most "
-                f"{format_bytes(self.capacity_bytes)} ({format_bytes(self.capacity_bytes - self.used_bytes)} free): "
-                "drop references or cache names that are not needed, or raise ATOLL_STORE_CAPACITY_BYTES"
-            )
+            raise StoreFullError(f"{self.state_for(size_bytes)}: drop references or cache names that are not needed")
         segment.slab = False
         segment.used_bytes = segment.size_bytes
         self.used_bytes += segment.size_bytes
@@ -228,9 +289,10 @@ class SegmentAllocator:
 
     def _acquire(self, preferred: int, least: int, writer: Peer) -> Segment | None:
         """Return a segment without objects: a warm one of about the size, else a new one; None if there is no room."""
-        warm = self._warm_fit(least, preferred, writer)
+        warm = self._warm_fit(least, preferred, writer) or self._cut(preferred)
         if warm is not None:
-            self._cool(warm)
+            if warm.warm_since is not None:
+                self._cool(warm)
             warm.writer = writer
             return warm
         for size in (preferred, least):
@@ -244,18 +306,32 @@ class SegmentAllocator:
         """Return the smallest warm segment that fits and wastes at most a quarter; rather one that `writer` knows."""
         best: Segment | None = None
         for segment in self._warm.irange_key((least, 0), (preferred + preferred // 4, 0)):
+            if segment.prepared and not segment.ready:
+                continue  # it is made when nobody needs the processors, which may take long
             if segment.writer == writer:
                 found: Segment = segment
                 return found
             best = best or segment
         return best
 
-    def _create(self, size: int, writer: Peer) -> Segment:
+    def _cut(self, preferred: int) -> Segment | None:
+        """Return a prepared segment that is larger, cut to the size. What it loses is prepared anew."""
+        for segment in self._warm.irange_key((preferred, 0), (4 * preferred, 0)):
+            if segment.prepared and segment.ready:
+                self._cool(segment)
+                self.total_bytes -= segment.size_bytes - preferred
+                segment.size_bytes = preferred
+                self._outbox.do(CutSegment(segment.segment_id, preferred))
+                found: Segment = segment
+                return found
+        return None
+
+    def _create(self, size: int, writer: Peer | None, *, background: bool = False) -> Segment:
         segment = Segment(self._next_id, size, ready=False, slab=False, writer=writer)
         self._next_id += 1
         self._segments[segment.segment_id] = segment
         self.total_bytes += size
-        self._outbox.do(CreateSegment(segment.segment_id, size))
+        self._outbox.do(CreateSegment(segment.segment_id, size, background))
         return segment
 
     def _destroy(self, segment: Segment) -> None:
@@ -269,6 +345,7 @@ class SegmentAllocator:
         self._warm.remove(segment)
         self._warm_bytes -= segment.size_bytes
         segment.warm_since = None
+        segment.prepared = False
 
     def created(self, segment_id: int) -> None:
         """The segment's memory is there. One that was given up meanwhile is destroyed already."""
@@ -276,11 +353,14 @@ class SegmentAllocator:
         if segment is not None:
             segment.ready = True
 
-    def failed(self, segment_id: int) -> None:
+    def failed(self, segment_id: int, now: Instant) -> None:
         """The segment's memory could not be had. Its placements are void: the caller has freed none of them."""
         segment = self._segments.pop(segment_id, None)
         if segment is None:
             return
+        if segment.prepared:
+            self._prepare_not_before = Instant(now + PREPARE_AGAIN_S)
+            self._prepare_at = None
         for offset in list(segment.extents):
             self._remove_extent(segment, offset)
         if segment.warm_since is not None:
@@ -290,8 +370,11 @@ class SegmentAllocator:
 
     # --------------------------------------------------------------------------------------------- freeing
 
-    def free(self, placement: Placement, now: Instant) -> None:
-        """Take back what `allocate` gave. Nobody reads or writes there any more."""
+    def free(self, placement: Placement, now: Instant, *, bounded: bool = True) -> None:
+        """Take back what `allocate` gave. Nobody reads or writes there any more.
+
+        If not `bounded`, more may be warm than there should be, until `bound_warm`: somebody takes it in a moment.
+        """
         segment = self._segments[placement.segment_id]
         segment.used_bytes -= placement.size_bytes
         self.used_bytes -= placement.size_bytes
@@ -299,6 +382,8 @@ class SegmentAllocator:
             self._free_slot(segment, placement)
         if segment.used_bytes == 0:
             self._retire(segment, now)
+            if bounded:
+                self.bound_warm()
 
     def _free_slot(self, segment: Segment, placement: Placement) -> None:
         offset, size = placement.offset, placement.size_bytes
@@ -320,6 +405,9 @@ class SegmentAllocator:
         segment.warm_since = now
         self._warm.add(segment)
         self._warm_bytes += segment.size_bytes
+
+    def bound_warm(self) -> None:
+        """Give back the segments that came out of use first, until no more are warm than there should be."""
         while self._warm_bytes > self._warm_limit:
             self._destroy(min(self._warm, key=lambda warm: (warm.warm_since, warm.segment_id)))
 
@@ -332,10 +420,12 @@ class SegmentAllocator:
                 segment.writer = None
 
     def trim(self, now: Instant) -> None:
-        """Give back the segments that have been warm for long enough."""
-        due = [s for s in self._warm if s.warm_since is not None and s.warm_since + self._warm_s <= now]
-        for segment in due:
+        """Give back the segments that have been warm for long enough, and prepare those that are wanted."""
+        for segment in [segment for segment in self._warm if self._warm_until(segment) <= now]:
             self._destroy(segment)
+        if self._prepare_at is not None and self._prepare_at <= now:
+            self._prepare_at = None
+            self._prepare()
 
     def release_all(self) -> None:
         """Give everything back, objects or not."""

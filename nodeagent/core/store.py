@@ -1,11 +1,15 @@
-"""The objects of a node's shared memory: who may write, who reads, and when the bytes are used again.
+"""The objects of a node's store: who may write, who reads, and when the bytes are used again.
 
-    CreateObject ─▶ reserved ──segment there──▶ created ──SealObject──▶ sealed ──▶ (nobody wants it, no pin) gone
-                       └───────────── AbortObject, or the writer is lost ──────────────────────────────────▲
+    CreateObject ─▶ waits for room ─▶ reserved ──segment there──▶ created ──SealObject──▶ sealed ──▶ gone
+                         └──────────────┴── AbortObject, or the writer is lost ──────────────────────▲
+                                                                         nobody wants it, no pin
 
 An object is wanted while its owner has not deleted it, or while the cluster has adopted it (it has a name there).
 The owner is read off the object's id. An object that nobody wants stays as long as a process has it pinned. Pins
 belong to connections: what a process held goes when its connection does.
+
+A sealed object that nobody has pinned may lose its memory to others once there is a copy of it on disk (`room.py`).
+Whoever asks for it then waits until it was read back.
 
 Descriptors travel once a connection: the store remembers which segments a peer can already read and which it can
 write, separately, since a reader's descriptor is read-only.
@@ -13,13 +17,23 @@ write, separately, since a reader's descriptor is read-only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from atoll.exceptions import ObjectLostError, ObjectStoreFullError, ProtocolError
 from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES
-from atoll.nodeagent.core.events import SegmentCreated, SegmentFailed, SendWithSegments
+from atoll.nodeagent.core.events import (
+    ObjectRestored,
+    ObjectsSpilled,
+    RestoreFailed,
+    RestoreObject,
+    SegmentCreated,
+    SegmentFailed,
+    SendWithSegments,
+    SpillFailed,
+    SpillPiece,
+)
+from atoll.nodeagent.core.objects import ObjectIndex, StoredObject
 from atoll.nodeagent.core.outbox import Outbox
-from atoll.nodeagent.core.segments import Placement, SegmentAllocator, StoreFullError
+from atoll.nodeagent.core.room import PATIENCE_S, Room
+from atoll.nodeagent.core.segments import SegmentAllocator
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import (
     AbortObject,
@@ -37,51 +51,11 @@ from atoll.protocol.messages import (
     ObjectSealed,
     ReleaseObjects,
     SealObject,
+    SegmentsDestroyed,
 )
 from atoll.protocol.values import ObjectInfo
 
 _REMEMBERED_DEAD = 4096
-
-
-@dataclass(slots=True)
-class StoredObject:
-    """An object.
-
-    Attributes:
-        object_id: Its id.
-        size_bytes: As asked for; its placement may be larger.
-        placement: Where it lies.
-        writer: The connection that creates it, until it is sealed.
-        creator: The process that created it.
-        request: The `CreateObject` that waits for the segment, or None.
-        sealed: Whether others can get it.
-        layout: How to read it; opaque.
-        pins: Connection to number of pins.
-        owned: Whether its owner still wants it.
-        name: Its name in the cluster, if the cluster has adopted it; None otherwise.
-    """
-
-    object_id: bytes
-    size_bytes: int
-    placement: Placement
-    writer: Peer | None
-    creator: bytes
-    request: int | None
-    owned: bool
-    sealed: bool = False
-    layout: bytes = b""
-    pins: dict[Peer, int] = field(default_factory=dict)
-    name: str | None = None
-
-    @property
-    def owner(self) -> bytes:
-        """The process that the id names."""
-        return self.object_id[:PROCESS_ID_BYTES]
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it must stay although nobody has it pinned."""
-        return self.owned or self.name is not None or not self.sealed
 
 
 class ObjectStore:
@@ -90,12 +64,15 @@ class ObjectStore:
     Args:
         allocator: Places them.
         outbox: Where replies go.
+        patience_s: How long somebody waits for room while nothing moves.
     """
 
-    def __init__(self, allocator: SegmentAllocator, outbox: Outbox) -> None:
+    def __init__(self, allocator: SegmentAllocator, outbox: Outbox, patience_s: float = PATIENCE_S) -> None:
         self._allocator = allocator
         self._outbox = outbox
-        self._objects: dict[bytes, StoredObject] = {}
+        self._index = ObjectIndex()
+        self._objects = self._index.by_id
+        self._room = Room(allocator, self._index, outbox, patience_s)
         self._processes: dict[Peer, bytes] = {}
         self._known: dict[Peer, dict[tuple[int, bool], None]] = {}
         self._pinned_by: dict[Peer, dict[bytes, None]] = {}
@@ -129,6 +106,9 @@ class ObjectStore:
             stored = self._objects[object_id]
             del stored.pins[peer]
             self._collect(stored, now)
+        for stored in [o for o in self._objects.values() if any(reader == peer for reader, _number in o.readers)]:
+            stored.readers = [(reader, number) for reader, number in stored.readers if reader != peer]
+            self._stop_waiting(stored, now)
         del self._known[peer]
         self._allocator.writer_gone(peer)
         if process_id not in self._processes.values():
@@ -162,15 +142,18 @@ class ObjectStore:
             )
             return
         earlier = self._objects.get(message.object_id)
-        if earlier is not None and earlier.pins:
+        if earlier is not None and earlier.in_use:
             text = f"object {message.object_id.hex()} exists already and is in use"
             self._fail(peer, message.request, ProtocolError, text)
             return
-        try:
-            placement = self._allocator.allocate(message.size_bytes, peer)
-        except StoreFullError as full:
-            self._fail(peer, message.request, ObjectStoreFullError, str(full))
+        if not self._allocator.fits(message.size_bytes):
+            text = (
+                f"{self._allocator.state_for(message.size_bytes)}: it can never fit; "
+                "raise ATOLL_STORE_CAPACITY_BYTES or split the value"
+            )
+            self._fail(peer, message.request, ObjectStoreFullError, text)
             return
+        self._allocator.active(now)
         name = None
         if earlier is not None:
             # A task that is tried again writes its result again; the first attempt's bytes are nobody's.
@@ -179,7 +162,7 @@ class ObjectStore:
         stored = StoredObject(
             object_id=message.object_id,
             size_bytes=message.size_bytes,
-            placement=placement,
+            placement=None,
             writer=peer,
             creator=self._processes[peer],
             request=message.request,
@@ -187,13 +170,21 @@ class ObjectStore:
             name=name,
         )
         self._objects[stored.object_id] = stored
-        self._answer_if_ready(stored)
+        self._room.want(stored, now)
 
-    def _answer_if_ready(self, stored: StoredObject) -> None:
+    def _use_if_ready(self, stored: StoredObject) -> None:
+        """Its memory is there, or will be: let it be written, by who creates it or from disk."""
         placement = stored.placement
+        assert placement is not None, "an object is used when it has memory"
         segment = self._allocator.segment(placement.segment_id)
         assert segment is not None, "an object lies in a segment that does not exist"
-        if not segment.ready or stored.request is None or stored.writer is None:
+        if not segment.ready:
+            return
+        if stored.restoring and stored.copy is not None:
+            copy = stored.copy
+            piece = SpillPiece(placement.segment_id, placement.offset, stored.size_bytes)
+            self._outbox.do(RestoreObject(stored.object_id, copy.file_id, copy.offset, copy.checksum, piece))
+        if stored.request is None or stored.writer is None:
             return
         new = self._is_new_to(stored.writer, segment.segment_id, writable=True)
         reply = ObjectCreated(stored.request, segment.segment_id, segment.size_bytes, placement.offset, new)
@@ -203,20 +194,27 @@ class ObjectStore:
     def segment_created(self, event: SegmentCreated, now: Instant) -> None:
         """Answer those who waited for the segment."""
         self._allocator.created(event.segment_id)
-        for stored in self._in_segment(event.segment_id):
-            self._answer_if_ready(stored)
+        for stored in self._index.residents(event.segment_id):
+            self._use_if_ready(stored)
 
     def segment_failed(self, event: SegmentFailed, now: Instant) -> None:
         """Tell those who waited that there is no memory."""
-        for stored in self._in_segment(event.segment_id):
-            del self._objects[stored.object_id]
-            if stored.writer is not None and stored.request is not None:
-                self._fail(stored.writer, stored.request, ObjectStoreFullError, event.text)
-            self._tell_gone(stored)
-        self._allocator.failed(event.segment_id)
+        for stored in self._index.residents(event.segment_id):
+            self._index.displace(stored)
+            self._refuse(stored, event.text, now)
+        self._allocator.failed(event.segment_id, now)
 
-    def _in_segment(self, segment_id: int) -> list[StoredObject]:
-        return [o for o in self._objects.values() if o.placement.segment_id == segment_id]
+    def _refuse(self, stored: StoredObject, text: str, now: Instant) -> None:
+        """There is no memory for an object: one that is being created is gone, one on disk stays there."""
+        if stored.sealed:
+            stored.restoring = False
+            self._fail_readers(stored, ObjectStoreFullError, text)
+            self._index.note(stored)
+            self._collect(stored, now)
+            return
+        if stored.writer is not None and stored.request is not None:
+            self._fail(stored.writer, stored.request, ObjectStoreFullError, text)
+        self._abort(stored, now)
 
     def seal(self, peer: Peer, message: SealObject, now: Instant) -> None:
         """Make an object readable; its writer writes no more."""
@@ -228,6 +226,7 @@ class ObjectStore:
         stored.sealed = True
         stored.writer = None
         stored.layout = message.layout
+        self._index.note(stored)
         if message.pin:
             self._pin(stored, peer)
         self._outbox.send(peer, ObjectSealed(message.request))
@@ -245,22 +244,32 @@ class ObjectStore:
 
     # -------------------------------------------------------------------------------------------- reading
 
-    def get(self, peer: Peer, message: GetObject) -> None:
-        """Pin an object and say where it is."""
+    def get(self, peer: Peer, message: GetObject, now: Instant) -> None:
+        """Pin an object and say where it is, when it is in memory."""
         stored = self._objects.get(message.object_id)
         if stored is None or not stored.sealed:
             state = "is not in the store of this node" if stored is None else "is not written yet"
             self._fail(peer, message.request, ObjectLostError, f"object {message.object_id.hex()} {state}")
             return
+        if stored.placement is not None and not stored.restoring:
+            self._found(stored, peer, message.request)
+            return
+        stored.readers.append((peer, message.request))
+        if stored.placement is None:
+            self._room.want(stored, now)
+
+    def _found(self, stored: StoredObject, peer: Peer, request: int) -> None:
         self._pin(stored, peer)
-        segment = self._allocator.segment(stored.placement.segment_id)
+        placement = stored.placement
+        assert placement is not None, "what is read is in memory"
+        segment = self._allocator.segment(placement.segment_id)
         assert segment is not None, "an object lies in a segment that does not exist"
         new = self._is_new_to(peer, segment.segment_id, writable=False)
         reply = ObjectFound(
-            message.request,
+            request,
             segment.segment_id,
             segment.size_bytes,
-            stored.placement.offset,
+            placement.offset,
             stored.size_bytes,
             stored.layout,
             new,
@@ -268,16 +277,76 @@ class ObjectStore:
         self._send(peer, reply, segment.segment_id, new, writable=False)
 
     def release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
-        """Take one pin off each object."""
+        """Take one pin off each object, or one wish to have it."""
         for object_id in message.object_ids:
             stored = self._objects.get(object_id)
-            if stored is None or peer not in stored.pins:
+            if stored is None:
                 continue
-            stored.pins[peer] -= 1
-            if stored.pins[peer] == 0:
-                del stored.pins[peer]
-                del self._pinned_by[peer][object_id]
-                self._collect(stored, now)
+            if peer in stored.pins:
+                stored.pins[peer] -= 1
+                if stored.pins[peer] == 0:
+                    del stored.pins[peer]
+                    del self._pinned_by[peer][object_id]
+                    self._collect(stored, now)
+                continue
+            wish = next((wish for wish in stored.readers if wish[0] == peer), None)
+            if wish is not None:
+                stored.readers.remove(wish)
+                self._stop_waiting(stored, now)
+
+    # ------------------------------------------------------------------------------------------ memory and disk
+
+    def settle(self, now: Instant) -> None:
+        """Serve those who wait for room, as far as there is some. To be called after every event."""
+        if self._room.waiting:
+            for stored in self._room.settle(now):
+                self._use_if_ready(stored)
+
+    def tick(self, now: Instant) -> None:
+        """Refuse those who have waited in vain."""
+        for stored, text in self._room.tick(now):
+            self._refuse(stored, text, now)
+
+    def next_deadline(self) -> Instant | None:
+        """Return when `tick` has something to do."""
+        return self._room.next_deadline()
+
+    def spilled(self, event: ObjectsSpilled, now: Instant) -> None:
+        """Copies of objects are on disk; `settle` may take their memory."""
+        self._room.spilled(event, now)
+
+    def spill_failed(self, event: SpillFailed, now: Instant) -> None:
+        """They are not: the objects stay where they are."""
+        self._room.spill_failed(event, now)
+
+    def restored(self, event: ObjectRestored, now: Instant) -> None:
+        """An object is in memory again: whoever waited for it gets it."""
+        stored = self._objects[event.object_id]
+        stored.restoring = False
+        readers, stored.readers = stored.readers, []
+        for peer, request in readers:
+            self._found(stored, peer, request)
+        self._index.note(stored)
+        self._collect(stored, now)
+
+    def restore_failed(self, event: RestoreFailed, now: Instant) -> None:
+        """An object is lost: its bytes were nowhere but in that file."""
+        stored = self._objects[event.object_id]
+        stored.restoring = False
+        self._fail_readers(stored, ObjectLostError, f"object {event.object_id.hex()} is lost: {event.text}")
+        self._abort(stored, now)
+
+    def _fail_readers(self, stored: StoredObject, kind: type[Exception], text: str) -> None:
+        readers, stored.readers = stored.readers, []
+        for peer, request in readers:
+            self._fail(peer, request, kind, text)
+
+    def _stop_waiting(self, stored: StoredObject, now: Instant) -> None:
+        """One who waited for an object on disk does not any more."""
+        if not stored.readers and not stored.restoring:
+            self._room.forget(stored)
+        self._index.note(stored)
+        self._collect(stored, now)
 
     # ------------------------------------------------------------------------------------------- lifetime
 
@@ -323,16 +392,23 @@ class ObjectStore:
 
     def _pin(self, stored: StoredObject, peer: Peer) -> None:
         stored.pins[peer] = stored.pins.get(peer, 0) + 1
+        stored.asked_back = False
         self._pinned_by[peer][stored.object_id] = None
+        self._index.note(stored)
 
     def _collect(self, stored: StoredObject, now: Instant) -> None:
-        if not stored.wanted and not stored.pins:
+        if not stored.wanted and not stored.in_use:
             self._remove(stored, now)
+        else:
+            self._index.note(stored)
 
     def _remove(self, stored: StoredObject, now: Instant) -> None:
-        assert not stored.pins, "the bytes of a pinned object are not used again"
-        del self._objects[stored.object_id]
-        self._allocator.free(stored.placement, now)
+        assert not stored.in_use, "the bytes of an object that is in use are not used again"
+        self._room.forget(stored)
+        if stored.placement is not None:
+            self._allocator.free(self._index.displace(stored), now)
+        self._room.drop_copy(stored)
+        self._index.remove(stored)
 
     def _tell_gone(self, stored: StoredObject) -> None:
         if stored.name is not None:
@@ -356,11 +432,15 @@ class ObjectStore:
     def _fail(self, peer: Peer, request: int, kind: type[Exception], text: str) -> None:
         self._outbox.send(peer, Failed(request, kind.__name__, text))
 
-    def forget_destroyed(self, segment_id: int) -> None:
-        """No peer will be asked to know this segment again."""
-        for known in self._known.values():
-            known.pop((segment_id, True), None)
-            known.pop((segment_id, False), None)
+    def forget_destroyed(self, segment_ids: list[int]) -> None:
+        """Tell those who have mapped these segments that they are no more."""
+        for peer, known in self._known.items():
+            gone = [number for number in segment_ids if (number, True) in known or (number, False) in known]
+            for segment_id in gone:
+                known.pop((segment_id, True), None)
+                known.pop((segment_id, False), None)
+            if gone:
+                self._outbox.send(peer, SegmentsDestroyed(gone))
 
     # --------------------------------------------------------------------------------------------- people
 
@@ -373,6 +453,21 @@ class ObjectStore:
     def capacity_bytes(self) -> int:
         """What the store holds at most."""
         return self._allocator.capacity_bytes
+
+    @property
+    def spilled_bytes(self) -> int:
+        """The size of the objects that are on disk only."""
+        return self._index.spilled_bytes
+
+    @property
+    def spill_files(self) -> int:
+        """How many spill files there are."""
+        return self._room.files
+
+    @property
+    def waiting(self) -> int:
+        """How many objects wait for room."""
+        return self._room.waiting
 
     def objects(self) -> list[StoredObject]:
         """Return all objects, oldest first."""
@@ -391,24 +486,27 @@ class ObjectStore:
 
     def broken_invariant(self) -> str | None:
         """Return what does not add up, or None."""
-        reserved = sum(o.placement.size_bytes for o in self._objects.values())
+        placed = [(o, o.placement) for o in self._objects.values() if o.placement is not None]
+        reserved = sum(placement.size_bytes for _stored, placement in placed)
         if reserved != self._allocator.used_bytes:
             return f"objects reserve {reserved} bytes, the allocator counts {self._allocator.used_bytes}"
         ends: dict[int, int] = {}
-        for stored in sorted(self._objects.values(), key=lambda o: (o.placement.segment_id, o.placement.offset)):
-            placement = stored.placement
+        for stored, placement in sorted(placed, key=lambda pair: (pair[1].segment_id, pair[1].offset)):
             if placement.offset < ends.get(placement.segment_id, 0):
                 return f"two objects overlap in segment {placement.segment_id} at {placement.offset}"
             ends[placement.segment_id] = placement.offset + placement.size_bytes
             if placement.size_bytes < stored.size_bytes:
                 return f"object {stored.object_id.hex()} is larger than its place"
-            if stored.sealed and not stored.wanted and not stored.pins:
-                return f"object {stored.object_id.hex()} is neither wanted nor pinned and still here"
-            if not stored.sealed and (stored.pins or stored.writer is None):
-                return f"object {stored.object_id.hex()} is not sealed, yet pinned or without a writer"
+        for stored in self._objects.values():
+            if stored.sealed and not stored.wanted and not stored.in_use:
+                return f"object {stored.object_id.hex()} is neither wanted nor in use and still here"
+            if not stored.sealed and (stored.in_use or stored.writer is None):
+                return f"object {stored.object_id.hex()} is not sealed, yet in use or without a writer"
+            if stored.pins and (stored.placement is None or stored.restoring):
+                return f"object {stored.object_id.hex()} is pinned and not in memory"
             for peer in stored.pins:
                 if stored.object_id not in self._pinned_by.get(peer, {}):
                     return f"a pin of peer {peer} is not in its list"
         if sum(len(ids) for ids in self._pinned_by.values()) != sum(len(o.pins) for o in self._objects.values()):
             return "a peer's list has a pin that no object has"
-        return None
+        return self._index.broken_invariant() or self._room.broken_invariant()

@@ -8,11 +8,18 @@ from typing import TypeVar
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     CreateSegment,
+    DeleteSpillFile,
     DestroySegment,
     ForkWorker,
     KillWorker,
+    ObjectRestored,
+    ObjectsSpilled,
     ProcessExited,
+    RestoreFailed,
+    RestoreObject,
     SegmentCreated,
+    SpillFailed,
+    SpillObjects,
     WorkerForked,
 )
 from atoll.protocol.machine import (
@@ -45,16 +52,23 @@ def share(index: int, units: int = 10_000) -> DeviceShare:
 class CoreDriver:
     """Feeds a core, checks its invariants after every event, remembers its actions."""
 
-    def __init__(self, capacity: int = 64 * MIB, cpus: int = 2, connected: bool = True) -> None:
+    def __init__(
+        self, capacity: int = 64 * MIB, cpus: int = 2, connected: bool = True, prepared_bytes: int = 0
+    ) -> None:
         ids = count(1)
         node = NodeDescription(
             b"node-001", "here", 1, "/a.sock", {"CPU": 10_000 * cpus}, DEVICES, {}, store_capacity_bytes=capacity
         )
         self.now = 100.0
-        self.core = AgentCore(node, lambda: b"wk%06d" % next(ids), Instant(self.now))
+        self.core = AgentCore(
+            node, lambda: b"wk%06d" % next(ids), Instant(self.now), prepared_bytes=prepared_bytes
+        )
         self.actions: list[Action] = list(self.core.start())
         self.segments: dict[int, int] = {}
         self.making: dict[int, int] = {}
+        self.spilling: dict[int, SpillObjects] = {}
+        self.restoring: dict[bytes, RestoreObject] = {}
+        self.files: dict[int, SpillObjects] = {}
         self.peers = count(2)
         if connected:
             self.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
@@ -68,6 +82,15 @@ class CoreDriver:
                 self.making[action.segment_id] = action.size_bytes
             elif isinstance(action, DestroySegment):
                 assert (self.making.pop(action.segment_id, 0) or self.segments.pop(action.segment_id, 0)) > 0
+            elif isinstance(action, SpillObjects):
+                assert action.pieces
+                self.spilling[action.file_id] = action
+            elif isinstance(action, RestoreObject):
+                assert action.file_id in self.files
+                self.restoring[action.object_id] = action
+            elif isinstance(action, DeleteSpillFile):
+                del self.files[action.file_id]
+                assert action.file_id not in {restore.file_id for restore in self.restoring.values()}
         self.core.check_invariants()
         self.actions.extend(actions)
         return actions
@@ -92,6 +115,29 @@ class CoreDriver:
             if self.making.pop(segment_id, 0):
                 self.segments[segment_id] = size
                 self.event(SegmentCreated(segment_id))
+
+    def finish_spill(self, file_id: int, failure: str = "") -> None:
+        """A spill file is written, or could not be."""
+        action = self.spilling.pop(file_id)
+        if failure:
+            self.event(SpillFailed(file_id, failure))
+            return
+        self.files[file_id] = action
+        self.event(ObjectsSpilled(file_id, [b"sum%d" % number for number in range(len(action.pieces))]))
+
+    def finish_restore(self, object_id: bytes, failure: str = "") -> None:
+        """An object is read back, or its file is not what it was."""
+        del self.restoring[object_id]
+        self.event(RestoreFailed(object_id, failure) if failure else ObjectRestored(object_id))
+
+    def work_disk(self) -> None:
+        """Whatever the disk is to do is done, and memory is there, until nothing is left to do."""
+        while self.spilling or self.restoring or self.making:
+            self.make_segments()
+            for file_id in list(self.spilling):
+                self.finish_spill(file_id)
+            for object_id in list(self.restoring):
+                self.finish_restore(object_id)
 
     # ------------------------------------------------------------------------------------------------- looking
 

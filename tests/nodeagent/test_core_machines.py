@@ -45,6 +45,7 @@ from atoll.protocol.messages import (
     ObjectSealed,
     RegisterNode,
     ReleaseObjects,
+    ReturnPins,
     SealObject,
     StopWorker,
     WorkerStarted,
@@ -68,10 +69,16 @@ class ModelObject:
     wanted: bool = True
     adopted: bool = False
     pins: dict[Peer, int] = field(default_factory=dict)
+    readers: list[Peer] = field(default_factory=list)
+    restoring: bool = False
 
     @property
     def lives(self) -> bool:
-        return not self.sealed or self.wanted or self.adopted or bool(self.pins)
+        return not self.sealed or self.wanted or self.adopted or bool(self.pins) or self.waited_for
+
+    @property
+    def waited_for(self) -> bool:
+        return bool(self.readers) or self.restoring
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -80,8 +87,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.driver = CoreDriver(CAPACITY)
+        self.driver = CoreDriver(CAPACITY, prepared_bytes=8 * MIB)
         self.model: dict[bytes, ModelObject] = {}
+        self.memory: dict[tuple[int, int], bytes] = {}  # which object's bytes lie where
+        self.disk: dict[tuple[int, int], bytes] = {}
         self.connected: dict[Peer, bytes] = {}
         self.numbers = 0
 
@@ -102,11 +111,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.driver.lose(peer)
         for object_id, stored in list(self.model.items()):
             stored.pins.pop(peer, None)
+            stored.readers = [reader for reader in stored.readers if reader != peer]
             if stored.writer == peer and not stored.sealed:
                 del self.model[object_id]
             if object_id.startswith(process_id):
                 stored.wanted = False
-        self.tidy()
+        self.look()
 
     @rule(
         target=ids,
@@ -118,16 +128,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.numbers += 1
         prefix = self.connected.get(owner, b"gone-own") if owner is not None else self.connected[peer]
         object_id = prefix + self.numbers.to_bytes(12, "big")
+        self.model[object_id] = ModelObject(object_id, peer, size)
         self.driver.message(peer, CreateObject(self.numbers, object_id, size))
         failed = self.driver.said(Failed, peer)
         if failed:
-            assert failed[0].kind == "ObjectStoreFullError"
-            used = sum(stored.size for stored in self.model.values())
-            # Whatever would fit beside half of the store being used must not be refused.
-            assert size + 2 * used > CAPACITY // 2 or len(self.connected) > 4
+            assert size > CAPACITY, "only what can never fit is refused at once"
+            del self.model[object_id]
             return object_id
-        self.model[object_id] = ModelObject(object_id, peer, size)
-        self.collect_created()
+        self.look()
         return object_id
 
     @precondition(lambda self: self.driver.making)
@@ -138,34 +146,92 @@ class StoreMachine(RuleBasedStateMachine):
         if not fails:
             self.driver.segments[segment_id] = size
             self.driver.event(SegmentCreated(segment_id))
-            self.collect_created()
-            return
-        self.driver.event(SegmentFailed(segment_id, "no memory"))
-        refused = {(peer, failed.request) for peer in self.connected for failed in self.driver.said(Failed, peer)}
-        for object_id in list(self.model):
-            number = int.from_bytes(object_id[8:], "big")
-            if (self.model[object_id].writer, number) in refused:
-                del self.model[object_id]
+        else:
+            self.driver.event(SegmentFailed(segment_id, "no memory"))
+        self.look()
 
-    def collect_created(self) -> None:
+    def of_request(self, number: int) -> ModelObject:
+        (stored,) = [o for o in self.model.values() if int.from_bytes(o.object_id[8:], "big") == number]
+        return stored
+
+    def look(self) -> None:
+        """Take in what the core has told and asked for."""
+        for stored in self.model.values():
+            stored.restoring = stored.object_id in self.driver.restoring
         for peer in self.connected:
             for created in self.driver.said(ObjectCreated, peer):
-                (stored,) = [
-                    o for o in self.model.values() if int.from_bytes(o.object_id[8:], "big") == created.request
-                ]
-                stored.created = True
-                stored.segment, stored.offset = created.segment_id, created.offset
-                assert created.offset % 64 == 0
-                assert self.driver.segments[created.segment_id] == created.segment_bytes, "it is ready"
-                self.check_place(stored)
+                self.see_created(self.of_request(created.request), created)
+            for found in self.driver.said(ObjectFound, peer):
+                self.see_found(self.of_request(found.request), peer, found)
+            for failed in self.driver.said(Failed, peer):
+                stored = self.of_request(failed.request)
+                if peer in stored.readers:
+                    stored.readers.remove(peer)
+                else:
+                    assert failed.kind == "ObjectStoreFullError"
+                    assert stored.writer == peer
+                    assert not stored.created
+                    del self.model[stored.object_id]
+        self.tidy()
 
-    def check_place(self, new: ModelObject) -> None:
-        assert new.offset + new.size <= self.driver.segments[new.segment]
-        for other in self.model.values():
-            if other is new or not other.created or other.segment != new.segment:
-                continue
-            apart = new.offset + new.size <= other.offset or other.offset + other.size <= new.offset
-            assert apart or not new.size or not other.size, f"{new} overlaps {other}"
+    def see_created(self, stored: ModelObject, created: ObjectCreated) -> None:
+        stored.created = True
+        stored.segment, stored.offset = created.segment_id, created.offset
+        assert created.offset % 64 == 0
+        size = self.driver.segments[created.segment_id]
+        assert created.segment_bytes == size, "it is ready"
+        assert created.offset + stored.size <= size
+        self.fill(created.segment_id, created.offset, stored.object_id, stored.size)
+
+    def see_found(self, stored: ModelObject, peer: Peer, found: ObjectFound) -> None:
+        assert found.size_bytes == stored.size
+        assert self.driver.segments[found.segment_id] == found.segment_bytes
+        assert self.memory[found.segment_id, found.offset] == stored.object_id, "another object's bytes are there"
+        stored.readers.remove(peer)
+        stored.pins[peer] = stored.pins.get(peer, 0) + 1
+        stored.segment, stored.offset = found.segment_id, found.offset
+
+    def fill(self, segment_id: int, offset: int, object_id: bytes, size: int) -> None:
+        """Bytes are written, by a process or from disk: over nobody's who is being written or read."""
+        for place, other_id in list(self.memory.items()):
+            other = self.model.get(other_id)
+            other_size = other.size if other is not None else 1
+            if place[0] == segment_id and offset < place[1] + other_size and place[1] < offset + max(size, 1):
+                in_use = other is not None and other_id != object_id and (other.pins or not other.sealed)
+                mine = in_use and (other.segment, other.offset) == place  # type: ignore[union-attr]
+                assert not mine or not size or not other_size, f"{object_id.hex()} is written over {other}"
+                del self.memory[place]
+        self.memory[segment_id, offset] = object_id
+
+    @precondition(lambda self: self.driver.spilling)
+    @rule(data=st.data(), fails=st.integers(0, 4).map(lambda n: n == 0))
+    def finish_spill(self, data: st.DataObject, fails: bool) -> None:
+        file_id = data.draw(st.sampled_from(sorted(self.driver.spilling)))
+        offset = 0
+        for piece in self.driver.spilling[file_id].pieces:
+            # Of an object that was given up meanwhile, whatever lies there now is copied.
+            self.disk[file_id, offset] = self.memory.get((piece.segment_id, piece.offset), b"")
+            offset += piece.size_bytes
+        self.driver.finish_spill(file_id, "the disk is full" if fails else "")
+        self.look()
+
+    @precondition(lambda self: self.driver.restoring)
+    @rule(data=st.data(), fails=st.integers(0, 4).map(lambda n: n == 0))
+    def finish_restore(self, data: st.DataObject, fails: bool) -> None:
+        object_id = data.draw(st.sampled_from(sorted(self.driver.restoring)))
+        action = self.driver.restoring[object_id]
+        stored = self.model[object_id]
+        self.fill(
+            action.piece.segment_id, action.piece.offset, self.disk[action.file_id, action.file_offset], stored.size
+        )
+        self.driver.finish_restore(object_id, "it is damaged" if fails else "")
+        stored.restoring = False
+        if fails:
+            for peer in stored.readers:
+                assert self.driver.said(Failed, peer)
+            assert not stored.pins
+            del self.model[object_id]
+        self.look()
 
     @rule(object_id=ids, peer=peers, pin=st.booleans())
     def seal(self, object_id: bytes, peer: Peer, pin: bool) -> None:
@@ -185,15 +251,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(object_id=ids, peer=peers)
     def get(self, object_id: bytes, peer: Peer) -> None:
         stored = self.model.get(object_id)
-        self.driver.message(peer, GetObject(1, object_id))
-        found = self.driver.said(ObjectFound, peer)
+        self.driver.message(peer, GetObject(int.from_bytes(object_id[8:], "big"), object_id))
         if stored is None or not stored.sealed:
-            assert not found
+            assert not self.driver.said(ObjectFound, peer)
             assert self.driver.said(Failed, peer)
             return
-        assert (found[0].segment_id, found[0].offset) == (stored.segment, stored.offset)
-        assert found[0].size_bytes == stored.size
-        stored.pins[peer] = stored.pins.get(peer, 0) + 1
+        stored.readers.append(peer)
+        self.look()
 
     @rule(object_id=ids, peer=peers)
     def release(self, object_id: bytes, peer: Peer) -> None:
@@ -203,7 +267,9 @@ class StoreMachine(RuleBasedStateMachine):
             stored.pins[peer] -= 1
             if not stored.pins[peer]:
                 del stored.pins[peer]
-        self.tidy()
+        elif stored is not None and peer in stored.readers:
+            stored.readers.remove(peer)
+        self.look()
 
     @rule(object_id=ids, peer=peers)
     def delete(self, object_id: bytes, peer: Peer) -> None:
@@ -215,7 +281,7 @@ class StoreMachine(RuleBasedStateMachine):
             stored.wanted = False
             if stored.writer == peer and not stored.sealed:
                 del self.model[object_id]
-        self.tidy()
+        self.look()
 
     @rule(object_id=ids, peer=peers)
     def abort(self, object_id: bytes, peer: Peer) -> None:
@@ -237,9 +303,19 @@ class StoreMachine(RuleBasedStateMachine):
             self.model[object_id].adopted = False
         self.tidy()
 
-    @rule(seconds=st.sampled_from([0.1, 5.0, 31.0]))
+    @rule(seconds=st.sampled_from([0.1, 5.0, 61.0]))
     def wait(self, seconds: float) -> None:
         self.driver.advance(seconds)
+        self.look()
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def pins_are_returned(self) -> None:
+        """Whoever is asked back what is only at hand returns it."""
+        for peer in self.connected:
+            for asked in self.driver.said(ReturnPins, peer):
+                for object_id in asked.object_ids:
+                    self.release(object_id, peer)
 
     @invariant()
     def the_same_objects_live(self) -> None:
@@ -247,11 +323,14 @@ class StoreMachine(RuleBasedStateMachine):
             return
         there = {o.object_id for o in self.driver.core.store.objects()}
         assert there == set(self.model)
+        assert set(self.driver.files) | set(self.driver.spilling) >= {
+            o.copy.file_id for o in self.driver.core.store.objects() if o.copy is not None
+        }
         statistics = self.driver.core.statistics()
         made = sum(self.driver.segments.values()) + sum(self.driver.making.values())
         assert statistics.segment_bytes == made <= CAPACITY
         for stored in self.model.values():
-            if stored.created:
+            if stored.pins or (stored.created and not stored.sealed):
                 assert stored.segment in self.driver.segments, "the segment of a live object is destroyed"
 
 

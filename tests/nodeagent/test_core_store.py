@@ -238,8 +238,10 @@ def test_a_task_tried_again_writes_its_result_again(driver: CoreDriver) -> None:
 
 def test_r11_a_full_store_is_an_error_with_both_sizes(driver: CoreDriver) -> None:
     writer = driver.connect()
-    put(driver, writer, MINE, 40 * MIB)
+    put(driver, writer, MINE, 40 * MIB, pin=True)
     driver.message(writer, CreateObject(5, object_id(b"client-1", 2), 30 * MIB))
+    assert driver.said(Failed, writer) == [], "who has it pinned may let go of it in time"
+    driver.advance(5.0)
     (failed,) = driver.said(Failed, writer)
     assert failed.kind == "ObjectStoreFullError"
     assert failed.text.startswith("the object needs 30 MiB; the store holds at most 64 MiB (24 MiB free)")
@@ -288,7 +290,7 @@ def test_warm_segments_are_given_back_after_a_while(driver: CoreDriver) -> None:
     put(driver, writer, MINE, 3 * MIB)
     driver.message(writer, DeleteObjects([MINE]))
     assert driver.core.statistics().warm_bytes == 3 * MIB
-    driver.advance(31.0)
+    driver.advance(61.0)
     assert driver.core.statistics().segment_bytes == 0
     assert len(driver.take(DestroySegment)) == 1
 

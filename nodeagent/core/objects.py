@@ -1,0 +1,195 @@
+"""The objects of a node's store and where each of them is: in shared memory, on disk, or both.
+
+    being written ──sealed──▶ in memory ──copied to a file──▶ in memory and on disk
+                                  ▲                               │ its memory is wanted, and nobody has it pinned
+                                  └────── read back ─── on disk ◀─┘
+
+Memory is given up by segments, since only a whole segment can be used for something else. So the index knows, for each
+segment, whether anything in it is in use, and in which order the others came out of use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from atoll.ids import PROCESS_ID_BYTES
+from atoll.nodeagent.core.segments import Placement
+from atoll.protocol.machine import Peer
+
+
+class SpillCopy(msgspec.Struct, frozen=True):
+    """The copy of an object on disk.
+
+    Attributes:
+        file_id: The spill file.
+        offset: Where in it.
+        size_bytes: Of the object.
+        checksum: Of its bytes, as whoever wrote it made it.
+    """
+
+    file_id: int
+    offset: int
+    size_bytes: int
+    checksum: bytes
+
+
+@dataclass(slots=True, eq=False)
+class StoredObject:
+    """An object.
+
+    Attributes:
+        object_id: Its id.
+        size_bytes: As asked for; its placement may be larger.
+        placement: Where in memory it lies; None while it waits for room, or is on disk only.
+        writer: The connection that creates it, until it is sealed.
+        creator: The process that created it.
+        request: The `CreateObject` that waits for the memory, or None.
+        owned: Whether its owner still wants it.
+        sealed: Whether others can get it.
+        layout: How to read it; opaque.
+        pins: Connection to number of pins.
+        name: Its name in the cluster, if the cluster has adopted it; None otherwise.
+        copy: Its copy on disk, if there is one.
+        copying: Whether it is being copied to disk.
+        restoring: Whether its placement is being filled from disk.
+        readers: Who waits until it is back from disk: connection and number of the request.
+        asked_back: Whether those who have it pinned were asked to let go of it.
+    """
+
+    object_id: bytes
+    size_bytes: int
+    placement: Placement | None
+    writer: Peer | None
+    creator: bytes
+    request: int | None
+    owned: bool
+    sealed: bool = False
+    layout: bytes = b""
+    pins: dict[Peer, int] = field(default_factory=dict)
+    name: str | None = None
+    copy: SpillCopy | None = None
+    copying: bool = False
+    restoring: bool = False
+    readers: list[tuple[Peer, int]] = field(default_factory=list)
+    asked_back: bool = False
+
+    @property
+    def owner(self) -> bytes:
+        """The process that the id names."""
+        return self.object_id[:PROCESS_ID_BYTES]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it must stay although nobody has it pinned."""
+        return self.owned or self.name is not None or not self.sealed
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody reads it, or is about to, or its memory is being filled."""
+        return bool(self.pins or self.readers or self.restoring)
+
+    @property
+    def idle(self) -> bool:
+        """Whether its memory may be given to others once there is a copy on disk."""
+        return self.sealed and not self.in_use and not self.copying
+
+
+class ObjectIndex:
+    """All objects of the node, by id and by segment.
+
+    Attributes:
+        by_id: All of them, oldest first.
+        pinned: Those that somebody has pinned, in the order in which they came into use.
+        idle_segments: Segments of which every object is idle, in the order in which they came out of use.
+        spilled_bytes: The size of the objects that are on disk only.
+    """
+
+    def __init__(self) -> None:
+        self.by_id: dict[bytes, StoredObject] = {}
+        self.pinned: dict[bytes, StoredObject] = {}
+        self.idle_segments: dict[int, None] = {}
+        self.spilled_bytes = 0
+        self._residents: dict[int, dict[bytes, StoredObject]] = {}
+        self._busy: dict[int, dict[bytes, None]] = {}
+
+    def residents(self, segment_id: int) -> list[StoredObject]:
+        """Return the objects that lie in a segment."""
+        return list(self._residents.get(segment_id, {}).values())
+
+    def place(self, stored: StoredObject, placement: Placement) -> None:
+        """Note that an object has its memory."""
+        if stored.sealed:
+            self.spilled_bytes -= stored.size_bytes
+        stored.placement = placement
+        self._residents.setdefault(placement.segment_id, {})[stored.object_id] = stored
+        self.note(stored)
+
+    def displace(self, stored: StoredObject) -> Placement:
+        """Note that an object has no memory any more, and return what it had."""
+        placement = stored.placement
+        assert placement is not None, "an object without memory has none to give up"
+        segment_id = placement.segment_id
+        stored.placement = None
+        if stored.sealed:
+            self.spilled_bytes += stored.size_bytes
+        residents = self._residents[segment_id]
+        del residents[stored.object_id]
+        self._set_busy(segment_id, stored.object_id, busy=False)
+        if not residents:
+            del self._residents[segment_id]
+            self.idle_segments.pop(segment_id, None)
+        return placement
+
+    def note(self, stored: StoredObject) -> None:
+        """Look again whether an object is in use. To be called after each change of one that is in the index."""
+        if stored.pins:
+            self.pinned.setdefault(stored.object_id, stored)
+        else:
+            self.pinned.pop(stored.object_id, None)
+        if stored.placement is not None:
+            self._set_busy(stored.placement.segment_id, stored.object_id, busy=not stored.idle)
+
+    def _set_busy(self, segment_id: int, object_id: bytes, *, busy: bool) -> None:
+        found = self._busy.get(segment_id)
+        if busy:
+            if found is None:
+                found = self._busy[segment_id] = {}
+            found[object_id] = None
+            self.idle_segments.pop(segment_id, None)
+        elif found is not None and object_id in found:
+            del found[object_id]
+            if not found:
+                del self._busy[segment_id]
+                self.idle_segments[segment_id] = None
+
+    def remove(self, stored: StoredObject) -> None:
+        """Forget an object that has no memory any more."""
+        assert stored.placement is None, "an object that is removed gives up its memory first"
+        del self.by_id[stored.object_id]
+        self.pinned.pop(stored.object_id, None)
+        if stored.sealed:
+            self.spilled_bytes -= stored.size_bytes
+
+    def broken_invariant(self) -> str | None:
+        """Return what does not add up, or None."""
+        spilled = 0
+        idle: dict[int, bool] = {}
+        for stored in self.by_id.values():
+            if bool(stored.pins) != (stored.object_id in self.pinned):
+                return f"object {stored.object_id.hex()} is pinned, and the index does not know, or the other way round"
+            if stored.placement is None:
+                spilled += stored.size_bytes if stored.sealed else 0
+                continue
+            segment_id = stored.placement.segment_id
+            idle[segment_id] = idle.get(segment_id, True) and stored.idle
+            if self._residents.get(segment_id, {}).get(stored.object_id) is not stored:
+                return f"object {stored.object_id.hex()} is not among the residents of segment {segment_id}"
+        if idle.keys() != self._residents.keys():
+            return "the index knows other segments with objects than there are"
+        if {segment_id for segment_id, is_idle in idle.items() if is_idle} != self.idle_segments.keys():
+            return f"segments {list(self.idle_segments)} are said to be idle; {idle}"
+        if spilled != self.spilled_bytes:
+            return f"{self.spilled_bytes} bytes are said to be on disk only; there are {spilled}"
+        return None
