@@ -5,6 +5,14 @@ Variable                          | Default               | What it says
 ATOLL_NUM_CPUS                    | cores we may run on   | CPUs that the node offers; a whole number
 ATOLL_MEMORY_BYTES                | the machine's         | memory that the node offers; `64G`, `512MiB`
 ATOLL_STORE_CAPACITY_BYTES        | 30 % of the memory    | the most that the object store takes
+ATOLL_STORE_PREPARED_BYTES        | 128M                  | so much of it is made ready in the background while somebody
+                                  |                       | uses it, so that the first large object is written fast;
+                                  |                       | `0` for none. It counts as shared memory of the system.
+ATOLL_STORE_IDLE_GIVE_BACK_S      | 60                    | memory of the store without objects is given back to the
+                                  |                       | system after so long
+ATOLL_STORE_PATIENCE_S            | 5                     | how long who needs room in a full store waits while nothing
+                                  |                       | can be spilled, before it is told so
+ATOLL_SPILL_DIRECTORY             | the session directory | where objects are written that have no room in memory
 ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only
 ATOLL_SIMULATED_GPU_MEMORY_BYTES  | 16G                   | memory of each of those
 ATOLL_RESOURCES                   | none                  | what else the node offers: `licence=2,tpu=1`
@@ -50,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         num_cpus: CPUs that the node offers.
         memory_bytes: Memory that it offers.
         store_capacity_bytes: The most that the object store takes.
+        store_prepared_bytes: So much of it is made ready before somebody needs it.
+        store_idle_give_back_s: Its memory without objects is given back to the system after so long.
+        store_patience_s: How long somebody waits for room while nothing can be spilled.
+        spill_directory: Where spilled objects go; None for the session directory.
         simulated_gpus: Number of simulated GPUs.
         simulated_gpu_memory_bytes: Memory of each.
         resources: What else the node offers, by name.
@@ -62,6 +74,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     num_cpus: int
     memory_bytes: int
     store_capacity_bytes: int
+    store_prepared_bytes: int = 128 * 2**20
+    store_idle_give_back_s: float = 60.0
+    store_patience_s: float = 5.0
+    spill_directory: Path | None = None
     simulated_gpus: int = 0
     simulated_gpu_memory_bytes: int = 16 * 2**30
     resources: dict[str, float] = {}
@@ -72,10 +88,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def environment(self) -> dict[str, str]:
         """Return the variables from which `settings` reads these settings again."""
-        return {
+        chosen = {} if self.spill_directory is None else {"ATOLL_SPILL_DIRECTORY": str(self.spill_directory)}
+        return chosen | {
             "ATOLL_NUM_CPUS": str(self.num_cpus),
             "ATOLL_MEMORY_BYTES": str(self.memory_bytes),
             "ATOLL_STORE_CAPACITY_BYTES": str(self.store_capacity_bytes),
+            "ATOLL_STORE_PREPARED_BYTES": str(self.store_prepared_bytes),
+            "ATOLL_STORE_IDLE_GIVE_BACK_S": str(self.store_idle_give_back_s),
+            "ATOLL_STORE_PATIENCE_S": str(self.store_patience_s),
             "ATOLL_SIMULATED_GPUS": str(self.simulated_gpus),
             "ATOLL_SIMULATED_GPU_MEMORY_BYTES": str(self.simulated_gpu_memory_bytes),
             "ATOLL_RESOURCES": ",".join(f"{name}={amount:g}" for name, amount in self.resources.items()),
@@ -113,6 +133,10 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         num_cpus=read("ATOLL_NUM_CPUS", _whole_from_one, _usable_cpus(), "4"),
         memory_bytes=memory_bytes,
         store_capacity_bytes=read("ATOLL_STORE_CAPACITY_BYTES", _size, store_default, "8G"),
+        store_prepared_bytes=read("ATOLL_STORE_PREPARED_BYTES", _size_or_none, 128 * 2**20, "128M"),
+        store_idle_give_back_s=read("ATOLL_STORE_IDLE_GIVE_BACK_S", _duration, 60.0, "60"),
+        store_patience_s=read("ATOLL_STORE_PATIENCE_S", _duration, 5.0, "5"),
+        spill_directory=read("ATOLL_SPILL_DIRECTORY", _directory, None, "/mnt/scratch"),
         simulated_gpus=read("ATOLL_SIMULATED_GPUS", _whole, 0, "2"),
         simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
         resources=read("ATOLL_RESOURCES", _resources, {}, "licence=2,tpu=1"),
@@ -166,6 +190,17 @@ def _size(text: str) -> int:
     if size < 1:
         raise ValueError("a size must be more than 0")
     return size
+
+
+def _size_or_none(text: str) -> int:
+    return 0 if text == "0" else _size(text)
+
+
+def _directory(text: str) -> Path | None:
+    path = Path(text).expanduser().absolute()
+    if not path.is_dir():
+        raise ValueError("no directory is there")
+    return path
 
 
 def _duration(text: str) -> float:

@@ -28,6 +28,8 @@ from atoll.nodeagent import processes
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     CreateSegment,
+    CutSegment,
+    DeleteSpillFile,
     DestroySegment,
     DialScheduler,
     Exit,
@@ -37,9 +39,9 @@ from atoll.nodeagent.core.events import (
     MeasureDeviceMemory,
     ObserveNode,
     ProcessExited,
-    SegmentCreated,
-    SegmentFailed,
+    RestoreObject,
     SendWithSegments,
+    SpillObjects,
     StartZygote,
     StopRequested,
     StopZygote,
@@ -47,8 +49,8 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.gpus import Provider, find_provider
 from atoll.nodeagent.logs import WorkerLogs
+from atoll.nodeagent.memory import Memory
 from atoll.nodeagent.monitor import Monitor
-from atoll.nodeagent.segments import SegmentError, SharedSegment
 from atoll.nodeagent.zygote_messages import Fork, WorkerStart
 from atoll.nodeagent.zygotes import ZygoteProcess, why_not_started
 from atoll.protocol.cluster_file import ClusterFile
@@ -93,13 +95,19 @@ class NodeAgent:
         self._provider = provider or find_provider(settings.simulated_gpus, settings.simulated_gpu_memory_bytes)
         self._monitor = Monitor(self._provider)
         self.node = describe_node(cluster, settings, self._provider)
-        self.core = AgentCore(self.node, new_process_id, self._now())
+        self.core = AgentCore(
+            self.node,
+            new_process_id,
+            self._now(),
+            prepared_bytes=settings.store_prepared_bytes,
+            give_back_s=settings.store_idle_give_back_s,
+            patience_s=settings.store_patience_s,
+        )
         self.endpoint = Endpoint(self._key, Identity("agent", self.node.node_id), self.deliver)
         self._zygotes: dict[str, ZygoteProcess] = {}
         self._ending_zygotes: dict[ZygoteProcess, None] = {}
         self._forked_from: dict[bytes, str] = {}
-        self._segments: dict[int, SharedSegment] = {}
-        self._memory_threads = ThreadPoolExecutor(2, thread_name_prefix="atoll-memory")
+        self._memory = Memory(self._directory, settings.spill_directory, self.deliver, self._after)
         self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-measuring")
         self._events: deque[Event] = deque()
         self._handling = False
@@ -115,8 +123,12 @@ class NodeAgent:
             StopZygote: self._stop_zygote,
             ForkWorker: self._fork_worker,
             KillWorker: self._kill_worker,
-            CreateSegment: self._create_segment,
-            DestroySegment: self._destroy_segment,
+            CreateSegment: self._memory.create,
+            CutSegment: self._memory.cut,
+            DestroySegment: self._memory.destroy,
+            SpillObjects: self._memory.spill,
+            RestoreObject: self._memory.restore,
+            DeleteSpillFile: self._memory.delete,
             MeasureDeviceMemory: self._measure,
             ObserveNode: self._observe,
             DialScheduler: self._dial,
@@ -221,8 +233,7 @@ class NodeAgent:
 
     def _send_with_segments(self, action: SendWithSegments) -> None:
         descriptors = [
-            self._segments[segment_id].writable if writable else self._segments[segment_id].readable
-            for segment_id, writable in action.segments
+            self._memory.descriptor(segment_id, writable=writable) for segment_id, writable in action.segments
         ]
         self.endpoint.send(action.peer, action.message, descriptors)
 
@@ -307,40 +318,6 @@ class NodeAgent:
             processes.kill([*processes.descendants(pid), pid])
             processes.reap(pid)
 
-    # -------------------------------------------------------------------------------------------------- memory
-
-    def _create_segment(self, action: CreateSegment) -> None:
-        try:
-            segment = SharedSegment(action.size_bytes)
-        except SegmentError as error:
-            self._events.append(SegmentFailed(action.segment_id, str(error)))
-            return
-        self._segments[action.segment_id] = segment
-
-        def reserve() -> str:
-            try:
-                segment.reserve()
-            except SegmentError as error:
-                return str(error)
-            return ""
-
-        self._after(self._memory_threads.submit(reserve), lambda text: self._reserved(action.segment_id, text))
-
-    def _reserved(self, segment_id: int, failure: str) -> None:
-        if segment_id not in self._segments:
-            return  # given up meanwhile
-        if failure:
-            self._destroy_segment(DestroySegment(segment_id))
-            self.deliver(SegmentFailed(segment_id, failure))
-        else:
-            self.deliver(SegmentCreated(segment_id))
-
-    def _destroy_segment(self, action: DestroySegment) -> None:
-        segment = self._segments.pop(action.segment_id, None)
-        if segment is not None:
-            segment.given_up = True
-            self._memory_threads.submit(segment.close)
-
     # ------------------------------------------------------------------------------------------------ measuring
 
     def _measure(self, action: MeasureDeviceMemory) -> None:
@@ -387,12 +364,8 @@ class NodeAgent:
         for worker_id in self._forked_from:
             with contextlib.suppress(FileNotFoundError):
                 self._socket_path(worker_id).unlink()
-        for segment in self._segments.values():
-            segment.given_up = True
-        self._memory_threads.shutdown()
+        self._memory.close()
         self._measuring_thread.shutdown()
-        for segment in self._segments.values():
-            segment.close()
         self._provider.close()
 
 

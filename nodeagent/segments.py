@@ -97,6 +97,10 @@ class SharedSegment:
                 ) from None
             position += size
 
+    def cut(self, size_bytes: int) -> None:
+        """Give the memory beyond a size back to the host. Nobody may have anything there."""
+        _punch(self.writable, size_bytes, self.size_bytes - size_bytes)
+
     def close(self) -> None:
         """Give the memory back to the host, also where processes still have it mapped. May be called twice.
 
@@ -105,14 +109,14 @@ class SharedSegment:
         if self.writable < 0:
             return
         with contextlib.suppress(OSError):
-            _punch(self.writable, self.size_bytes)
+            _punch(self.writable, 0, self.size_bytes)
         os.close(self.writable)
         os.close(self.readable)
         self.writable = self.readable = -1
 
 
-def _punch(descriptor: int, size_bytes: int) -> None:
+def _punch(descriptor: int, offset: int, size_bytes: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
-    if libc.fallocate(descriptor, mode, ctypes.c_long(0), ctypes.c_long(size_bytes)):
+    if libc.fallocate(descriptor, mode, ctypes.c_long(offset), ctypes.c_long(size_bytes)):
         raise OSError(ctypes.get_errno(), "fallocate")

@@ -76,7 +76,6 @@ from atoll.protocol.messages import (
     ObjectCreated,
     ObjectFound,
     ProcessAttached,
-    ReleaseObjects,
     State,
 )
 from atoll.protocol.serialization import Serialized, pack_inline
@@ -273,6 +272,9 @@ class Session:
                     self.store.take_segment(message, channel.take_descriptor())
                 except ObjectStoreFullError as error:
                     message = Failed(message.request, type(error).__name__, str(error))
+            elif self.store.take_news(message):
+                self._release_views()
+                return
         elif self.hooks.pushed is not None:
             message = self.hooks.pushed(channel.peer, message)
             if not message:
@@ -372,9 +374,9 @@ class Session:
 
     def _release_views(self) -> None:
         channel = self._uplinks.by_role[AGENT].channel
-        gone = self.store.collect()
-        if gone and channel is not None and channel.proved:
-            self._switchboard.send_control(channel, ReleaseObjects(gone))
+        for message in self.store.collect():
+            if channel is not None and channel.proved:
+                self._switchboard.send_control(channel, message)
 
     def _show_outputs(self) -> None:
         """Call the callbacks of what tasks emitted, in order, without the session's lock."""

@@ -21,13 +21,16 @@ from atoll.client.mapping import Copier, Segment
 from atoll.protocol.messages import (
     AbortObject,
     CreateObject,
+    DeleteObjects,
     GetObject,
     Message,
     ObjectCreated,
     ObjectFound,
     ObjectSealed,
     ReleaseObjects,
+    ReturnPins,
     SealObject,
+    SegmentsDestroyed,
 )
 from atoll.protocol.serialization import Layout, Serialized, deserialize
 
@@ -90,23 +93,38 @@ class StoreClient:
             ClusterLostError: The agent is gone.
         """
         layout = value.layout()
-        request = self._session.next_request()
-        created = _expect(self._session.ask_agent(CreateObject(request, object_id, layout.total_bytes)), ObjectCreated)
         try:
-            segment = self._segment(created, writable=True)
-            segment.write(created.offset, value.data, self._copier)
+            segment, offset = self._create(object_id, layout.total_bytes)
+            segment.write(offset, value.data, self._copier)
             for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
-                segment.write(created.offset + start, view, self._copier)
+                segment.write(offset + start, view, self._copier)
+            self._seal(object_id, layout, _Place(segment, offset, layout, kept=True) if keep else None)
         except BaseException:
             self._session.tell_agent(AbortObject(object_id))
             raise
-        request = self._session.next_request()
-        sealed = self._session.ask_agent(SealObject(request, object_id, _encode_layout(layout), keep))
-        _expect(sealed, ObjectSealed)
-        if keep:
-            with self._lock:
-                self._places[object_id] = _Place(segment, created.offset, layout, kept=True)
         return layout.total_bytes
+
+    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, int]:
+        """Return where an object is to be written: a segment, and the offset in it. Waits until there is room."""
+        request = CreateObject(self._session.next_request(), object_id, size_bytes)
+        created = _expect(self._session.ask_agent(request, timeout_s=None), ObjectCreated)
+        return self._segment(created, writable=True), created.offset
+
+    def _seal(self, object_id: bytes, layout: Layout, place: _Place | None) -> None:
+        """Seal what was written; a place keeps it pinned."""
+        if place is not None:
+            with self._lock:  # before the answer: the agent may ask for the pin at once
+                self._places[object_id] = place
+        try:
+            request = self._session.next_request()
+            sealed = self._session.ask_agent(SealObject(request, object_id, _encode_layout(layout), place is not None))
+            _expect(sealed, ObjectSealed)
+        except BaseException:  # an interrupt: whether it is sealed or not, nobody will know of it
+            with self._lock:
+                self._places.pop(object_id, None)
+            self._session.tell_agent(ReleaseObjects([object_id]))
+            self._session.tell_agent(DeleteObjects([object_id]))
+            raise
 
     def read(self, object_id: bytes) -> Any:
         """Return the value of an object. Its arrays are read-only views of shared memory.
@@ -126,7 +144,11 @@ class StoreClient:
         return _load(view, place.layout)
 
     def _pin(self, object_id: bytes) -> _Place:
-        answer = self._session.ask_agent(GetObject(self._session.next_request(), object_id))
+        try:
+            answer = self._session.ask_agent(GetObject(self._session.next_request(), object_id), timeout_s=None)
+        except BaseException:  # an interrupt, while the object is read back from disk
+            self._session.tell_agent(ReleaseObjects([object_id]))
+            raise
         found = _expect(answer, ObjectFound)
         segment = self._segment(found, writable=False)
         place = _Place(segment, found.offset, _decode_layout(found.layout), kept=False)
@@ -177,8 +199,26 @@ class StoreClient:
         """Whether `collect` has something to do."""
         return bool(self._released)
 
-    def collect(self) -> list[bytes]:
-        """Return the objects whose last use is gone; the agent is to be told."""
+    def take_news(self, message: Message) -> bool:
+        """Take what the agent says unasked; False if it is not for the store. The session's lock is held.
+
+        Nobody here uses a segment that was destroyed: whatever lay in it was neither being written nor pinned.
+        """
+        if isinstance(message, ReturnPins):
+            self.forget(message.object_ids)
+        elif isinstance(message, SegmentsDestroyed):
+            with self._lock:
+                for segment_id in message.segment_ids:
+                    for writable in (True, False):
+                        segment = self._segments.pop((segment_id, writable), None)
+                        if segment is not None:
+                            segment.unmap()
+        else:
+            return False
+        return True
+
+    def collect(self) -> list[Message]:
+        """Return what the agent is to be told: which objects' last use is gone."""
         released = self._released
         if not released:
             return []
@@ -186,12 +226,14 @@ class StoreClient:
         with self._lock:
             while released:
                 object_id = released.popleft()
-                place = self._places[object_id]
+                place = self._places.get(object_id)
+                if place is None:  # its writer was interrupted
+                    continue
                 place.uses -= 1
                 if place.uses == 0:
                     del self._places[object_id]
                     gone.append(object_id)
-        return gone
+        return [ReleaseObjects(gone)] if gone else []
 
     def close(self) -> None:
         """Forget everything. Mappings stay while the process lives: views of them may."""

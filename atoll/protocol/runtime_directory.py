@@ -35,6 +35,11 @@ LONGEST_SOCKET_NAME_BYTES = 32
 
 PREFIX = "atoll-"
 
+SPILL_LINK = "spill"
+"""In the session directory: the directory of spill files, or a link to the one that the user has chosen."""
+
+SPILL_PREFIX = "atoll-spill-"
+
 
 def host_name() -> str:
     """Return the host's name in a form that may stand in a file name."""
@@ -169,9 +174,48 @@ def remove_session_directory(directory: Path) -> None:
         check_directory(directory)
     except FileNotFoundError:
         return
+    _remove_spill_directory(directory)
     # Daemons that end at the same time may remove files under our hands.
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory)
+
+
+def make_spill_directory(directory: Path, chosen: Path | None) -> Path:
+    """Make the directory of a cluster's spill files, or find the one that is there.
+
+    Args:
+        directory: The session directory.
+        chosen: Where the user wants them; None for the session directory itself.
+
+    Returns:
+        Where the files are to be.
+
+    Raises:
+        InsecureDirectoryError: What is there is not ours alone.
+        OSError: It cannot be made.
+    """
+    link = directory / SPILL_LINK
+    if chosen is None:
+        link.mkdir(mode=0o700, exist_ok=True)
+        check_directory(link)
+        return link
+    target = chosen.resolve(strict=True) / f"{SPILL_PREFIX}{directory.name}"
+    target.mkdir(mode=0o700, exist_ok=True)
+    check_directory(target)
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(target)
+    if link.readlink() != target:
+        raise InsecureDirectoryError(f"{link} leads elsewhere than to {target}; remove it")
+    return target
+
+
+def _remove_spill_directory(directory: Path) -> None:
+    """Remove the spill directory that a session directory leads to, if the user has chosen one."""
+    with contextlib.suppress(OSError, InsecureDirectoryError):
+        target = (directory / SPILL_LINK).readlink()
+        if target.name == f"{SPILL_PREFIX}{directory.name}":
+            check_directory(target)
+            shutil.rmtree(target)
 
 
 def open_private(path: Path, flags: int) -> int:

@@ -278,9 +278,10 @@ class Room:
         return [(stored, self._refusal(stored)) for stored in over]
 
     def _ends_at(self, demand: Demand) -> Instant:
+        patience_s = self._patience_s
         if self._copying:
-            return Instant(max(demand.since, self._moved_at) + SLOW_DISK_S + self._copying_bytes / SLOW_DISK_BYTES_PER_S)
-        return Instant(max(demand.since, self._moved_at) + self._patience_s)
+            patience_s = SLOW_DISK_S + self._copying_bytes / SLOW_DISK_BYTES_PER_S
+        return Instant(max(demand.since, self._moved_at) + patience_s)
 
     def _refusal(self, stored: StoredObject) -> str:
         if self._disk_error:
@@ -288,8 +289,8 @@ class Room:
         else:
             why = "what is in it is in use and cannot be spilled"
         return (
-            f"{self._allocator.state_for(stored.size_bytes)}, and {why}; waited {self._patience_s:g} s: drop arrays and "
-            "references that are not needed, or raise ATOLL_STORE_CAPACITY_BYTES"
+            f"{self._allocator.state_for(stored.size_bytes)}, and {why} (waited {self._patience_s:g} s): "
+            "drop arrays and references that are not needed, or raise ATOLL_STORE_CAPACITY_BYTES"
         )
 
     def next_deadline(self) -> Instant | None:

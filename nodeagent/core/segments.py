@@ -13,8 +13,8 @@ What is counted: `total_bytes` is the memory of all segments there are, and neve
 none for longer than `warm_s`, and fewer whenever the memory is wanted otherwise.
 
 So that the first object finds warm memory too, some segments are *prepared*: made in the background, a moment after
-somebody began to use the store, when less than `prepared_bytes` is warm. One is large, and cut to the size of the object
-that takes it; the others are slabs. They go when nobody has used the store for `warm_s`.
+somebody began to use the store, when less than `prepared_bytes` is warm. One is large, and cut to the size of the
+object that takes it; the others are slabs. They go when nobody has used the store for `warm_s`.
 """
 
 from __future__ import annotations
@@ -195,8 +195,9 @@ class SegmentAllocator:
         """Have segments made in the background, until as much is warm as should be."""
         large = self._prepared_limit - PREPARED_SLABS * self._slab_bytes
         while self._warm_bytes + self._slab_bytes <= self._prepared_limit:
-            wanted = large if self._warm_bytes + large <= self._prepared_limit and large > 0 else self._slab_bytes
-            size = wanted // PAGE_BYTES * PAGE_BYTES
+            there = any(segment.prepared and segment.size_bytes >= large for segment in self._warm)
+            wants_large = large > 0 and not there and self._warm_bytes + large <= self._prepared_limit
+            size = (large if wants_large else self._slab_bytes) // PAGE_BYTES * PAGE_BYTES
             if self.total_bytes + size > self.capacity_bytes:
                 return
             segment = self._create(size, None, background=True)

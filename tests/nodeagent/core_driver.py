@@ -8,6 +8,7 @@ from typing import TypeVar
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     CreateSegment,
+    CutSegment,
     DeleteSpillFile,
     DestroySegment,
     ForkWorker,
@@ -60,9 +61,7 @@ class CoreDriver:
             b"node-001", "here", 1, "/a.sock", {"CPU": 10_000 * cpus}, DEVICES, {}, store_capacity_bytes=capacity
         )
         self.now = 100.0
-        self.core = AgentCore(
-            node, lambda: b"wk%06d" % next(ids), Instant(self.now), prepared_bytes=prepared_bytes
-        )
+        self.core = AgentCore(node, lambda: b"wk%06d" % next(ids), Instant(self.now), prepared_bytes=prepared_bytes)
         self.actions: list[Action] = list(self.core.start())
         self.segments: dict[int, int] = {}
         self.making: dict[int, int] = {}
@@ -82,6 +81,9 @@ class CoreDriver:
                 self.making[action.segment_id] = action.size_bytes
             elif isinstance(action, DestroySegment):
                 assert (self.making.pop(action.segment_id, 0) or self.segments.pop(action.segment_id, 0)) > 0
+            elif isinstance(action, CutSegment):
+                assert action.size_bytes < self.segments[action.segment_id]
+                self.segments[action.segment_id] = action.size_bytes
             elif isinstance(action, SpillObjects):
                 assert action.pieces
                 self.spilling[action.file_id] = action

@@ -138,6 +138,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.look()
         return object_id
 
+    @rule(target=ids, peer=peers, size=st.sampled_from([500, MIB, 4 * MIB, 9 * MIB, 15 * MIB]), pin=st.booleans())
+    def put(self, peer: Peer, size: int, pin: bool) -> bytes:
+        """An object as most of them are: its memory is there, and it is sealed."""
+        object_id = self.create(peer, size, peer)
+        self.driver.make_segments()
+        self.look()
+        if object_id in self.model and self.model[object_id].created:
+            self.seal(object_id, peer, pin)
+        return object_id
+
     @precondition(lambda self: self.driver.making)
     @rule(data=st.data(), fails=st.integers(0, 5).map(lambda n: n == 0))
     def finish_segment(self, data: st.DataObject, fails: bool) -> None:
@@ -206,7 +216,9 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.driver.spilling)
     @rule(data=st.data(), fails=st.integers(0, 4).map(lambda n: n == 0))
     def finish_spill(self, data: st.DataObject, fails: bool) -> None:
-        file_id = data.draw(st.sampled_from(sorted(self.driver.spilling)))
+        self.spill(data.draw(st.sampled_from(sorted(self.driver.spilling))), fails)
+
+    def spill(self, file_id: int, fails: bool = False) -> None:
         offset = 0
         for piece in self.driver.spilling[file_id].pieces:
             # Of an object that was given up meanwhile, whatever lies there now is copied.
@@ -258,6 +270,19 @@ class StoreMachine(RuleBasedStateMachine):
             return
         stored.readers.append(peer)
         self.look()
+
+    @precondition(lambda self: any(stored.sealed for stored in self.model.values()))
+    @rule(data=st.data(), peer=peers)
+    def get_what_is_there(self, data: st.DataObject, peer: Peer) -> None:
+        self.get(data.draw(st.sampled_from([o.object_id for o in self.model.values() if o.sealed])), peer)
+
+    @rule(target=ids, peer=peers)
+    def fill_the_store(self, peer: Peer) -> bytes:
+        """Three of these are more than the store holds: what nobody has pinned is spilled."""
+        object_id = self.put(peer, 13 * MIB, pin=False)
+        for file_id in list(self.driver.spilling):
+            self.spill(file_id)
+        return object_id
 
     @rule(object_id=ids, peer=peers)
     def release(self, object_id: bytes, peer: Peer) -> None:
