@@ -272,9 +272,7 @@ def test_r10_a_damaged_file_is_a_lost_object_and_never_wrong_bytes(start_agent: 
 
 @pytest.mark.processes
 def test_r9_a_full_disk_is_an_error_within_ten_seconds_and_loses_nothing(start_agent: Start) -> None:
-    agent = start_agent(
-        ATOLL_STORE_CAPACITY_BYTES="64M", ATOLL_STORE_PREPARED_BYTES="0", ATOLL_STORE_PATIENCE_S="0.5"
-    )
+    agent = start_agent(ATOLL_STORE_CAPACITY_BYTES="64M", ATOLL_STORE_PREPARED_BYTES="0", ATOLL_STORE_PATIENCE_S="0.5")
     with agent.attached() as (writer, ids):
         contents = fill(agent, writer, ids, 3)
         # A file of that size cannot be written from now on; segments can still be made.

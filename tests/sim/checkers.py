@@ -160,6 +160,8 @@ def check_stored(world: World, process: ClientProcess, object_id: bytes, locatio
         return
     if (process.name, owner.name) in world.strained:
         return
+    if object_id in world.lost_on_disk:
+        return
     stored = agent.core.store._objects.get(object_id)
     assert stored is not None, f"{process.name} has a ref to {object_id.hex()}, which is not in the store"
 
@@ -338,6 +340,8 @@ def names_lost(world: World) -> str:
         if record is None or record.location is None:
             return f"the name {name!r} was published and has no object"
         object_id = record.location.object_id
+        if object_id in world.lost_on_disk:
+            continue
         kept = record.location.inline or any(object_id in agent.core.store._objects for agent in world.agents.values())
         if not kept:
             return f"the object {location.object_id.hex()} of {name!r} is in no store"

@@ -32,7 +32,16 @@ from atoll.ids import IdFactory, ObjectId, ProcessId, return_id
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.machine import Action, Peer, PeerConnected, PeerLost, Received
-from atoll.protocol.messages import AttachProcess, DeleteObjects, Failed, JobRegistered, ProcessAttached, ReleaseObjects
+from atoll.protocol.messages import (
+    AttachProcess,
+    DeleteObjects,
+    Failed,
+    JobRegistered,
+    ProcessAttached,
+    ReleaseObjects,
+    ReturnPins,
+    SegmentsDestroyed,
+)
 from atoll.protocol.serialization import deserialize
 from atoll.protocol.values import ObjectLocation, SchedulingClass
 from atoll.testing import Machine
@@ -195,6 +204,11 @@ class ClientProcess(Machine):
         elif isinstance(message, ProcessAttached):
             self.node_id = message.node_id
             self._linked(self.uplinks["agent"])
+        elif isinstance(message, ReturnPins):
+            self.world.outcomes["pins asked back"] += 1
+            self.store.forget(message.object_ids)
+        elif isinstance(message, SegmentsDestroyed):
+            self.store.unmap(message.segment_ids)
         else:
             self.deliver(Received(peer, message))
 

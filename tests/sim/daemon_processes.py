@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     CreateSegment,
+    CutSegment,
+    DeleteSpillFile,
     DestroySegment,
     DeviceMemory,
     DeviceMemoryMeasured,
@@ -20,9 +22,11 @@ from atoll.nodeagent.core.events import (
     NodeObserved,
     ObserveNode,
     ProcessExited,
+    RestoreObject,
     SegmentCreated,
     SegmentFailed,
     SendWithSegments,
+    SpillObjects,
     StartZygote,
     StopZygote,
     WorkerForked,
@@ -37,6 +41,7 @@ from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, Re
 from atoll.scheduler.core.scheduler import Scheduler
 from atoll.testing import Machine
 from tests.sim.client_process import WithSegment
+from tests.sim.simulated_disk import SimulatedDisk
 from tests.sim.simulated_store import Memory
 from tests.sim.worker_process import WorkerProcess
 
@@ -148,11 +153,12 @@ class AgentProcess(Machine):
         if gpus:
             resources[GPU] = gpus * UNITS_PER_ONE
         node = NodeDescription(node_id, host, 1, f"agent/{host}", resources, self.devices, {}, store_bytes)
-        core = AgentCore(node, world.new_worker_id, world.simulation.clock.now)
+        core = AgentCore(node, world.new_worker_id, world.simulation.clock.now, prepared_bytes=2 * MIB)
         super().__init__(world.simulation, f"agent-{host}", core, role="agent", process_id=node_id, host=host)
         self.world = world
         self.random = world.simulation.random_for(f"agent-{node_id.hex()}")
         self.memory = Memory()
+        self.disk = SimulatedDisk(self, self.memory, world.options)
         self.workers: dict[bytes, WorkerProcess] = {}
         self.scheduler_peer: Peer | None = None
         self._zygotes: dict[str, Zygote] = {}
@@ -196,6 +202,10 @@ class AgentProcess(Machine):
                 self._create_segment(action)
             case DestroySegment():
                 self.memory.sizes.pop(action.segment_id, None)
+            case CutSegment():
+                self.memory.sizes[action.segment_id] = action.size_bytes
+            case SpillObjects() | RestoreObject() | DeleteSpillFile():
+                self.disk.carry_out(action)
             case MeasureDeviceMemory():
                 self._measure(action)
             case ObserveNode():

@@ -74,6 +74,8 @@ class Options(msgspec.Struct):
     failing_zygotes: float = 0.0
     failing_forks: float = 0.0
     failing_segments: float = 0.0
+    failing_disk: float = 0.0
+    torn_files: float = 0.0
 
     @property
     def calm(self) -> bool:
@@ -98,14 +100,14 @@ def options_for(seed: int) -> Options:
     profile = choose.choices(list(PROFILES), weights=[4, 2, 3, 2, 2, 3, 4])[0]
     hosts = [f"host{number}" for number in range(choose.choices([1, 2, 3, 4], weights=[10, 4, 2, 1])[0])]
     nodes = {host: NodeShape(choose.randint(1, 4), choose.choice([0, 0, 1, 2])) for host in hosts}
-    small = profile != CALM and choose.random() < 0.25
+    small = profile != CALM and choose.random() < 0.4
     failing = profile == "everything" or (profile != CALM and choose.random() < 0.2)
     return Options(
         seed=seed,
         profile=profile,
         hosts=hosts,
         nodes=nodes,
-        store_bytes=(12 if small else 512) * MIB,
+        store_bytes=(6 if small else 512) * MIB,
         drivers=choose.choices([1, 2, 3, 4], weights=[2, 4, 3, 1])[0],
         cells=choose.randint(4, 10),
         faults=0 if profile == CALM else choose.randint(1, 10),
@@ -114,4 +116,6 @@ def options_for(seed: int) -> Options:
         failing_zygotes=0.05 if failing else 0.0,
         failing_forks=0.03 if failing else 0.0,
         failing_segments=0.1 if failing else 0.0,
+        failing_disk=0.3 if failing else 0.0,
+        torn_files=0.15 if failing else 0.0,
     )

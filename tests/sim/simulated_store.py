@@ -73,9 +73,19 @@ class Memory:
         assert found[1] == object_id, f"{reader} reads {object_id.hex()} and finds the bytes of {found[1].hex()}"
         self._views[reader, object_id] = extent
 
+    def copy_out(self, extent: Extent) -> bytes:
+        """Return whose bytes lie somewhere; nobody's if they were overwritten meanwhile."""
+        found = self._written.get((extent.segment_id, extent.offset))
+        return found[1] if found is not None else b""
+
     def close_view(self, reader: str, object_id: bytes) -> None:
         """The reader looks no more."""
         self._views.pop((reader, object_id), None)
+
+    def check_unused(self, reader: str, segment_id: int) -> None:
+        """A segment is given back: its reader looks at nothing in it."""
+        for (name, object_id), view in self._views.items():
+            assert name != reader or view.segment_id != segment_id, f"{object_id.hex()} lay there, which {name} reads"
 
     def reader_gone(self, reader: str) -> None:
         """A dead process looks at nothing."""
@@ -109,6 +119,14 @@ class SimulatedStore:
     def take_segment(self, answer: ObjectCreated | ObjectFound, memory: Memory) -> None:
         """Map a segment whose descriptor came with an answer."""
         self._segments[answer.segment_id, isinstance(answer, ObjectCreated)] = memory
+
+    def unmap(self, segment_ids: list[int]) -> None:
+        """These segments are no more: nothing that this process has pinned may lie there."""
+        for segment_id in segment_ids:
+            for writable in (True, False):
+                memory = self._segments.pop((segment_id, writable), None)
+                if memory is not None:
+                    memory.check_unused(self._process.name, segment_id)
 
     def write(self, value: Value, *, keep: bool) -> Generator[Command, Any, str]:
         """Write a value under the id in its tag and seal it. Returns the error's class, or nothing."""

@@ -86,6 +86,7 @@ class World:
         self.processes: dict[bytes, ClientProcess] = {}
         self.submissions: dict[bytes, Submission] = {}
         self.killed_actors: dict[bytes, None] = {}
+        self.lost_on_disk: dict[bytes, None] = {}
         self.named_actors: dict[bytes, str] = {}
         self.fragile_actors: dict[bytes, None] = {}
         self.groups: dict[bytes, GroupSpec] = {}
