@@ -160,7 +160,8 @@ class Executor:
         """Takes what comes in the place of `_pushed` once this worker has retired: tasks go back unbegun."""
         refused = [message.sequence for message in messages if type(message) is RunTask]
         if refused:
-            self._session.reply_locked(peer, [TasksTakenBack(refused)])
+            # Who has a new lease of this worker has not been told, or it was about the lease before.
+            self._session.reply_locked(peer, [WorkerRetires(), TasksTakenBack(refused)])
         left = self._pushed(peer, [message for message in messages if type(message) is not RunTask])
         for sequence in refused:
             self._streams.forget(peer, sequence)

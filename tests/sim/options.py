@@ -100,7 +100,7 @@ def options_for(seed: int) -> Options:
     profile = choose.choices(list(PROFILES), weights=[4, 2, 3, 2, 2, 3, 4])[0]
     hosts = [f"host{number}" for number in range(choose.choices([1, 2, 3, 4], weights=[10, 4, 2, 1])[0])]
     nodes = {host: NodeShape(choose.randint(1, 4), choose.choice([0, 0, 1, 2])) for host in hosts}
-    small = profile != CALM and choose.random() < 0.4
+    small = profile != CALM and choose.random() < 0.3
     failing = profile == "everything" or (profile != CALM and choose.random() < 0.2)
     return Options(
         seed=seed,
@@ -116,6 +116,6 @@ def options_for(seed: int) -> Options:
         failing_zygotes=0.05 if failing else 0.0,
         failing_forks=0.03 if failing else 0.0,
         failing_segments=0.1 if failing else 0.0,
-        failing_disk=0.3 if failing else 0.0,
-        torn_files=0.15 if failing else 0.0,
+        failing_disk=0.2 if small else 0.0,
+        torn_files=0.1 if small else 0.0,
     )

@@ -140,6 +140,7 @@ class WorkerProcess(ClientProcess):
 
     def pushed(self, peer: Peer, message: Any) -> None:
         if self.retired and isinstance(message, RunTask):
+            self.send(peer, WorkerRetires())
             self.send(peer, TasksTakenBack([message.sequence]))
         elif isinstance(message, RunTask | CallMethod):
             self.queue.append((peer, message))
