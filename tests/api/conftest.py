@@ -30,6 +30,7 @@ def cluster() -> Iterator[Path]:
         patch.setenv("ATOLL_RUNTIME_DIR", str(directory))
         patch.setenv("ATOLL_NUM_CPUS", "2")
         patch.setenv("ATOLL_STORE_CAPACITY_BYTES", "256M")
+        patch.setenv("ATOLL_STORE_PATIENCE_S", "0.5")
         patch.setenv("ATOLL_SIMULATED_GPUS", "2")
         patch.setenv("ATOLL_RESOURCES", "licence=2")
         patch.setenv("ATOLL_LABELS", "zone=a,disk=ssd")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 
 import atoll
 from atoll.client.session import Session
-from atoll.exceptions import ObjectStoreFullError, OwnerDiedError, SerializationError
+from atoll.exceptions import ObjectLostError, ObjectStoreFullError, OwnerDiedError, SerializationError
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -91,27 +93,65 @@ def test_r12_an_object_larger_than_the_store_is_refused_with_both_sizes() -> Non
         atoll.put(_mega(288))
 
 
-def test_a_full_store_is_an_error_and_nothing_else_breaks() -> None:
-    kept: list[Any] = []
+def test_a_store_full_of_what_is_in_use_is_an_error_and_nothing_else_breaks() -> None:
+    arrays: list[Any] = []
 
     def fill() -> None:
-        while len(kept) < 10:
-            kept.append(atoll.put(_mega(48)))
+        while len(arrays) < 10:
+            arrays.append(atoll.get(atoll.put(_mega(48))))
 
-    with pytest.raises(ObjectStoreFullError, match="free"):
+    with pytest.raises(ObjectStoreFullError, match="in use and cannot be spilled"):
         fill()
-    assert 4 <= len(kept) <= 5
-    assert all(atoll.get(ref)[0] == 1 for ref in kept)
-    kept.clear()
+    assert 4 <= len(arrays) <= 5
+    assert all(array[0] == 1 == array[-1] for array in arrays)
+    arrays.clear()
+    assert atoll.get(atoll.put(_mega(200)))[-1] == 1
+
+
+def test_more_than_fits_is_kept_on_disk_and_read_where_it_is_wanted(cluster: Path) -> None:
+    @atoll.remote
+    def ends(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+        return int(array[0]), int(array[-1])
+
+    refs = [atoll.put(np.full(48 * 2**20, number, "u1")) for number in range(8)]
+    assert len(list(cluster.glob("*/spill/*.spill"))) >= 3
+    assert [atoll.get(ends.remote(ref)) for ref in refs] == [(number, number) for number in range(8)]
+    small = [atoll.put(np.full(200_000, number, "u1")) for number in range(200)]
+    assert all(atoll.get(ref)[-1] == number for number, ref in enumerate(refs))
+    assert all(atoll.get(ref)[0] == number for number, ref in enumerate(small))
+    del refs, small
     gc.collect()
     until = time.monotonic() + 5
-    while time.monotonic() < until:
+    while list(cluster.glob("*/spill/*.spill")):
+        assert time.monotonic() < until, "files of objects that nobody refers to are left"
+        time.sleep(0.02)
+
+
+def test_r10_a_spill_file_that_was_altered_is_a_lost_object(cluster: Path) -> None:
+    refs = [atoll.put(np.full(48 * 2**20, number, "u1")) for number in range(7)]
+    for path in cluster.glob("*/spill/*.spill"):
+        with path.open("r+b") as file:
+            file.seek(1000)
+            file.write(b"?")
+    lost = 0
+    for number, ref in enumerate(refs):
         try:
-            atoll.put(_mega(128))
-            return
-        except ObjectStoreFullError:
-            time.sleep(0.05)
-    pytest.fail("the memory of objects that nobody refers to was not used again")
+            array = atoll.get(ref)
+            assert array.min() == array.max() == number
+        except ObjectLostError:
+            lost += 1
+    assert lost >= 2
+
+
+def test_an_interrupt_ends_waiting_for_room() -> None:
+    arrays = [atoll.get(atoll.put(_mega(48))) for _ in range(4)]
+    timer = threading.Timer(0.15, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        atoll.put(_mega(128))
+    timer.join()
+    arrays.clear()
+    assert atoll.get(atoll.put(_mega(200)))[0] == 1, "what was asked for in vain takes no room"
 
 
 def _mega(size: int) -> np.ndarray[Any, Any]:
