@@ -58,6 +58,7 @@ def _ratios(results: Results, axes: Any) -> None:
             axes.plot([x for x, _ in found], [y for _, y in found], mark, color=colour, label=name, markersize=6)
     axes.axvline(1, color="#999999", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks([-number for number in range(len(rows))], [row.title for row in rows])
     axes.set_xlabel("times better than the peer (left of 1: the peer is better)")
     axes.grid(axis="x", color="#eeeeee")
@@ -76,6 +77,7 @@ def _durations(results: Results, axes: Any) -> None:
         colour, mark = STYLES[name]
         axes.plot([x for x, _ in found], [y for _, y in found], f"{mark}-", color=colour, label=name, markersize=6)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 105)
     axes.set_xlabel("duration of a task in seconds")
     axes.set_ylabel("share of two cores that is work, %")
@@ -104,7 +106,7 @@ def write(results: Results, directory: Path) -> list[Path]:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if axes.lines:
-            axes.legend(frameon=False, fontsize=9)
+            figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=len(results.systems))
         path = directory / f"{name}.svg"
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)

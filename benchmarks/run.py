@@ -34,7 +34,12 @@ from benchmarks.workload import LIMITS, USUAL_STORE_BYTES, Workload
 
 JSON = machine.ROOT / ".build" / "benchmarks" / "latest.json"
 GIVE_UP_AFTER_STARTS = 2
+ONCE_ABOVE_S = 8.0
+"""What took a peer so long is not repeated in later rounds."""
+SYSTEM_S = 200.0
+"""A peer whose turns of one round take longer than this has none after that in this round."""
 QUICK_SCALE = 0.35
+OURS = "atoll"
 
 
 def say(line: str) -> None:
@@ -74,8 +79,17 @@ class Runner:
         self._save = save
         self._tiny = tiny
         self._names = {key: adapter(key).name for key in keys}
+        self._took: dict[tuple[str, str], float] = {}
         self._given_up: set[tuple[str, str]] = set()
         self._failed_starts = dict.fromkeys(keys, 0)
+
+    def expected_s(self, number: int) -> float:
+        """Return how long a round will take at most, going by the last turns of all."""
+        return sum(
+            took
+            for (key, name), took in self._took.items()
+            if number <= self._chosen[name].rounds and (key in (OURS, LIMITS) or took < ONCE_ABOVE_S)
+        )
 
     def round(self, number: int, rounds: int) -> None:
         """Let every system take its turns; whoever comes first is another one each time."""
@@ -86,7 +100,13 @@ class Runner:
             if key == self._keys[0]:
                 self._limits(number)
             for name, workload in sorted(self._chosen.items(), key=_order):
-                if number <= workload.rounds:
+                if number > workload.rounds:
+                    continue
+                if key != OURS and time.monotonic() - began > SYSTEM_S:
+                    for metric in workload.metrics:
+                        why = f"not run: its turns before in this round took more than {SYSTEM_S:g} s"
+                        self._found.miss(metric.key, self._names[key], why)
+                elif key == OURS or self._took.get((key, name), 0.0) < ONCE_ABOVE_S:
                     self._turn(key, name, workload, number)
             self._conductor.end_system()
             self._found.remarks = {self._names.get(who, who): said for who, said in self._conductor.remarks.items()}
@@ -142,7 +162,7 @@ class Runner:
         figures = ", ".join(
             report.figure(results.summary(0, samples).median) for samples in answer.get("samples", {}).values()
         )
-        took = time.monotonic() - began
+        took = self._took[key, name] = time.monotonic() - began
         say(f"  {self._names.get(key, key):<12} {name:<14} {took:5.1f} s  {figures}")
         return answer
 
@@ -216,13 +236,11 @@ def run_rounds(runner: Runner, options: argparse.Namespace, began: float) -> Non
     """Run as many rounds as were asked for and as there is time for."""
     rounds = min(options.rounds, max(workload.rounds for workload in options.only.values()))
     for number in range(1, rounds + 1):
-        start = time.monotonic()
-        runner.round(number, rounds)
-        took = time.monotonic() - start
-        left_s = options.minutes * 60 - (time.monotonic() - began)
-        if number < rounds and left_s < 0.7 * took:
-            say(f"no further round: {left_s:.0f} s of {options.minutes:g} min are left, and the last took {took:.0f}")
+        expected_s, left_s = runner.expected_s(number), options.minutes * 60 - (time.monotonic() - began)
+        if number > 1 and left_s < expected_s:
+            say(f"no round {number}: it would take {expected_s:.0f} s of the {left_s:.0f} s that are left")
             break
+        runner.round(number, rounds)
 
 
 def empty(options: argparse.Namespace, systems: dict[str, str]) -> Results:
@@ -260,7 +278,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--document", action="store_true", help="write the page of the documentation")
     parser.add_argument("--list", action="store_true", help="show workloads and metrics")
     options = parser.parse_args(arguments)
-    options.command = " ".join(["python -m benchmarks.run", *(sys.argv[1:] if arguments is None else arguments)])
+    options.command = command_of(options)
     options.rounds = options.rounds or (1 if options.quick or options.tiny else 3)
     if options.rounds < 1:
         parser.error("--rounds: give a whole number from 1")
@@ -272,6 +290,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         names = {name for name, one in workloads.ALL.items() if one.quick or not options.quick}
     options.only = {name: one for name, one in workloads.ALL.items() if name in names}
     return options
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """Return the command that measures the same, without the paths of this machine."""
+    flags = [f"--{name}" for name in ("quick", "tiny") if getattr(options, name)]
+    if options.rounds:
+        flags.append(f"--rounds {options.rounds}")
+    if options.only:
+        flags.append(f"--only {options.only}")
+    if options.systems != ",".join(ADAPTERS):
+        flags.append(f"--systems {options.systems}")
+    return " ".join(["python -m benchmarks.run", *flags])
 
 
 def _chosen(parser: argparse.ArgumentParser, what: str, text: str, known: Sequence[str]) -> list[str]:

@@ -68,4 +68,5 @@ WORKLOAD = Workload(
     ),
     measure,
     cap_s=60,
+    rounds=1,
 )

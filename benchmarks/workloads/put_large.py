@@ -21,7 +21,7 @@ def _put(turn: Turn, key: str, size_bytes: int) -> None:
     import numpy as np
 
     system = turn.system
-    value = np.random.default_rng(0).integers(0, 255, size_bytes, dtype=np.uint8)
+    value = np.ones(size_bytes, dtype=np.uint8)
     warm_up, until = 3, time.perf_counter() + turn.seconds(4.0)
     count = max(2, int((10 if size_bytes < 5 * 10**8 else 4) * turn.scale))
     for number in range(warm_up + count):

@@ -65,6 +65,6 @@ WORKLOAD = Workload(
         ),
     ),
     measure,
-    rounds=2,
+    rounds=1,
     cap_s=60,
 )

@@ -79,7 +79,7 @@ WORKLOAD = Workload(
     ),
     measure,
     limits=measure_limits,
-    rounds=2,
+    rounds=1,
     cap_s=60,
     store_bytes=STORE_BYTES,
 )
