@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
@@ -170,12 +171,13 @@ def get(
         TaskError: A task raised; also an instance of the user's own exception.
         TypeError: Something is no ref.
     """
+    until = None if timeout is None else time.monotonic() + timeout
     if type(refs) is ObjectRef:
         session = refs._session
         object_id = refs._id
         if not session.ready(object_id):
             _wait_all(session, [object_id], timeout)
-        return values.load(session, object_id)
+        return values.load(session, object_id, until)
     if type(refs) is ObjectRefGenerator:
         return refs
     if not isinstance(refs, list | tuple):
@@ -185,7 +187,7 @@ def get(
         return []
     session = refs[0]._session
     _wait_all(session, object_ids, timeout)
-    return values.load_all(session, object_ids)
+    return values.load_all(session, object_ids, until)
 
 
 def _id_of(ref: Any) -> bytes:

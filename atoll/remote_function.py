@@ -105,6 +105,7 @@ class RemoteFunction(Generic[P, R]):
             retries_left=options.max_retries,
             retry_exceptions=bool(options.retry_exceptions),
             keepalive=keepalive,
+            inside=None if keepalive is None else [ref._id for ref in keepalive[1]],
             on_output=options._on_output or session.default_output,
             parent=b"" if task is None else task.task_id,
             stream_limit=options._generator_backpressure_num_objects or 0,

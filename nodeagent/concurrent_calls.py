@@ -15,9 +15,9 @@ from atoll.nodeagent.async_streams import AsyncStreams
 from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
 from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.leaving import ActorExit, announce_exit
-from atoll.nodeagent.results import ResultWriter
+from atoll.nodeagent.results import DependencyMissing, ResultWriter
 from atoll.nodeagent.streams import StreamRunner
-from atoll.protocol.channel_messages import TaskRaised
+from atoll.protocol.channel_messages import DependencyLost, TaskRaised
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ActorSpec
 
@@ -63,7 +63,7 @@ class CallHost:
         """Return the method and its arguments."""
         message = call.message
         method = method_of(self._actor(), message)
-        values = [self._results.load(location) for location in message.dependencies] if message.dependencies else []
+        values = self._results.load_all(message.dependencies) if message.dependencies else []
         args, kwargs = arguments.unpack(message.arguments, values)
         return method, args, kwargs
 
@@ -88,6 +88,8 @@ class CallHost:
         if call.message.returns < 0:
             with self._session.lock:
                 self._streams.forget(call.peer, call.message.sequence)
+        if type(error) is DependencyMissing:
+            return DependencyLost(call.message.sequence, [error.object_id])
         if call.cancelled and isinstance(error, asyncio.CancelledError):
             return cancelled_answer(call.message.sequence)
         if isinstance(error, ActorExit):

@@ -31,7 +31,7 @@ from atoll.client.retry import RetryOn
 from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
 from atoll.nodeagent.leaving import TERMINATE, ActorExit, announce_exit, shut_down, terminate
-from atoll.nodeagent.results import ResultWriter
+from atoll.nodeagent.results import DependencyMissing, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import (
@@ -39,6 +39,7 @@ from atoll.protocol.channel_messages import (
     CancelTask,
     CloseStream,
     DeclareFunction,
+    DependencyLost,
     OpenStream,
     ReadStream,
     RunTask,
@@ -334,7 +335,7 @@ class Executor:
         args: tuple[Any, ...] = ()
         kwargs: dict[str, Any] = {}
         if message.arguments:
-            values = [self.results.load(location) for location in message.dependencies]
+            values = self.results.load_all(message.dependencies) if message.dependencies else []
             args, kwargs = arguments.unpack(message.arguments, values)
             del values
         self._in_user_code = True
@@ -391,8 +392,11 @@ class Executor:
     def _payload(self, message: RunTask | CallMethod, error: BaseException) -> bytes:
         return error_payload(error, self._name_of(message), self._where)
 
-    def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> TaskRaised:
+    def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> Any:
         key = (peer, message.sequence)
+        if type(error) is DependencyMissing:
+            self._streams.forget(peer, message.sequence)
+            return DependencyLost(message.sequence, [error.object_id])
         if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
             return cancelled_answer(message.sequence)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):

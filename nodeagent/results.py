@@ -11,6 +11,7 @@ from typing import Any
 
 from atoll.client.reactor import Waiter
 from atoll.client.session import Session
+from atoll.exceptions import ObjectLostError
 from atoll.ids import ObjectId, TaskId, return_id
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored, TaskYielded
@@ -23,6 +24,14 @@ Task = RunTask | CallMethod
 
 def _no_streams(_peer: Peer, _message: Task, _value: Any) -> Any:
     raise AssertionError("the executor says how generators run")
+
+
+class DependencyMissing(Exception):
+    """What a task takes was lost before the task began: no fault of the task's. Never seen by user code."""
+
+    def __init__(self, object_id: bytes) -> None:
+        super().__init__(object_id)
+        self.object_id = object_id
 
 
 class ResultWriter:
@@ -53,6 +62,22 @@ class ResultWriter:
         if location.node_id:
             return self._session.store.read(location.object_id)
         return deserialize(location.inline)
+
+    def load_all(self, locations: list[ObjectLocation]) -> list[Any]:
+        """As `load`, for what a task or call takes.
+
+        Raises:
+            DependencyMissing: One should be in the store of this node and is not: its owner must know.
+        """
+        values = []
+        for location in locations:
+            try:
+                values.append(self.load(location))
+            except ObjectLostError:
+                if location.node_id != self._session.node_id:
+                    raise
+                raise DependencyMissing(location.object_id) from None
+        return values
 
     @property
     def has_borrowed(self) -> bool:

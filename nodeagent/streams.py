@@ -35,19 +35,25 @@ class Flow:
     Attributes:
         limit: So many values may be untaken; 0 for any number.
         received: So many values are not sent again.
+        replayed: Except for these.
         taken: So many were taken.
         closed: Nobody reads it any more.
         waiter: What waits for the reader, a thread or a coroutine, if it does.
     """
 
-    __slots__ = ("closed", "limit", "received", "taken", "waiter")
+    __slots__ = ("closed", "limit", "received", "replayed", "taken", "waiter")
 
     def __init__(self, opened: OpenStream) -> None:
         self.limit = opened.limit
         self.received = opened.received
+        self.replayed = opened.replayed
         self.taken = opened.taken
         self.closed = False
         self.waiter: Waiter | LoopWaiter | None = None
+
+    def wants(self, index: int) -> bool:
+        """Whether a value is to be sent."""
+        return index >= self.received or index in self.replayed
 
     def must_wait(self, yielded: int) -> bool:
         """Whether the generator may not go on after so many values."""
@@ -162,7 +168,7 @@ class StreamRunner:
                     if value is done:
                         self.check_end(count, flow)
                         return count
-                    answer = self._results.yielded(message, count, value, caller) if count >= flow.received else None
+                    answer = self._results.yielded(message, count, value, caller) if flow.wants(count) else None
                 except Exception as error:
                     if message.returns != DYNAMIC:
                         raise

@@ -94,7 +94,10 @@ class StoreClient:
         """
         layout = value.layout()
         try:
-            segment, offset = self._create(object_id, layout.total_bytes)
+            created = self._create(object_id, layout.total_bytes)
+            if created is None:
+                return layout.total_bytes
+            segment, offset = created
             segment.write(offset, value.data, self._copier)
             for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
                 segment.write(offset + start, view, self._copier)
@@ -104,10 +107,16 @@ class StoreClient:
             raise
         return layout.total_bytes
 
-    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, int]:
-        """Return where an object is to be written: a segment, and the offset in it. Waits until there is room."""
+    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, int] | None:
+        """Return where an object is to be written: a segment, and the offset in it. Waits until there is room.
+
+        None if it is there already: its task runs again, for another of its results, and somebody looks at this one.
+        """
         request = CreateObject(self._session.next_request(), object_id, size_bytes)
-        created = _expect(self._session.ask_agent(request, timeout_s=None), ObjectCreated)
+        answer = self._session.ask_agent(request, timeout_s=None)
+        if isinstance(answer, ObjectSealed):
+            return None
+        created = _expect(answer, ObjectCreated)
         return self._segment(created, writable=True), created.offset
 
     def _seal(self, object_id: bytes, layout: Layout, place: _Place | None) -> None:

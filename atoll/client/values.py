@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from atoll.client.core.events import ObjectMissing
 from atoll.client.core.records import INLINE, STORED
-from atoll.exceptions import ObjectLostError, TaskError, UnserializableException
+from atoll.exceptions import GetTimeoutError, ObjectLostError, TaskError, UnserializableException
 from atoll.protocol.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -15,18 +17,28 @@ if TYPE_CHECKING:
     from atoll.object_ref import ObjectRef
 
 
-def load(session: Session, object_id: bytes) -> Any:
-    """Return the value of an object that is ready.
+LOSSES = 5
+"""A value that is lost again as often as it was computed again is given up."""
+
+
+def load(session: Session, object_id: bytes, until: float | None = None) -> Any:
+    """Return the value of an object that is ready. One that was lost is computed again, if that is possible.
+
+    Args:
+        session: The session.
+        object_id: The object.
+        until: As long to wait for one that is computed again: an instant of `time.monotonic`.
 
     Raises:
         TaskError: The task raised; the exception is also an instance of the user's own class.
+        GetTimeoutError: It was lost, and was not there again in time.
         AtollError: Whatever else is there instead of a value.
     """
     state, value = session.resolved(object_id)
     if state == INLINE:
         return deserialize(value)
     if state == STORED:
-        return session.store.read(object_id)
+        return _read(session, object_id, until)
     error = load_error(value)
     if isinstance(error, ObjectLostError) and not session.core.objects.owns(object_id):
         try:  # its owner is gone, but the cluster may have adopted it under a name
@@ -36,13 +48,38 @@ def load(session: Session, object_id: bytes) -> Any:
     raise error
 
 
-def load_all(session: Session, object_ids: Sequence[bytes]) -> list[Any]:
+def _read(session: Session, object_id: bytes, until: float | None) -> Any:
+    """Return a value in the store; have it computed again if it was lost."""
+    for _attempt in range(LOSSES):
+        try:
+            return session.store.read(object_id)
+        except ObjectLostError:
+            state, value = session.resolved(object_id)
+            if state == STORED and value.node_id != session.node_id:
+                raise
+        _recover(session, object_id, until)
+        if session.resolved(object_id)[0] != STORED:
+            return load(session, object_id, until)
+    return session.store.read(object_id)
+
+
+def _recover(session: Session, object_id: bytes, until: float | None) -> None:
+    """Say that an object is not where it should be, and wait until it is there again or has failed."""
+    session.handle(ObjectMissing(object_id))
+    left = None if until is None else max(0.0, until - time.monotonic())
+    with session.hooks.blocking():
+        done = session.wait_for([object_id], 1, left)
+    if not done:
+        raise GetTimeoutError("a value was lost, and was not computed again in time")
+
+
+def load_all(session: Session, object_ids: Sequence[bytes], until: float | None = None) -> list[Any]:
     """As `load`, for many."""
     entries = session.core.objects.entries
     found = []
     for object_id in object_ids:
         entry = entries[object_id]
-        found.append(deserialize(entry.value) if entry.state == INLINE else load(session, object_id))  # type: ignore[arg-type]
+        found.append(deserialize(entry.value) if entry.state == INLINE else load(session, object_id, until))  # type: ignore[arg-type]
     return found
 
 

@@ -101,12 +101,14 @@ class OpenStream(msgspec.Struct, array_like=True, tag=6, frozen=True, gc=False):
         limit: So many values may be untaken before the generator waits; 0 for any number.
         received: So many values have come from an earlier attempt and are not sent again.
         taken: So many of these were taken.
+        replayed: Those that are sent again all the same, since they were lost.
     """
 
     sequence: int
     limit: int = 0
     received: int = 0
     taken: int = 0
+    replayed: list[int] = []
 
 
 class ReadStream(msgspec.Struct, array_like=True, tag=7, frozen=True, gc=False):
@@ -197,11 +199,22 @@ class TaskYielded(msgspec.Struct, array_like=True, tag=17, frozen=True, gc=False
     error: bytes = b""
 
 
+class DependencyLost(msgspec.Struct, array_like=True, tag=18, frozen=True, gc=False):
+    """The task did not begin: the store does not have these objects, which it takes."""
+
+    sequence: int
+    object_ids: list[bytes]
+
+
 class FetchObject(msgspec.Struct, array_like=True, tag=21, frozen=True, gc=False):
-    """Ask an object's owner for it. Answered by `ObjectValue` as soon as there is a value."""
+    """Ask an object's owner for it. Answered by `ObjectValue` as soon as there is a value.
+
+    `lost` says that it is not where the owner has said it is.
+    """
 
     request: int
     object_id: bytes
+    lost: bool = False
 
 
 class ObjectValue(msgspec.Struct, array_like=True, tag=22, frozen=True, gc=False):
@@ -248,6 +261,7 @@ ChannelMessage = (
     | ReadStream
     | CloseStream
     | TaskYielded
+    | DependencyLost
     | FetchObject
     | ObjectValue
     | AddHold

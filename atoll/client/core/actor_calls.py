@@ -213,6 +213,17 @@ class ActorCalls:
             return 0
         return len(view.queue) + len(view.stranded) + (len(view.link.outstanding) if view.link is not None else 0)
 
+    def again(self, record: TaskRecord) -> None:
+        """A call did not begin, since what it takes was not there: it waits for that before all that are queued."""
+        view = self.views[record.actor_id]
+        if self._settlement.wait_for_dependencies(record) and record.unresolved <= 0:
+            return  # it has failed: its argument cannot be had again
+        if view.state == "dead":
+            self._fail(view, record)
+            return
+        view.queue.appendleft(record)
+        self.flush(view)
+
     def flush(self, view: ActorView) -> None:
         """Push queued calls, in order, as far as their dependencies are there. A process that is gone gets none."""
         link = view.link
@@ -222,6 +233,10 @@ class ActorCalls:
             return
         queue = view.queue
         while queue and queue[0].unresolved <= 0:
+            names = queue[0].dependencies
+            if names and not queue[0].unresolved and not self._settlement.has_values(names):
+                self._settlement.wait_for_dependencies(queue[0])
+                continue
             record = queue.popleft()
             if record.unresolved == 0:  # below zero: it has ended already
                 self._links.push(link, record)

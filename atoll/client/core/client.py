@@ -19,6 +19,7 @@ from atoll.client.core.events import (
     FunctionDefined,
     HoldRequested,
     MethodCalled,
+    ObjectMissing,
     ObjectPut,
     ObjectsWanted,
     RefsReleased,
@@ -27,6 +28,7 @@ from atoll.client.core.events import (
     TaskSubmitted,
     ValueTaken,
 )
+from atoll.client.core.lineage import Lineage
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.ownership import Ownership
@@ -38,6 +40,7 @@ from atoll.ids import ACTOR_ID_BYTES, ProcessId, return_id
 from atoll.protocol.channel_messages import (
     AddHold,
     CancelTask,
+    DependencyLost,
     DropHolds,
     FetchObject,
     HoldAdded,
@@ -96,7 +99,10 @@ class ClientCore:
         self.tasks = Tasks(self.outbox, self.links, self._settlement)
         self.actors = ActorCalls(self.outbox, self.links, self._settlement)
         self._ownership = Ownership(self.outbox, self.links, self.objects, self._settlement)
+        self._ownership.lost = lambda object_id: self._lineage.lost(object_id, self._now, elsewhere=True)
         self._streams = Streams(self.outbox, self.objects, self._settlement)
+        self._lineage = Lineage(self.objects, self._settlement, lambda record: self.tasks.submit(record, self._now))
+        self._settlement.kept = lambda record, object_ids: self._lineage.remember(record, object_ids, self._now)
         self._settlement.resume = self._resume
         self._settlement.stream_ended = self._streams.ended
         self._now = Instant(0.0)
@@ -111,6 +117,7 @@ class ClientCore:
             ObjectPut: self._object_put,
             FunctionDefined: self._function_defined,
             ValueTaken: self._value_taken,
+            ObjectMissing: self._object_missing,
             HoldRequested: self._hold_requested,
             CancelRequested: self._cancel_requested,
             PeerConnected: self._peer_connected,
@@ -128,6 +135,8 @@ class ClientCore:
         if kind not in _FREQUENT and not (kind is Received and type(event.message) is list):  # type: ignore[attr-defined]
             self._story.remember(event, now)
         self._handlers[kind](event)
+        if self.objects.dropped:
+            self.objects.release_dropped()
         if self.objects.forgotten_stored or self.objects.forgotten_borrowed:
             self._ownership.let_go()
         if self.objects.forgotten_tokens:
@@ -193,6 +202,32 @@ class ClientCore:
                 entry.watched = True
                 if entry.producer is None and not self.objects.owns(object_id):
                     self._ownership.fetch(object_id)
+
+    def _object_missing(self, event: ObjectMissing) -> None:
+        self._lost(event.object_id)
+
+    def _lost(self, object_id: bytes) -> None:
+        """An object that should be in the store is not: its owner has it computed again, or says why it cannot."""
+        if self.objects.owns(object_id):
+            self._lineage.lost(object_id, self._now)
+        else:
+            self._ownership.report_lost(object_id)
+
+    def _dependency_lost(self, link: Link, message: DependencyLost) -> None:
+        """A task or call did not begin, since what it takes was lost: it waits for that to be there again."""
+        record = link.outstanding.pop(message.sequence, None)
+        if record is None:
+            return
+        record.peer = None
+        for object_id in message.object_ids:
+            self._lost(object_id)
+        if record.cancelled:
+            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+        elif record.actor_id:
+            self.actors.again(record)
+        else:
+            self.tasks.begins_again(link, message.sequence, record, self._now)
+        self.tasks.after_answers(link, self._now)
 
     def _refs_released(self, event: RefsReleased) -> None:
         for object_id in event.object_ids:
@@ -295,6 +330,8 @@ class ClientCore:
             self._ownership.value_came(message)
         elif isinstance(message, HoldAdded):
             self._ownership.hold_added(message)
+        elif isinstance(message, DependencyLost):
+            self._dependency_lost(link, message)
         elif isinstance(message, WorkerRetires):
             self.tasks.retires(link, self._now)
         else:  # what only a worker understands: its shell takes it
@@ -367,7 +404,11 @@ class ClientCore:
 
     def check_invariants(self) -> None:
         """Raise `InternalError` if the state contradicts itself."""
-        problems = [*self.objects.check_invariants(), *self._streams.check_invariants()]
+        problems = [
+            *self.objects.check_invariants(),
+            *self._streams.check_invariants(),
+            *self._lineage.check_invariants(),
+        ]
         for queue in self.tasks.queues.values():
             for lease in queue.leases.values():
                 busy = bool(lease.outstanding)

@@ -56,6 +56,12 @@ class ObjectsWanted(Event, frozen=True):
     object_ids: list[bytes]
 
 
+class ObjectMissing(Event, frozen=True):
+    """An object was to be in the store of this node, and the store does not have it."""
+
+    object_id: bytes
+
+
 class ValueTaken(Event, frozen=True):
     """Somebody has a ref to a stream's next value, which was there, and wants the one behind it."""
 

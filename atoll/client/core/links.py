@@ -140,7 +140,9 @@ class Links:
         link.outstanding[sequence] = record
         if record.stream is not None:
             stream = record.stream
-            self._outbox.send(link.peer, OpenStream(sequence, stream.limit, stream.received, stream.taken))
+            self._outbox.send(
+                link.peer, OpenStream(sequence, stream.limit, stream.received, stream.taken, stream.replayed or [])
+            )
         names = record.dependencies
         dependencies = [self._objects.location(name) for name in names] if names else _NO_DEPENDENCIES
         message: RunTask | CallMethod

@@ -15,9 +15,9 @@ own until the receiver is registered at the owner.**
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, TOKEN, ObjectEntry, Stream, TaskRecord
+from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, TOKEN, ObjectEntry, Stream, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, ProcessId
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ObjectLocation
@@ -37,6 +37,10 @@ class ObjectTable:
             registered for it; likewise, for their owners.
         streams: The streams that somebody reads, by their handles' ids.
         dropped_streams: Those that nobody reads any more; likewise.
+        dropped: Ids to be released that something inside of the core has let go of; likewise.
+        needed: How many tasks that may run again take an object.
+        origins: The tasks by which objects in the store can be computed again.
+        forget_origin: Called with the id of an object in `origins` that is forgotten; the composition sets it.
     """
 
     def __init__(self, process_id: ProcessId) -> None:
@@ -47,6 +51,12 @@ class ObjectTable:
         self.forgotten_borrowed: list[bytes] = []
         self.streams: dict[bytes, Stream] = {}
         self.dropped_streams: list[Stream] = []
+        self.dropped: list[bytes] = []
+        self.needed: dict[bytes, int] = {}
+        self.origins: dict[bytes, bytes] = {}
+        self.forget_origin: Callable[[bytes], None] = lambda _object_id: None
+        self._unneeded: list[bytes] = []
+        self._forgetting = False
 
     def owns(self, object_id: bytes) -> bool:
         """Whether this process is the object's owner."""
@@ -93,6 +103,9 @@ class ObjectTable:
         """Forget an object that nothing keeps alive, and release what it contains."""
         if entry.count or entry.holders or entry.askers or entry.dependents:
             return
+        if self.needed and object_id in self.needed:
+            self._give_up_value(object_id, entry)
+            return
         del self.entries[object_id]
         if self.owns(object_id):
             if entry.state == STORED:
@@ -103,6 +116,48 @@ class ObjectTable:
             self.forgotten_borrowed.extend([object_id] * entry.registrations)
         for inner in entry.contained or ():
             self.release(inner)
+        if self.origins and object_id in self.origins:
+            self.forget_origin(object_id)
+
+    def _give_up_value(self, object_id: bytes, entry: ObjectEntry) -> None:
+        """Keep of an object that only tasks take that may run again what takes no room in the store."""
+        if entry.state == STORED and self.owns(object_id):
+            self.forgotten_stored.append(object_id)
+            entry.state = FREED
+            entry.value = b""
+            self.release_contained(entry)
+
+    def release_contained(self, entry: ObjectEntry) -> None:
+        """Release what a value contains that is gone."""
+        contained, entry.contained = entry.contained, None
+        for inner in contained or ():
+            self.release(inner)
+
+    def need(self, object_id: bytes) -> None:
+        """Note that a task that may run again takes an object."""
+        self.needed[object_id] = self.needed.get(object_id, 0) + 1
+
+    def need_no_more(self, object_id: bytes) -> None:
+        """Note that such a task is forgotten. Chains of them are as long as users make them: no recursion here."""
+        self.needed[object_id] -= 1
+        if self.needed[object_id]:
+            return
+        del self.needed[object_id]
+        self._unneeded.append(object_id)
+        if self._forgetting:
+            return
+        self._forgetting = True
+        while self._unneeded:
+            name = self._unneeded.pop()
+            entry = self.entries.get(name)
+            if entry is not None:
+                self.forget_if_unused(name, entry)
+        self._forgetting = False
+
+    def release_dropped(self) -> None:
+        """Release what the core itself has let go of."""
+        while self.dropped:
+            self.release(self.dropped.pop())
 
     def resolve(self, object_id: bytes, location: ObjectLocation, contained: list[bytes]) -> ObjectEntry | None:
         """Note the value of an object; None if nobody wants it any more.
@@ -113,6 +168,9 @@ class ObjectTable:
         if entry is None:
             self.refuse(location, contained)
             return None
+        if entry.state in (INLINE, STORED):  # its task ran again for another of its results
+            self.refuse_refs(contained)
+            return entry
         if location.node_id:
             entry.state = STORED
             entry.value = location
@@ -137,8 +195,10 @@ class ObjectTable:
         self.forgotten_borrowed.extend(inner for inner in contained if not self.owns(inner))
 
     def fail(self, object_id: bytes, error: bytes) -> ObjectEntry | None:
-        """Note that there will be no value. None if nobody wants it any more."""
+        """Note that there will be no value. None if nobody wants it any more, or it has one."""
         entry = self.entries.get(object_id)
+        if entry is not None and entry.state in (INLINE, STORED):
+            return None
         if entry is not None:
             entry.state = FAILED
             entry.value = error

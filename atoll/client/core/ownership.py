@@ -6,10 +6,12 @@ owns and asks the owners of those that it borrows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from atoll.client.core.events import ConfirmHold
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.objects import ObjectTable
-from atoll.client.core.records import PENDING
+from atoll.client.core.records import FREED, PENDING, STORED
 from atoll.client.core.settlement import Settlement, error_payload
 from atoll.ids import PROCESS_ID_BYTES
 from atoll.protocol.channel_messages import AddHold, DropHolds, FetchObject, HoldAdded, ObjectValue
@@ -25,6 +27,9 @@ class Ownership:
         links: The channels to other processes.
         objects: The table.
         settlement: Tells who waits.
+
+    Attributes:
+        lost: Called with an owned object that is not where it should be; the composition sets it.
     """
 
     def __init__(self, outbox: Outbox, links: Links, objects: ObjectTable, settlement: Settlement) -> None:
@@ -35,6 +40,7 @@ class Ownership:
         self._fetches: dict[int, bytes] = {}
         self._holds: dict[int, tuple[bytes, bytes]] = {}
         self._waiting: dict[bytes, list[FetchObject | AddHold]] = {}
+        self.lost: Callable[[bytes], None] = lambda _object_id: None
 
     # ------------------------------------------------------------------------------------- as the borrower
 
@@ -47,6 +53,18 @@ class Ownership:
         request = self._outbox.next_request()
         self._fetches[request] = object_id
         self._ask(object_id, FetchObject(request, object_id))
+
+    def report_lost(self, object_id: bytes) -> None:
+        """Tell the owner that a borrowed object is not in the store, and wait for its answer."""
+        entry = self._objects.entries.get(object_id)
+        if entry is None or entry.state != STORED:
+            return
+        entry.state = PENDING
+        entry.value = b""
+        entry.fetching = True
+        request = self._outbox.next_request()
+        self._fetches[request] = object_id
+        self._ask(object_id, FetchObject(request, object_id, lost=True))
 
     def hold(self, object_id: bytes, holder: bytes) -> None:
         """Register a process as a holder at the object's owner; `ConfirmHold` says when the owner knows."""
@@ -98,6 +116,8 @@ class Ownership:
     def asked(self, peer: Peer, message: FetchObject) -> None:
         """Answer a fetch now, or when the object has a value."""
         entry = self._objects.entries.get(message.object_id)
+        if entry is not None and (message.lost or entry.state == FREED):
+            self.lost(message.object_id)
         if entry is None:
             text = f"object {message.object_id.hex()} is not known to its owner any more"
             self._outbox.send(peer, ObjectValue(message.request, None, error_payload("ObjectLostError", text)))

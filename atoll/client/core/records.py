@@ -39,17 +39,19 @@ class Stream:
         taken: Values that were taken.
         ended: The task is over.
         closed: Nobody reads it any more.
+        replayed: Values that were lost and are to come again, by number, if the task runs again for them.
     """
 
-    __slots__ = ("closed", "ended", "limit", "received", "record", "taken")
+    __slots__ = ("closed", "ended", "limit", "received", "record", "replayed", "taken")
 
-    def __init__(self, record: TaskRecord, limit: int) -> None:
+    def __init__(self, record: TaskRecord, limit: int, replayed: list[int] | None = None) -> None:
         self.record = record
         self.limit = limit
         self.received = 0
         self.taken = 0
         self.ended = False
         self.closed = False
+        self.replayed = replayed
 
     @property
     def handle(self) -> bytes:
@@ -87,7 +89,8 @@ class TaskRecord(msgspec.Struct, eq=False):
         retries_left: Attempts that may follow; -1 for without end.
         retry_exceptions: Whether an exception of the user's code is retried.
         manner: How a call is made; None for the usual way.
-        keepalive: Whatever must live until it has ended: the refs in its arguments.
+        inside: Ids of the refs inside of its arguments.
+        keepalive: Whatever must live until it has ended: the refs in its arguments. None when it has ended.
         on_output: Takes what it emits.
         parent: The task that has submitted it; empty if none has.
         stream_limit: How many of a generator's values may wait to be taken; 0 for any number.
@@ -111,6 +114,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     retries_left: int = 0
     retry_exceptions: bool = False
     manner: Manner | None = None
+    inside: list[bytes] | None = None
     keepalive: Any = None
     on_output: OutputCallback | None = None
     parent: bytes = b""
@@ -130,6 +134,30 @@ class TaskRecord(msgspec.Struct, eq=False):
         if self.returns < 0:
             self.stream = Stream(self, self.stream_limit)
 
+    @property
+    def may_run_again(self) -> bool:
+        """Whether there is a retry left."""
+        return self.retries_left != 0
+
+    def again(self) -> TaskRecord:
+        """Return the next attempt of this task, which has ended; it costs a retry."""
+        record = TaskRecord(
+            self.task_id,
+            self.name,
+            self.arguments,
+            function=self.function,
+            dependencies=self.dependencies,
+            returns=self.returns,
+            class_key=self.class_key,
+            retries_left=self.retries_left - 1 if self.retries_left > 0 else self.retries_left,
+            retry_exceptions=self.retry_exceptions,
+            on_output=self.on_output,
+            parent=self.parent,
+            inside=self.inside,
+        )
+        record.attempt = self.attempt + 1
+        return record
+
     def __repr__(self) -> str:
         return f"<task {self.name} {self.task_id.hex()[-6:]} attempt {self.attempt}>"
 
@@ -139,13 +167,15 @@ INLINE = 1
 STORED = 2
 FAILED = 3
 TOKEN = 4
+FREED = 5
+"""Nobody refers to it and it has no value, but a task that may run again takes it: see `lineage`."""
 
 
 class ObjectEntry(msgspec.Struct, eq=False):
     """An object that this process owns or has a ref to.
 
     Attributes:
-        state: `PENDING`, `INLINE`, `STORED`, `FAILED`, or `TOKEN` for one that stands for an actor's handles.
+        state: `PENDING`, `INLINE`, `STORED`, `FAILED`, `FREED`, or `TOKEN` for one that stands for an actor's handles.
         value: Pickled value, location, or pickled error, by state.
         count: Refs in this process, containers that contain it and tasks that take it.
         holders: Other processes that have refs; only at the owner.

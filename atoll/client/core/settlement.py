@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from atoll import exceptions
 from atoll.client.core.links import Outbox
 from atoll.client.core.objects import ObjectTable
-from atoll.client.core.records import FAILED, INLINE, PENDING, ObjectEntry, TaskRecord
+from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
 from atoll.ids import return_id
 from atoll.protocol.channel_messages import ObjectValue, TaskStored
 from atoll.protocol.machine import Peer
@@ -33,6 +33,7 @@ class Settlement:
         outbox: Where actions go.
 
     Attributes:
+        kept: Called with a task and the ids of its results that are in the store; the composition sets it.
         stream_ended: Called with a streaming task that is over and its error, if it has one; the composition sets it.
         resume: Called with a task whose last dependency has got its value, and with a call that has failed by one;
             the composition sets it.
@@ -42,6 +43,7 @@ class Settlement:
         self._objects = objects
         self._outbox = outbox
         self.resume: Callable[[TaskRecord], None] = lambda _record: None
+        self.kept: Callable[[TaskRecord, list[bytes]], None] = lambda _record, _object_ids: None
         self.stream_ended: Callable[[TaskRecord, bytes], None] = lambda _record, _error: None
 
     def returned(self, record: TaskRecord, value: bytes) -> None:
@@ -63,6 +65,9 @@ class Settlement:
         """End a task that returned something else than one small value."""
         for location, contained in zip(answer.values, answer.contained, strict=True):
             self.resolved(location, contained)
+        kept = [location.object_id for location in answer.values if location.node_id]
+        if kept:
+            self.kept(record, kept)
         record.keepalive = None
         if record.stream is not None:
             self.stream_ended(record, b"")
@@ -114,6 +119,11 @@ class Settlement:
             self._outbox.send(peer, ObjectValue(request, None, entry.value))
         else:
             self._outbox.send(peer, ObjectValue(request, self._objects.location(object_id)))
+
+    def has_values(self, names: list[bytes]) -> bool:
+        """Whether objects that were there when a task became ready are still: they may have been lost meanwhile."""
+        entries = self._objects.entries
+        return all(entries[object_id].state in (INLINE, STORED) for object_id in names)
 
     def wait_for_dependencies(self, record: TaskRecord) -> bool:
         """Note a task at the objects that it waits for. True if it waits, or has failed because one of them has."""

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from atoll.client.core.links import Link, Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.records import DYNAMIC, END, FAILED, PENDING, Stream, TaskRecord
-from atoll.client.core.settlement import Settlement
+from atoll.client.core.settlement import Settlement, error_payload
 from atoll.ids import ObjectId, return_id
 from atoll.protocol.channel_messages import CloseStream, ReadStream, TaskYielded
 
@@ -64,6 +64,13 @@ class Streams:
         if stream is None or stream.closed:
             self._objects.refuse(message.value, message.contained)
             return
+        if stream.replayed is not None:
+            if message.index in stream.replayed and not message.error:
+                self._settlement.resolved(message.value, message.contained)
+                self._settlement.kept(stream.record, [object_id])
+            else:
+                self._objects.refuse_refs(message.contained)
+            return
         if message.index < stream.received:
             self._objects.refuse_refs(message.contained)  # it has come before, from an earlier attempt
             return
@@ -74,6 +81,8 @@ class Streams:
             self._settlement.broken(object_id, message.error)
         else:
             self._settlement.resolved(message.value, message.contained)
+            if message.value.node_id:
+                self._settlement.kept(stream.record, [object_id])
 
     def take(self, stream: Stream) -> None:
         """Pass the next value's count on to a ref. The caller has seen that it is there, and is not the end."""
@@ -92,7 +101,9 @@ class Streams:
         if stream.ended:
             return
         stream.ended = True
-        if stream.closed:
+        if stream.replayed is not None:
+            self._replayed(stream, error)
+        if stream.closed or stream.replayed is not None:
             return
         pending = item_id(stream, stream.received)
         if error:
@@ -104,6 +115,15 @@ class Streams:
         if record.returns == DYNAMIC:
             self._objects.release(stream.handle)
             self.close_dropped()
+
+    def _replayed(self, stream: Stream, error: bytes) -> None:
+        """What has not come again although the task has run again is lost."""
+        for index in stream.replayed or ():
+            entry = self._objects.entries.get(item_id(stream, index))
+            if entry is not None and entry.state == PENDING:
+                text = f"value {index} of {stream.record.name} was lost, and it did not yield it again"
+                missing = error_payload("StreamingGeneratorReplayInconsistentError", text)
+                self._settlement.broken(item_id(stream, index), error or missing)
 
     def check_invariants(self) -> Iterator[str]:
         """Yield a line for each stream without a next value to wait for."""

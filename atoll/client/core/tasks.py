@@ -95,6 +95,10 @@ class Tasks:
                 self._update_demand(queue)
             return
         while ready:
+            names = ready[0].dependencies
+            if names and not self._settlement.has_values(names):
+                self.submit(ready.popleft(), now)
+                continue
             lease = queue.choose(ready[0], now)
             if lease is None:
                 queue.full = True
@@ -210,6 +214,14 @@ class Tasks:
         lease.queue.idle[lease.grant.lease_id] = lease
         if self.deadline is None:
             self.deadline = Instant(now + KEEP_IDLE_S)
+
+    def begins_again(self, link: Link, sequence: int, record: TaskRecord, now: Instant) -> None:
+        """A pushed task did not begin, since what it takes was not there: it waits for that and is pushed again."""
+        lease = self._by_peer.get(link.peer)
+        if lease is not None:
+            lease.outstanding.pop(sequence, None)
+            lease.progress = now
+        self.submit(record, now)
 
     # --------------------------------------------------------------------------------------------- answers
 

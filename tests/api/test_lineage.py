@@ -1,0 +1,237 @@
+"""Lost results are computed again: from what is left, as often as their tasks may run, or it is said why not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import atoll
+from atoll.client.core.records import FREED
+from atoll.client.session import Session
+from atoll.exceptions import GetTimeoutError, ObjectLostError, ObjectReconstructionFailedError
+from atoll.protocol.messages import DeleteObjects, GetObject, ObjectFound, ReleaseObjects
+
+Array = np.ndarray[Any, Any]
+ELEMENTS = 40_000
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A directory in which tasks leave files."""
+    return tmp_path
+
+
+def _is_stored(session: Session, object_id: bytes) -> bool:
+    answer = session.ask_agent(GetObject(session.next_request(), object_id))
+    if isinstance(answer, ObjectFound):
+        session.tell_agent(ReleaseObjects([object_id]))
+    return isinstance(answer, ObjectFound)
+
+
+def _wait_for(what: Callable[[], bool], within_s: float = 10.0) -> None:
+    until = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.005)
+
+
+def _lose(session: Session, *refs: atoll.ObjectRef[Any]) -> None:
+    """Take objects out of the store behind everybody's back."""
+    atoll.wait(list(refs), num_returns=len(refs), timeout=10)
+    session.tell_agent(DeleteObjects([ref.binary() for ref in refs]))
+    for ref in refs:
+        _wait_for(lambda ref=ref: not _is_stored(session, ref.binary()))  # type: ignore[misc]
+
+
+def _runs(notes: Path, name: str) -> int:
+    return len(list(notes.glob(f"{name}-*")))
+
+
+def _note(notes: Path, name: str) -> None:
+    (notes / f"{name}-{time.monotonic_ns()}").touch()
+
+
+@atoll.remote
+def first(notes: Path, value: int = 1) -> Array:
+    _note(notes, "first")
+    return np.full(ELEMENTS, value)
+
+
+@atoll.remote
+def second(notes: Path, array: Array, inside: list[Any] | None = None) -> Array:
+    _note(notes, "second")
+    more = int(atoll.get(inside[0])[0]) if inside else 0
+    return array + 1 + more
+
+
+@atoll.remote
+def element(array: Array) -> int:
+    return int(array[7])
+
+
+def test_a_lost_result_is_computed_again(session: Session, notes: Path) -> None:
+    ref = first.remote(notes, 5)
+    _lose(session, ref)
+    assert atoll.get(ref)[3] == 5
+    assert _runs(notes, "first") == 2
+
+
+def test_what_nobody_refers_to_takes_no_room_although_it_may_be_needed_again(session: Session, notes: Path) -> None:
+    middle = first.remote(notes, 5)
+    ref = second.remote(notes, middle)
+    atoll.wait([ref])
+    address = middle.binary()
+    del middle
+    _wait_for(lambda: not _is_stored(session, address))
+    _lose(session, ref)
+    assert atoll.get(ref)[3] == 6
+    assert (_runs(notes, "first"), _runs(notes, "second")) == (2, 2)
+    _wait_for(lambda: not _is_stored(session, address))
+
+
+def test_what_is_inside_of_arguments_is_computed_again_too(session: Session, notes: Path) -> None:
+    inside = first.remote(notes, 10)
+    base = first.remote(notes, 1)
+    ref = second.remote(notes, base, [inside])
+    atoll.wait([ref])
+    del inside, base
+    _lose(session, ref)
+    assert atoll.get(ref)[3] == 12
+    assert _runs(notes, "second") == 2
+
+
+def test_a_task_that_takes_a_lost_result_waits_for_it(session: Session, notes: Path) -> None:
+    ref = first.remote(notes, 5)
+    _lose(session, ref)
+    assert atoll.get([element.remote(ref) for _ in range(3)], timeout=20) == [5, 5, 5]
+    assert _runs(notes, "first") == 2
+
+
+@atoll.remote
+class Reader:
+    def element(self, array: Array) -> int:
+        return int(array[7])
+
+    def borrowed(self, refs: list[Any]) -> int:
+        return int(atoll.get(refs[0])[7])
+
+
+def test_an_actor_that_takes_a_lost_result_waits_for_it(session: Session, notes: Path) -> None:
+    reader = Reader.remote()
+    ref = first.remote(notes, 5)
+    _lose(session, ref)
+    calls = [reader.element.remote(ref), reader.borrowed.remote([ref])]
+    assert atoll.get(calls, timeout=20) == [5, 5]
+    atoll.kill(reader)
+
+
+def test_another_process_that_has_a_ref_has_it_computed_again(session: Session, notes: Path) -> None:
+    @atoll.remote
+    def reads(refs: list[Any]) -> int:
+        return int(atoll.get(refs[0])[7])
+
+    ref = first.remote(notes, 5)
+    _lose(session, ref)
+    assert atoll.get(reads.remote([ref]), timeout=20) == 5
+    assert _runs(notes, "first") == 2
+
+
+def test_only_one_of_several_results_is_lost_while_another_is_read(session: Session, notes: Path) -> None:
+    @atoll.remote(num_returns=2)
+    def two() -> tuple[Array, Array]:
+        _note(notes, "two")
+        return np.full(ELEMENTS, 1), np.full(ELEMENTS, 2)
+
+    one, other = two.remote()
+    view = atoll.get(one)
+    _lose(session, other)
+    assert atoll.get(other)[0] == 2
+    assert view[0] == 1
+    assert atoll.get(one)[0] == 1
+    assert _runs(notes, "two") == 2
+
+
+def test_a_value_of_a_stream_that_was_lost_is_yielded_again(session: Session, notes: Path) -> None:
+    @atoll.remote
+    def arrays() -> Iterator[Array]:
+        _note(notes, "arrays")
+        for number in range(3):
+            yield np.full(ELEMENTS, number)
+
+    refs = list(arrays.remote())
+    _lose(session, refs[1])
+    assert [int(atoll.get(ref)[0]) for ref in refs] == [0, 1, 2]
+    assert _runs(notes, "arrays") == 2
+
+
+def test_each_time_costs_a_retry(session: Session, notes: Path) -> None:
+    ref = first.options(max_retries=2).remote(notes, 5)
+    for _ in range(2):
+        _lose(session, ref)
+        assert atoll.get(ref)[0] == 5
+    _lose(session, ref)
+    with pytest.raises(ObjectReconstructionFailedError, match="first has no retry left"):
+        atoll.get(ref)
+    assert _runs(notes, "first") == 3
+
+
+def test_without_retries_it_is_lost(session: Session, notes: Path) -> None:
+    ref = first.options(max_retries=0).remote(notes, 5)
+    _lose(session, ref)
+    with pytest.raises(ObjectReconstructionFailedError, match="max_retries=0"):
+        atoll.get(ref)
+    with pytest.raises(ObjectLostError):
+        atoll.get(element.remote(ref), timeout=20)
+
+
+def test_what_was_put_is_lost(session: Session) -> None:
+    ref = atoll.put(np.ones(ELEMENTS))
+    session.store.forget([ref.binary()])  # else this process has it pinned
+    with session.lock:
+        session._release_views()
+    _lose(session, ref)
+    with pytest.raises(ObjectLostError, match="it was put"):
+        atoll.get(ref)
+
+
+def test_a_task_whose_argument_was_put_and_is_gone_cannot_run_again(session: Session, notes: Path) -> None:
+    ref = second.remote(notes, np.zeros(ELEMENTS))
+    atoll.wait([ref])
+    _wait_for(lambda: FREED in [entry.state for entry in session.core.objects.entries.values()])
+    _lose(session, ref)
+    with pytest.raises(ObjectReconstructionFailedError, match="what its task takes"):
+        atoll.get(ref)
+
+
+def test_a_timeout_holds_for_what_is_computed_again(session: Session, notes: Path) -> None:
+    @atoll.remote
+    def slow() -> Array:
+        if _runs(notes, "slow"):
+            while not (notes / "go").exists():
+                time.sleep(0.002)
+        _note(notes, "slow")
+        return np.zeros(ELEMENTS)
+
+    ref = slow.remote()
+    _lose(session, ref)
+    with pytest.raises(GetTimeoutError):
+        atoll.get(ref, timeout=0.05)
+    (notes / "go").touch()
+    assert atoll.get(ref, timeout=20)[0] == 0
+
+
+def test_what_is_remembered_goes_with_the_last_ref(session: Session, notes: Path) -> None:
+    ref = first.remote(notes)
+    for _ in range(200):
+        ref = second.remote(notes, ref)
+    atoll.wait([ref], timeout=60)
+    objects = session.core.objects
+    _wait_for(lambda: len(objects.needed) == 200)
+    del ref
+    _wait_for(lambda: not objects.entries and not objects.needed and not objects.origins)
+    assert session.core._lineage.size_bytes == 0

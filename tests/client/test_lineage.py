@@ -1,0 +1,239 @@
+"""What a client's core does about results that were lost."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from atoll.client.core import lineage
+from atoll.client.core.events import ObjectMissing, ObjectPut, ObjectsWanted, RefsReleased
+from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, TaskRecord
+from atoll.exceptions import ObjectReconstructionFailedError
+from atoll.ids import return_id, token_of
+from atoll.protocol.channel_messages import (
+    DependencyLost,
+    FetchObject,
+    ObjectValue,
+    RunTask,
+    TaskReturned,
+    TaskStored,
+)
+from atoll.protocol.machine import Peer, PeerConnected, Received
+from atoll.protocol.messages import DeleteObjects
+from atoll.protocol.values import ObjectLocation
+from tests.client.builders import Harness, result_id
+
+AGENT = Peer(2)
+OTHER = Peer(77)
+
+
+@pytest.fixture
+def client() -> Harness:
+    harness = Harness()
+    harness.core.outbox.agent = AGENT
+    return harness
+
+
+def _store(client: Harness, peer: Peer, record: TaskRecord) -> None:
+    """Have the task end with a value in the store. Its sequence number is that of the last push of its task."""
+    pushed = [message for message in client.sent(RunTask, peer) if message.task_id == record.task_id][-1]
+    location = ObjectLocation(result_id(record), b"node", 200_000)
+    client.handle(Received(peer, [TaskStored(pushed.sequence, [location], [[]], 5)]))
+
+
+def _state(client: Harness, record: TaskRecord) -> int | None:
+    entry = client.core.objects.entries.get(result_id(record))
+    return None if entry is None else entry.state
+
+
+def _chain(client: Harness) -> tuple[TaskRecord, TaskRecord, Peer]:
+    """Run two tasks, the second of which takes the first one's result, to which no ref is left."""
+    first = client.submit()
+    second = client.submit(dependencies=[result_id(first)], keepalive="refs")
+    client.core.objects.refer(result_id(first))  # the ref among the second task's arguments
+    peer = client.grant(1)
+    _store(client, peer, first)
+    client.handle(RefsReleased([result_id(first)]))
+    _store(client, peer, second)
+    client.handle(RefsReleased([result_id(first)]))
+    return first, second, peer
+
+
+def test_a_lost_result_is_pending_until_its_task_has_run_again(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, record)
+    client.handle(ObjectMissing(result_id(record)))
+    assert _state(client, record) == PENDING
+    assert client.pushed(peer) == [record.task_id] * 2
+    _store(client, peer, record)
+    assert _state(client, record) == STORED
+    client.handle(RefsReleased([result_id(record)]))
+    assert not client.core.objects.entries
+    assert not client.core.objects.origins
+
+
+def test_a_result_that_is_small_this_time_is_as_good(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, record)
+    client.handle(ObjectMissing(result_id(record)))
+    client.handle(Received(peer, [TaskReturned(2, b"small", 5)]))
+    assert _state(client, record) == INLINE
+    client.handle(RefsReleased([result_id(record)]))
+    assert not client.core.objects.entries
+
+
+def test_what_only_a_task_takes_that_may_run_again_keeps_no_memory(client: Harness) -> None:
+    first, second, _peer = _chain(client)
+    assert (_state(client, first), _state(client, second)) == (FREED, STORED)
+    assert client.sent(DeleteObjects, AGENT) == [DeleteObjects([result_id(first)])]
+    client.handle(RefsReleased([result_id(second)]))
+    assert not client.core.objects.entries
+    assert not client.core.objects.needed
+
+
+def test_a_chain_runs_again_from_its_beginning_and_its_middle_is_freed_again(client: Harness) -> None:
+    first, second, peer = _chain(client)
+    client.handle(ObjectMissing(result_id(second)))
+    assert client.pushed(peer)[2:] == [first.task_id]
+    _store(client, peer, first)
+    assert client.pushed(peer)[2:] == [first.task_id, second.task_id]
+    assert client.sent(RunTask, peer)[-1].dependencies == [ObjectLocation(result_id(first), b"node", 200_000)]
+    _store(client, peer, second)
+    assert (_state(client, first), _state(client, second)) == (FREED, STORED)
+    client.handle(RefsReleased([result_id(second)]))
+    assert not client.core.objects.entries
+
+
+def test_a_retry_is_spent_each_time_and_without_one_it_is_lost(client: Harness) -> None:
+    record = client.submit(retries_left=1)
+    peer = client.grant(1)
+    _store(client, peer, record)
+    client.handle(ObjectMissing(result_id(record)))
+    _store(client, peer, record)
+    client.handle(ObjectMissing(result_id(record)))
+    assert _state(client, record) == FAILED
+    with pytest.raises(ObjectReconstructionFailedError, match="add has no retry left"):
+        raise pickle.loads(client.result(record).value)
+
+
+def test_what_was_put_is_lost(client: Harness) -> None:
+    put = return_id(client.task().task_id, 0)
+    client.handle(ObjectPut(put, ObjectLocation(put, b"node", 200_000), []))
+    client.handle(ObjectMissing(put))
+    with pytest.raises(ObjectReconstructionFailedError, match="it was put"):
+        raise pickle.loads(client.core.objects.entries[put].value)  # type: ignore[arg-type]
+
+
+def test_a_task_that_could_not_begin_waits_for_what_was_lost(client: Harness) -> None:
+    first = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, first)
+    second = client.submit(dependencies=[result_id(first)], retries_left=0)
+    third = client.submit(dependencies=[result_id(first)])
+    assert client.pushed(peer)[1:] == [second.task_id]
+    client.handle(Received(peer, [DependencyLost(second.sequence, [result_id(first)])]))
+    assert client.pushed(peer)[2:] == [first.task_id]
+    _store(client, peer, first)
+    assert set(client.pushed(peer)[3:]) <= {second.task_id, third.task_id}
+    assert second.attempt == 0
+    client.answer(peer, 4)
+    assert sorted(client.pushed(peer)[3:]) == [second.task_id, third.task_id]
+
+
+def test_a_borrower_asks_the_owner_who_has_it_computed_again_once(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, record)
+    client.handle(PeerConnected(OTHER, "worker", b"another_"))
+    client.handle(Received(OTHER, [FetchObject(1, result_id(record), True)]))
+    assert client.pushed(peer) == [record.task_id] * 2
+    assert not client.sent(ObjectValue, OTHER)
+    client.now = 1.0
+    _store(client, peer, record)
+    location = ObjectLocation(result_id(record), b"node", 200_000)
+    assert client.sent(ObjectValue, OTHER) == [ObjectValue(1, location)]
+    client.now += lineage.SAME_LOSS_S / 2
+    client.handle(Received(OTHER, [FetchObject(2, result_id(record), True)]))
+    assert client.sent(ObjectValue, OTHER)[1:] == [ObjectValue(2, location)]
+    assert client.pushed(peer) == [record.task_id] * 2
+    client.now += lineage.SAME_LOSS_S
+    client.handle(Received(OTHER, [FetchObject(3, result_id(record), True)]))
+    assert client.pushed(client.grant(1)) == [record.task_id] * 3
+
+
+def test_a_borrower_waits_again(client: Harness) -> None:
+    borrowed = b"another_00000001" + bytes(4)
+    client.handle(PeerConnected(OTHER, "worker", b"another_"))
+    client.core.objects.refer(borrowed)
+    client.handle(ObjectsWanted([borrowed]))
+    (fetch,) = client.sent(FetchObject, OTHER)
+    client.handle(Received(OTHER, [ObjectValue(fetch.request, ObjectLocation(borrowed, b"node", 200_000))]))
+    client.handle(ObjectMissing(borrowed))
+    assert client.core.objects.entries[borrowed].state == PENDING
+    again = client.sent(FetchObject, OTHER)[-1]
+    assert again.lost
+    assert again.object_id == borrowed
+
+
+def test_the_oldest_are_given_up_when_all_take_too_much(client: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "MAXIMUM_BYTES", 3 * lineage.RECORD_BYTES)
+    records = []
+    peer = Peer(0)
+    for _number in range(5):
+        records.append(client.submit())
+        peer = peer or client.grant(1)
+        _store(client, peer, records[-1])
+    assert len(client.core.objects.origins) == 3
+    client.handle(ObjectMissing(result_id(records[0])))
+    assert _state(client, records[0]) == FAILED
+    client.handle(ObjectMissing(result_id(records[4])))
+    assert _state(client, records[4]) == PENDING
+
+
+def test_a_long_chain_is_forgotten_without_recursion(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, record)
+    for _number in range(3000):
+        earlier = record
+        client.core.objects.refer(result_id(earlier))
+        record = client.task(dependencies=[result_id(earlier)], keepalive="refs")
+        client.core.objects.expect(result_id(record), record)
+        client.core.tasks.submit(record, client.now)  # type: ignore[arg-type]
+        client.actions.extend(client.core.outbox.take())
+        location = ObjectLocation(result_id(record), b"node", 200_000)
+        client.core.handle(Received(peer, [TaskStored(record.sequence, [location], [[]], 5)]), client.now)  # type: ignore[arg-type]
+        client.core.handle(RefsReleased([result_id(earlier)] * 2), client.now)  # type: ignore[arg-type]
+    assert len(client.core.objects.needed) == 3000
+    client.handle(RefsReleased([result_id(record)]))
+    assert not client.core.objects.entries
+    assert not client.core.objects.needed
+
+
+def test_a_handle_among_the_arguments_keeps_no_actor_alive(client: Harness) -> None:
+    actor = b"driver__" + (999).to_bytes(8, "big")
+    token = token_of(actor)
+    client.core.objects.add_token(token)
+    record = client.submit(inside=[token])
+    _store(client, client.grant(1), record)
+    client.handle(RefsReleased([token]))
+    assert token not in client.core.objects.entries
+
+
+def test_an_object_of_another_process_is_not_kept_for_a_task_that_may_run_again(client: Harness) -> None:
+    borrowed = b"another_00000001" + bytes(4)
+    client.handle(PeerConnected(OTHER, "worker", b"another_"))
+    client.core.objects.refer(borrowed)
+    record = client.submit(dependencies=[borrowed])
+    client.handle(ObjectsWanted([borrowed]))
+    (fetch,) = client.sent(FetchObject, OTHER)
+    client.handle(Received(OTHER, [ObjectValue(fetch.request, ObjectLocation(borrowed, inline=b"1"))]))
+    _store(client, client.grant(1), record)
+    client.handle(RefsReleased([borrowed]))
+    assert borrowed not in client.core.objects.entries
+    client.handle(ObjectMissing(result_id(record)))
+    with pytest.raises(ObjectReconstructionFailedError, match="of another process"):
+        raise pickle.loads(client.result(record).value)
