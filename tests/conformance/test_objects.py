@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-import pickle
 import threading
 import time
 from pathlib import Path
@@ -530,18 +529,6 @@ def test_refs_in_other_objects(engine: Any) -> None:
         seen.append(node.value)
         rest = node.rest
     assert seen == [2, 1, 0]
-
-
-def test_a_pickled_ref_comes_back_in_a_task(engine: Any) -> None:
-    cloudpickle = pytest.importorskip("cloudpickle") if engine.__name__ != "ray" else engine.cloudpickle
-    ref = engine.put("pickled")
-    payload = cloudpickle.dumps(ref)
-
-    @engine.remote
-    def read(payload: bytes) -> Any:
-        return engine.get(pickle.loads(payload))
-
-    assert engine.get(read.remote(payload)) == "pickled"
 
 
 def test_object_refs_name_their_class(engine: Any) -> None:
