@@ -90,6 +90,7 @@ def test_each_return_can_be_passed_on_by_itself(engine: Any) -> None:
     assert engine.get(add.remote(second, first)) == 11
 
 
+@pytest.mark.filterwarnings("ignore:num_returns")
 def test_dynamic_returns(engine: Any) -> None:
     @engine.remote(num_returns="dynamic")
     def count(n: int) -> Iterator[int]:
@@ -100,6 +101,7 @@ def test_dynamic_returns(engine: Any) -> None:
     assert [engine.get(ref) for ref in refs] == [0, 1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:num_returns")
 def test_dynamic_returns_can_be_passed_on(engine: Any) -> None:
     @engine.remote(num_returns="dynamic")
     def count(n: int) -> Iterator[int]:
