@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.client.core.records import FAILED, PENDING, STORED, TaskRecord
-from atoll.ids import PROCESS_ID_BYTES
+from atoll.ids import PROCESS_ID_BYTES, token_of
 from atoll.protocol.values import ObjectLocation
 from atoll.resources import CPU, UNITS_PER_ONE
 from atoll.testing import Machine
@@ -308,6 +308,28 @@ def unreleased(world: World) -> str:
                     f"{process.name} knows {object_id.hex()}: {entry.count} refs, holders {entry.holders}, "
                     f"state {entry.state}, registrations {entry.registrations}"
                 )
+    return ""
+
+
+def uncollected(world: World) -> str:
+    """Return which actor lives without a handle, or nothing. Those of makers that are gone end with their jobs."""
+    assert world.scheduler is not None
+    kept = kept_by_actors(world)
+    for actor in world.scheduler.core.cluster.actors:
+        maker = world.processes.get(actor.maker)
+        token = token_of(actor.spec.actor_id)
+        if not actor.spec.detached and maker is not None and token not in kept:
+            held = maker.core.objects.entries.get(token)
+            return f"actor {actor.spec.actor_id.hex()} of {maker.name} lives, its token is {held}"
+    return ""
+
+
+def left_behind(world: World) -> str:
+    """Return which actor lives on although its job has ended and nothing detached has made it, or nothing."""
+    assert world.scheduler is not None
+    for actor in world.scheduler.core.cluster.actors:
+        if not actor.outlives_its_job:
+            return f"actor {actor.spec.actor_id.hex()} is {actor.state}, and its job is over"
     return ""
 
 

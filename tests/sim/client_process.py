@@ -18,6 +18,7 @@ from atoll.client.core.events import (
     ConfirmHold,
     ConnectFailed,
     ConnectProcess,
+    CreationRequested,
     FinishCall,
     FunctionDefined,
     MethodCalled,
@@ -28,12 +29,13 @@ from atoll.client.core.events import (
     TaskSubmitted,
 )
 from atoll.client.core.records import INLINE, PENDING, STORED, TaskRecord
-from atoll.ids import IdFactory, ObjectId, ProcessId, return_id
+from atoll.ids import IdFactory, ObjectId, ProcessId, return_id, token_of
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.machine import Action, Peer, PeerConnected, PeerLost, Received
 from atoll.protocol.messages import (
     AttachProcess,
+    CreateActor,
     DeleteObjects,
     Failed,
     JobRegistered,
@@ -43,7 +45,7 @@ from atoll.protocol.messages import (
     SegmentsDestroyed,
 )
 from atoll.protocol.serialization import deserialize
-from atoll.protocol.values import ObjectLocation, SchedulingClass
+from atoll.protocol.values import ActorSpec, ObjectLocation, SchedulingClass
 from atoll.testing import Machine
 from tests.sim.programs import Code, Command, Interrupted, Objects, Outcome, Program
 from tests.sim.simulated_store import Memory, SimulatedStore
@@ -330,15 +332,39 @@ class ClientProcess(Machine):
         self.deliver(TaskSubmitted(record))
         return self._returned(record)
 
+    def hold_actor(self, actor_id: bytes) -> ObjectRef[Any]:
+        """Return the token of an actor that this process makes."""
+        token = token_of(actor_id)
+        self.core.objects.add_token(token)
+        return ObjectRef(token, self)  # type: ignore[arg-type]
+
+    def make_actor(self, spec: ActorSpec, program: bytes, arguments: Sequence[ObjectRef[Any]] = ()) -> ObjectRef[Any]:
+        """Make an actor without a name, and return its handle."""
+        token = self.hold_actor(spec.actor_id)
+        record = TaskRecord(
+            self.ids.task_id(),
+            "simulated.__init__",
+            program,
+            actor_id=spec.actor_id,
+            dependencies=[ref.binary() for ref in arguments] or None,
+            returns=0,
+            keepalive=[*arguments],
+        )
+        request = CreateActor(self.core.outbox.next_request(), self.job, spec)
+        self.deliver(CreationRequested(record, request, b"code"))
+        return token
+
     def call(
         self,
         actor_id: bytes,
         plan: Plan,
         arguments: Sequence[ObjectRef[Any]] = (),
         inside: Sequence[ObjectRef[Any]] = (),
+        handle: ObjectRef[Any] | None = None,
     ) -> list[ObjectRef[Any]]:
-        """Call an actor."""
+        """Call an actor, through a handle, or without one."""
         record = self._record(plan, arguments, inside, actor_id=actor_id)
+        record.keepalive = (*record.keepalive, handle)
         self.world.call_made(self, record)
         self.deliver(MethodCalled(record))
         return self._returned(record)

@@ -12,7 +12,17 @@ from functools import partial
 
 import msgspec
 
-from tests.sim.checkers import Names, actors_lost, check_step, names_lost, settled, unfreed, unreleased
+from tests.sim.checkers import (
+    Names,
+    actors_lost,
+    check_step,
+    left_behind,
+    names_lost,
+    settled,
+    uncollected,
+    unfreed,
+    unreleased,
+)
 from tests.sim.daemon_processes import AgentProcess
 from tests.sim.faults import AGENT_BACK_S, SCHEDULER_BACK_S, Faults
 from tests.sim.options import Options, options_for
@@ -140,10 +150,10 @@ class Scenario:
         return settled(self.world)
 
     def _unreleased(self) -> str:
-        return unreleased(self.world)
+        return unreleased(self.world) or uncollected(self.world)
 
     def _unfreed(self) -> str:
-        return unfreed(self.world)
+        return unfreed(self.world) or left_behind(self.world)
 
 
 def run_seed(seed: int) -> Result:

@@ -36,6 +36,7 @@ class Plan(msgspec.Struct, array_like=True):
         outputs: Pieces of output that it writes.
         retires: Its worker takes nothing more after it.
         actor: An actor that it calls, and whose answers it waits for; empty for none.
+        makes: It makes an actor, calls it, and its first value contains the handle.
         refs: Ids of the refs that it is given inside a container.
         cpus: What it takes, in units.
         gpus: Likewise.
@@ -59,6 +60,7 @@ class Plan(msgspec.Struct, array_like=True):
     outputs: int = 0
     retires: bool = False
     actor: bytes = b""
+    makes: bool = False
     refs: list[bytes] = msgspec.field(default_factory=list)
     cpus: int = 10_000
     gpus: int = 0

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from atoll.exceptions import TaskCancelledError, TaskError
-from atoll.ids import TaskId, return_id
+from atoll.ids import ACTOR_ID_BYTES, TaskId, return_id, token_of
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import (
     INLINE_BYTES,
@@ -41,7 +43,8 @@ from atoll.protocol.messages import (
     WorkerStarted,
 )
 from atoll.protocol.serialization import serialize
-from atoll.protocol.values import ObjectLocation
+from atoll.protocol.values import ActorPayload, ActorSpec, ObjectLocation, SchedulingClass
+from tests.sim import values
 from tests.sim.client_process import ClientProcess
 from tests.sim.programs import Code, Hold, Interrupted, Program, Sleep
 from tests.sim.values import Plan, Value, encode, read_plan, read_program
@@ -53,6 +56,7 @@ START_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 0.0005
 ANSWERS_AT_ONCE = 64
 LATE_S = 0.002
+_payloads = msgspec.msgpack.Decoder(ActorPayload)
 CANCELLED = serialize(TaskCancelledError("the task was cancelled")).data
 RAISED = serialize(TaskError("simulated", "it raised")).data
 
@@ -308,14 +312,14 @@ class WorkerProcess(ClientProcess):
                     self.simulation.note(self.name, "children failed", [outcome.error for outcome in outcomes])
                     return [], "TaskError"
                 del outcomes
-            if plan.actor:
-                calls = [ref for _ in range(2) for ref in self.call(plan.actor, Plan(retries=0), (), refs[:1])]
-                outcomes = yield from self.get(calls)
-                del calls
-                if any(outcome.error for outcome in outcomes):
-                    self.simulation.note(self.name, "calls failed", [outcome.error for outcome in outcomes])
-                    return [], "TaskError"
-                del outcomes
+            if plan.makes:
+                made = self._make_actor()
+                plan.actor = made.binary()[:ACTOR_ID_BYTES]
+                inside.append(made)
+                refs = [made, *refs]
+                del made
+            if plan.actor and (yield from self._call_actor(plan.actor, refs)):
+                return [], "TaskError"
             if plan.give_children:
                 inside += children
             del children
@@ -331,6 +335,23 @@ class WorkerProcess(ClientProcess):
         finally:
             if program is not None:
                 program.interruptible = False
+
+    def _call_actor(self, actor_id: bytes, refs: list[ObjectRef[Any]]) -> Code:
+        """Call an actor, through the handle if there is one among the refs, and return whether a call has failed."""
+        handle = next((ref for ref in refs if ref.binary() == token_of(actor_id)), None)
+        calls = [ref for _ in range(2) for ref in self.call(actor_id, Plan(retries=0), (), refs[:1], handle)]
+        del handle, refs
+        outcomes = yield from self.get(calls)
+        errors = [outcome.error for outcome in outcomes if outcome.error]
+        if errors:
+            self.simulation.note(self.name, "calls failed", errors)
+        return bool(errors)
+
+    def _make_actor(self) -> ObjectRef[Any]:
+        actor_id = self.ids.actor_id()
+        self.world.fragile_actors[actor_id] = None
+        shape = SchedulingClass({}, self.environment)
+        return self.make_actor(ActorSpec(actor_id, "", "", "Simulated", shape, b""), encode(values.Program(Plan())))
 
     def _answer(
         self, message: RunTask | CallMethod, plan: Plan, inside: list[ObjectRef[Any]], caller: bytes, began: float
@@ -382,7 +403,7 @@ class WorkerProcess(ClientProcess):
     def _construct(self, message: ConstructActor) -> None:
         self.actor_id = message.spec.actor_id
         self.incarnation = message.incarnation
-        program = read_program(message.spec.payload)
+        program = read_program(_payloads.decode(message.spec.payload).arguments)
         fails = message.incarnation in program.fails_in_incarnations
 
         def constructed(result: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from atoll.ids import ACTOR_ID_BYTES
 from atoll.object_ref import ObjectRef
 from atoll.protocol.messages import (
     AbandonName,
@@ -21,7 +22,15 @@ from atoll.protocol.messages import (
     RemoveGroup,
     WaitGroup,
 )
-from atoll.protocol.values import ActorInterface, ActorSpec, GroupSpec, MethodSpec, ObjectLocation, SchedulingClass
+from atoll.protocol.values import (
+    ActorInterface,
+    ActorPayload,
+    ActorSpec,
+    GroupSpec,
+    MethodSpec,
+    ObjectLocation,
+    SchedulingClass,
+)
 from tests.sim.programs import Code, Outcome, Request, Sleep
 from tests.sim.values import Plan, Program, encode
 from tests.sim.world import DriverProcess, World
@@ -29,6 +38,13 @@ from tests.sim.world import DriverProcess, World
 Refs = list[ObjectRef[Any]]
 Cell = Callable[["Notebook"], Code]
 KIB = 1024
+
+
+def _nothing() -> Code:
+    return None
+    yield
+
+
 INTERFACE = ActorInterface({"call": MethodSpec()})
 ACTOR_NAMES = ("llm", "counter")
 CACHE_NAMES = ("flights", "weather")
@@ -274,8 +290,8 @@ class Notebook:
 
     # --------------------------------------------------------------------------------------------------- actors
 
-    def create_actor(self, name: str = "", **more: Any) -> Code:
-        """Make an actor, or find the one of this name. Returns its id, or nothing."""
+    def create_actor(self, name: str = "", arguments: Sequence[ObjectRef[Any]] = (), **more: Any) -> Code:
+        """Make an actor, or find the one of this name. Returns its id, or nothing; for an anonymous one, its handle."""
         driver = self.driver
         actor_id = driver.ids.actor_id()
         program = Program(self.plan(duration_s=self.random.uniform(1e-4, 0.05)), more.pop("fails_in_incarnations", []))
@@ -292,15 +308,13 @@ class Notebook:
             "",
             "Simulated",
             shape,
-            encode(program),
+            encode(ActorPayload(b"code", encode(program), [])),
             interface=INTERFACE,
             **more,
         )
         if not name:
-            request = CreateActor(driver.core.outbox.next_request(), driver.job, spec)
-            driver.core.actors.follow_new(actor_id, request.request, request)
-            driver.tell("scheduler", request)
-            return actor_id
+            self.world.actor_arguments[actor_id] = [ref.binary() for ref in arguments]
+            return driver.make_actor(spec, encode(program), arguments)
 
         def make(number: int) -> CreateActor:
             driver.core.actors.follow_new(actor_id, number)
@@ -319,7 +333,12 @@ class Notebook:
         fails = [0] if self.random.random() < 0.1 else [1] if self.random.random() < 0.1 else []
         restarts = self.random.choice([0, 0, 1, 3, -1])
         gpus = self.random.random() < 0.15 and all(shape.gpus for shape in world.options.nodes.values())
-        actor_id = yield from self.create_actor(fails_in_incarnations=fails, maximum_restarts=restarts, gpus=gpus)
+        given = self.driver.submit(self.plan()) if self.random.random() < 0.3 else []
+        handle = yield from self.create_actor(
+            "", given, fails_in_incarnations=fails, maximum_restarts=restarts, gpus=gpus
+        )
+        del given
+        actor_id = handle.binary()[:ACTOR_ID_BYTES]
         if restarts == 0:
             world.fragile_actors[actor_id] = None
         if fails or (any(shape.gpus == 0 for shape in world.options.nodes.values()) and gpus):
@@ -333,7 +352,7 @@ class Notebook:
                 world.killed_actors[actor_id] = None
             arguments = refs[-1:] if self.random.random() < 0.2 else []
             inside = refs[-2:] if self.random.random() < 0.3 else []
-            refs += self.driver.call(actor_id, plan, arguments, inside)
+            refs += self.driver.call(actor_id, plan, arguments, inside, handle)
             del arguments, inside
             if self.random.random() < 0.1:
                 yield Sleep(self.random.uniform(0.0, 0.05))
@@ -341,7 +360,9 @@ class Notebook:
                 yield from self.kill(actor_id, no_restart=self.random.random() < 0.3)
         if self.random.random() < 0.4:  # a handle that is passed on: tasks call the actor, too
             for _number in range(self.random.randint(1, 3)):
-                refs += self.driver.submit(self.plan(actor=actor_id), (), refs[:1])
+                refs += self.driver.submit(self.plan(actor=actor_id), (), [handle, *refs[:1]])
+        if self.random.random() < 0.5:
+            del handle  # calls that have not ended keep it
         if refs and self.random.random() < 0.2:
             self.driver.cancel(self.random.choice(refs), self.random.random() < 0.3)
         yield from self.finish(refs)
@@ -355,6 +376,31 @@ class Notebook:
             answer = yield Request("scheduler", lambda number: KillActor(number, actor_id, no_restart))
             if not isinstance(answer, Failed) or answer.kind != "ClusterLostError":
                 return
+
+    def made_elsewhere(self) -> Code:
+        """Actors that tasks and actors have made, and whose handles they return."""
+        maker = yield from self.create_actor() if self.random.random() < 0.5 else _nothing()
+        refs: Refs = []
+        for _number in range(self.random.randint(1, 3)):
+            plan = self.plan(makes=True, retries=self.random.choice([0, 3]))
+            if maker is None:
+                refs += self.driver.submit(plan)
+            else:
+                refs += self.driver.call(maker.binary()[:ACTOR_ID_BYTES], plan, (), (), maker)
+        outcomes = yield from self.driver.get(refs)
+        self.check(refs, outcomes)
+        del refs
+        handles = [ref for outcome in outcomes for ref in outcome.refs]
+        del outcomes
+        if self.random.random() < 0.3:
+            del maker  # what it has made goes with it
+        calls: Refs = []
+        while handles:
+            handle = handles.pop()
+            calls += self.driver.call(handle.binary()[:ACTOR_ID_BYTES], self.plan(), (), (), handle)
+            del handle
+            yield Sleep(self.random.uniform(0.0, 0.05))
+        yield from self.driver.get(calls)
 
     def named_actor(self) -> Code:
         """An actor with a name, which several notebooks call."""
@@ -370,7 +416,11 @@ class Notebook:
         refs: Refs = []
         for _number in range(self.random.randint(1, 6)):
             plan = self.plan(retries=self.random.choice([0, 3]), keep=self.random.random() < 0.3)
-            refs += self.driver.call(actor_id, plan, (), refs[-1:] if plan.keep else [])
+            inside = refs[-1:] if plan.keep else []
+            if plan.keep and self.random.random() < 0.3:  # an actor that has nobody but another actor
+                inside = [(yield from self.create_actor())]
+            refs += self.driver.call(actor_id, plan, (), inside)
+            del inside
         if self.random.random() < 0.05:
             yield from self.kill(actor_id, no_restart=self.random.random() < 0.5)
         yield from self.finish(refs)
@@ -449,6 +499,7 @@ class Notebook:
         ("impossible", 1),
         ("impatient", 1),
         ("actor", 4),
+        ("made_elsewhere", 2),
         ("named_actor", 3),
         ("cached", 5),
     )

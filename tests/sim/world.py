@@ -89,6 +89,7 @@ class World:
         self.lost_on_disk: dict[bytes, None] = {}
         self.named_actors: dict[bytes, str] = {}
         self.fragile_actors: dict[bytes, None] = {}
+        self.actor_arguments: dict[bytes, list[bytes]] = {}
         self.groups: dict[bytes, GroupSpec] = {}
         self.outcomes: Counter[str] = Counter()
         self.scheduler_restarts = 0
@@ -266,6 +267,11 @@ class World:
         if submission.cancelled or not plan.must_succeed:
             return False
         if submission.actor_id in self.killed_actors or plan.actor in self.killed_actors:
+            return False
+        maker = submission.actor_id[:PROCESS_ID_BYTES]
+        if maker and submission.actor_id not in self.named_actors and maker not in self.processes:
+            return False  # it goes with the process that made it
+        if not all(self.is_safe(name) for name in self.actor_arguments.get(submission.actor_id, ())):
             return False
         if not self.options.calm and (submission.actor_id in self.fragile_actors or plan.actor in self.fragile_actors):
             return False  # a scheduler may die between writing that it begins a process and beginning it

@@ -111,7 +111,7 @@ class ActorCalls:
         """Have an actor made when its constructor's arguments are there. Nobody waits for the scheduler's answer."""
         view = self.views[record.actor_id] = ActorView(record.actor_id)
         view.creation = (record, message, code)
-        view.keepalive = record.keepalive
+        view.keepalive, record.keepalive = record.keepalive, None
         if record.dependencies and self._settlement.wait_for_dependencies(record) and record.unresolved > 0:
             return
         self._advance(view)

@@ -67,7 +67,16 @@ from atoll.protocol.machine import (
 from atoll.protocol.messages import ActorChanged, DemandRefused, Failed, LeaseGranted, LeaseLost, LeaseRecalled
 
 _FREQUENT = frozenset(
-    {TaskSubmitted, MethodCalled, ObjectPut, ObjectsWanted, RefsReleased, FunctionDefined, ValueTaken}
+    {
+        TaskSubmitted,
+        MethodCalled,
+        ObjectPut,
+        ObjectsWanted,
+        RefsReleased,
+        FunctionDefined,
+        ValueTaken,
+        CreationRequested,
+    }
 )
 """Events that come by the thousand and carry users' values: the story leaves them out, to keep none of those alive."""
 
