@@ -103,8 +103,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(home), name)
         globals()[name] = value
         return value
-    if name == "exceptions":
-        return importlib.import_module("atoll.exceptions")
+    if name in ("actor", "exceptions", "util"):
+        return importlib.import_module(f"atoll.{name}")
     raise AttributeError(f"module 'atoll' has no attribute {name!r}")
 
 

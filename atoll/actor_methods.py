@@ -18,6 +18,9 @@ from atoll.protocol.values import MethodSpec
 TERMINATE = ("__atoll_terminate__", "__ray_terminate__")
 """Methods that every actor has: it ends when the calls before this one have ended."""
 
+READY = ("__atoll_ready__", "__ray_ready__")
+"""Likewise: True, as soon as the actor answers calls."""
+
 _USUAL = CallOptions()
 
 
@@ -72,7 +75,7 @@ def describe(user_class: type) -> dict[str, MethodSpec]:
             serialize(said.portable()).data if said is not _USUAL else b"",
             inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member),
         )
-    for name in TERMINATE:
+    for name in (*TERMINATE, *READY):
         found[name] = MethodSpec([])
     return found
 

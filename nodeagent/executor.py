@@ -30,7 +30,7 @@ from atoll.client.reactor import Waiter
 from atoll.client.retry import RetryOn
 from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
-from atoll.nodeagent.leaving import TERMINATE, ActorExit, announce_exit, shut_down, terminate
+from atoll.nodeagent.leaving import READY, TERMINATE, ActorExit, announce_exit, is_ready, shut_down, terminate
 from atoll.nodeagent.results import DependencyMissing, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
@@ -550,6 +550,8 @@ def method_of(actor: Any, message: CallMethod) -> Callable[..., Any]:
     except AttributeError:
         if message.method in TERMINATE:
             return terminate
+        if message.method in READY:
+            return is_ready
         raise
     return method
 

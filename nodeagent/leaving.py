@@ -1,15 +1,15 @@
-"""How an actor ends itself: `exit_actor`, and the method that every actor has for it."""
+"""How an actor ends itself: `exit_actor`; and the methods that every actor has."""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
 from atoll.actor import ActorExit
-from atoll.actor_methods import TERMINATE
+from atoll.actor_methods import READY, TERMINATE
 from atoll.client.session import Session
 from atoll.protocol.messages import KillActor
 
-__all__ = ["SHUTDOWN", "TERMINATE", "ActorExit", "announce_exit", "shut_down", "terminate"]
+__all__ = ["READY", "SHUTDOWN", "TERMINATE", "ActorExit", "announce_exit", "is_ready", "shut_down", "terminate"]
 
 SHUTDOWN = ("__atoll_shutdown__", "__ray_shutdown__")
 """A method that an actor may have, called before it ends when it is not killed."""
@@ -18,6 +18,11 @@ SHUTDOWN = ("__atoll_shutdown__", "__ray_shutdown__")
 def terminate() -> NoReturn:
     """End the actor: what a call of `__atoll_terminate__` runs."""
     raise ActorExit
+
+
+def is_ready() -> bool:
+    """Say that the actor answers calls: what a call of `__atoll_ready__` runs."""
+    return True
 
 
 def announce_exit(session: Session, actor_id: bytes) -> None:

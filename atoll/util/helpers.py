@@ -116,4 +116,4 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     named = [actor for actor in session.state().actors if actor.name and actor.state != "dead"]
     if all_namespaces:
         return [{"namespace": actor.namespace, "name": actor.name} for actor in named]
-    return [actor.name for actor in named if actor.namespace == session.introduction.namespace]
+    return [actor.name for actor in named if actor.namespace == session.namespace]

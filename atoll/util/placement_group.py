@@ -159,7 +159,7 @@ def placement_group(
     spec = GroupSpec(
         os.urandom(_ID_BYTES),
         name or "",
-        session.introduction.namespace,
+        session.namespace,
         strategy or "PACK",
         amounts,
         [selector_terms(selector) for selector in bundle_label_selector or ()],
@@ -260,7 +260,7 @@ def _people(amounts: Amounts) -> dict[str, float]:
 
 
 def _find(group_id: bytes, name: str = "") -> GroupChanged:
-    namespace = current_session().introduction.namespace
+    namespace = current_session().namespace
     answer = _ask(lambda number: FindGroup(number, group_id, name, namespace))
     _raise_failure(answer)
     assert isinstance(answer, GroupChanged)

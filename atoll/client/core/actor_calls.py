@@ -40,6 +40,7 @@ class ActorView:
         queue: Calls that were not pushed, in order.
         link: The channel, while it stands.
         stranded: Calls that were on a channel that is gone, until it is known what became of the actor.
+        class_name: For people.
         cause: Why it is dead, and its constructor's pickled exception if that is why.
         creation: Until it is asked for: its constructor's arguments, the request, and its class's code.
         keepalive: What its constructor's arguments refer to: an actor that begins anew is given them again.
@@ -50,6 +51,7 @@ class ActorView:
         "actor_id",
         "address",
         "cause",
+        "class_name",
         "creation",
         "error",
         "incarnation",
@@ -74,6 +76,7 @@ class ActorView:
         self.stranded: list[TaskRecord] = []
         self.lost_at: Instant | None = None
         self.cause = ""
+        self.class_name = "the actor"
         self.error = b""
         self.creation: tuple[TaskRecord, CreateActor, bytes] | None = None
         self.keepalive: Any = None
@@ -245,6 +248,9 @@ class ActorCalls:
 
     def _overtake(self, view: ActorView, link: Link) -> None:
         """Push the calls that have their arguments, past those that wait for theirs: this actor promises no order."""
+        for record in view.queue:
+            if record.dependencies and not record.unresolved and not self._settlement.has_values(record.dependencies):
+                self._settlement.wait_for_dependencies(record)  # it was there and is lost: it is made again
         waiting = [record for record in view.queue if record.unresolved > 0]
         if len(waiting) < len(view.queue):
             ready, view.queue = [record for record in view.queue if record.unresolved == 0], deque(waiting)
@@ -281,6 +287,7 @@ class ActorCalls:
             return
         restarted = news.incarnation > view.incarnation and view.incarnation >= 0
         view.state = news.state
+        view.class_name = news.class_name
         view.incarnation = news.incarnation
         if news.state == "dead":
             view.cause, view.error = news.cause, news.error
@@ -337,7 +344,7 @@ class ActorCalls:
         if view.error:
             self._settlement.failed(record, view.error)
         else:
-            self._settlement.failed_with(record, "ActorDiedError", f"{record.name}: {view.cause}")
+            self._settlement.failed_with(record, "ActorDiedError", f"{view.class_name}.{record.name}: {view.cause}")
 
     # -------------------------------------------------------------------------------------------- channels
 
