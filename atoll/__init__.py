@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from atoll.actor import ActorHandle, method
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
     from atoll.cache import cache
+    from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes, timeline
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
     from atoll.runtime_context import get_runtime_context
@@ -48,18 +49,23 @@ _HOMES = {
     "DynamicObjectRefGenerator": "atoll.object_ref_generator",
     "ObjectRef": "atoll.object_ref",
     "ObjectRefGenerator": "atoll.object_ref_generator",
+    "available_resources": "atoll.cluster_view",
     "cache": "atoll.cache",
     "cancel": "atoll.api",
+    "cluster_resources": "atoll.cluster_view",
     "get": "atoll.api",
     "get_actor": "atoll.api",
+    "get_gpu_ids": "atoll.cluster_view",
     "get_runtime_context": "atoll.runtime_context",
     "init": "atoll.api",
     "is_initialized": "atoll.api",
     "kill": "atoll.api",
     "method": "atoll.actor",
+    "nodes": "atoll.cluster_view",
     "put": "atoll.api",
     "remote": "atoll.api",
     "shutdown": "atoll.api",
+    "timeline": "atoll.cluster_view",
     "wait": "atoll.api",
 }
 
@@ -68,19 +74,24 @@ __all__ = [
     "DynamicObjectRefGenerator",
     "ObjectRef",
     "ObjectRefGenerator",
+    "available_resources",
     "cache",
     "cancel",
+    "cluster_resources",
     "exceptions",
     "get",
     "get_actor",
+    "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "wait",
 ]
 

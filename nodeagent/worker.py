@@ -79,6 +79,7 @@ class Worker:
                 self._session.scope = Scope(message.group, message.capture)
             self._session.namespace = message.namespace
             context.hold_resources(message.resources)
+            context.hold_gpus(executor.gpu_ids)
         elif isinstance(message, FinishLease):
             executor.lease_id = 0
         elif isinstance(message, ConstructActor):

@@ -5,7 +5,7 @@ In a process that is no worker there is no task, and nothing is emitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from atoll.protocol.values import ActorInterface
@@ -57,6 +57,7 @@ _emitter: Emitter | None = None
 
 _actor: ActorContext | None = None
 _resources: Amounts = {}
+_gpus: tuple[int, ...] = ()
 
 
 def _no_task() -> TaskContext | None:
@@ -96,6 +97,17 @@ def hold_resources(resources: Amounts) -> None:
     """Set what the process's lease holds, in units."""
     global _resources
     _resources = resources
+
+
+def hold_gpus(numbers: Iterable[int]) -> None:
+    """Set the numbers of the GPUs that the process's lease holds."""
+    global _gpus
+    _gpus = tuple(numbers)
+
+
+def current_gpus() -> tuple[int, ...]:
+    """Return the numbers of the GPUs that the process's lease holds; none in a process that is no worker."""
+    return _gpus
 
 
 def current_resources() -> Amounts:

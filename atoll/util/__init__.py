@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from atoll.util.actor_pool import ActorPool
     from atoll.util.check_serialize import inspect_serializability
     from atoll.util.executor import Executor
-    from atoll.util.helpers import as_completed, list_named_actors, map_unordered
+    from atoll.util.helpers import as_completed, get_node_ip_address, list_named_actors, map_unordered
     from atoll.util.placement_group import (
         get_current_placement_group,
         get_placement_group,
@@ -35,6 +35,7 @@ _HOMES = {
     "ActorPool": "atoll.util.actor_pool",
     "Executor": "atoll.util.executor",
     "as_completed": "atoll.util.helpers",
+    "get_node_ip_address": "atoll.util.helpers",
     "inspect_serializability": "atoll.util.check_serialize",
     "list_named_actors": "atoll.util.helpers",
     "map_unordered": "atoll.util.helpers",
@@ -51,6 +52,7 @@ __all__ = [
     "Executor",
     "as_completed",
     "get_current_placement_group",
+    "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",

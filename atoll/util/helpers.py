@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll import api
 from atoll.client.current import current_session
+from atoll.cluster_view import node_address
 from atoll.object_ref import ObjectRef
 
 if TYPE_CHECKING:
@@ -117,3 +118,8 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     if all_namespaces:
         return [{"namespace": actor.namespace, "name": actor.name} for actor in named]
     return [actor.name for actor in named if actor.namespace == session.namespace]
+
+
+def get_node_ip_address() -> str:
+    """Return the address of this node: the loopback's, since a cluster listens on no network."""
+    return node_address()
