@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.client.current import begin_with
 
 if TYPE_CHECKING:
-    from atoll import exceptions
+    from atoll import exceptions, util
     from atoll.actor import ActorHandle, method
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
     from atoll.cache import cache
@@ -69,6 +69,8 @@ _HOMES = {
     "wait": "atoll.api",
 }
 
+_MODULES = ("actor", "exceptions", "runtime_context", "util")
+
 __all__ = [
     "ActorHandle",
     "DynamicObjectRefGenerator",
@@ -92,6 +94,7 @@ __all__ = [
     "remote",
     "shutdown",
     "timeline",
+    "util",
     "wait",
 ]
 
@@ -114,7 +117,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(home), name)
         globals()[name] = value
         return value
-    if name in ("actor", "exceptions", "util"):
+    if name in _MODULES:
         return importlib.import_module(f"atoll.{name}")
     raise AttributeError(f"module 'atoll' has no attribute {name!r}")
 

@@ -100,6 +100,8 @@ class TaskError(AtollError):
     def as_instance_of_cause(self) -> TaskError:
         """Return this error as an instance of the user's own class too, or itself where that is impossible."""
         cause = self.cause
+        while isinstance(cause, TaskError) and cause.cause is not None:  # a task raised what `get` raised in it
+            cause = cause.cause
         if cause is None or isinstance(cause, TaskError) or not isinstance(cause, Exception):
             return self
         cause_class: Any = type(cause)
@@ -156,6 +158,10 @@ def _rebuild_task_error(name: str, traceback: str, cause: BaseException | _Parts
     return TaskError(name, traceback, cause.whole() if isinstance(cause, _Parts) else cause, where)
 
 
+def _rebuild_combined(*parts: Any) -> TaskError:
+    return _rebuild_task_error(*parts).as_instance_of_cause()
+
+
 @cache
 def _combine(cause_class: Any) -> type[TaskError] | None:
     """Return a class that is both a TaskError and the user's class, or None where the layouts conflict."""
@@ -166,9 +172,13 @@ def _combine(cause_class: Any) -> type[TaskError] | None:
     def forward(self: TaskError, name: str) -> Any:
         return getattr(self.__dict__.get("cause"), name)
 
+    def reduce(self: TaskError) -> tuple[Any, ...]:
+        return _rebuild_combined, TaskError.__reduce__(self)[1]
+
     name = f"TaskError({cause_class.__name__})"
     body = {
         "__str__": text,
+        "__reduce__": reduce,
         "__getattr__": forward,
         "__module__": __name__,
         "__qualname__": name,

@@ -20,7 +20,7 @@ def test_a_second_init_is_refused_unless_said(engine: Any, script: Any) -> None:
         """
         engine.init()
         try:
-            engine.init()
+            engine.init(ignore_reinit_error=False)
         except RuntimeError:
             print("refused")
         engine.init(ignore_reinit_error=True)

@@ -96,7 +96,7 @@ def test_a_task_in_a_group(engine: Any, group_of: Any, strategies: Any) -> None:
 
 
 def test_a_bundle_limits_what_runs_in_it(
-    engine: Any, group_of: Any, strategies: Any, until_there: Any, tmp_path: Path
+    engine: Any, group_of: Any, strategies: Any, until_there: Any, tmp_path: Path, eventually: Any
 ) -> None:
     @engine.remote(num_cpus=1)
     def hold(i: int) -> None:
@@ -107,6 +107,7 @@ def test_a_bundle_limits_what_runs_in_it(
     refs = [hold.options(scheduling_strategy=in_group(strategies, group, 0)).remote(i) for i in range(2)]
     refs += [hold.options(scheduling_strategy=in_group(strategies, group, 1)).remote(2)]
     until_there(str(tmp_path / "began-2"))
+    eventually(lambda: len(list(tmp_path.glob("began-*"))) == 2)
     assert engine.wait(refs, timeout=0.3)[0] == []
     assert len(list(tmp_path.glob("began-*"))) == 2
     (tmp_path / "go").touch()
@@ -162,16 +163,22 @@ def test_what_runs_in_a_removed_group_ends(engine: Any, groups: Any, strategies:
     eventually(dead)
 
 
-def test_a_task_for_a_removed_group(engine: Any, groups: Any, strategies: Any) -> None:
-    @engine.remote(num_cpus=1)
-    def one() -> int:
-        return 1
+def test_what_waits_for_a_removed_group_fails(
+    engine: Any, groups: Any, strategies: Any, until_there: Any, tmp_path: Path
+) -> None:
+    @engine.remote(num_cpus=1, max_retries=0)
+    def hold(name: str) -> None:
+        (tmp_path / name).touch()
+        until_there(str(tmp_path / "never"))
 
     group = groups.placement_group([{"CPU": 1}])
-    engine.get(group.ready(), timeout=30)
+    inside = hold.options(scheduling_strategy=in_group(strategies, group))
+    inside.remote("began")
+    until_there(str(tmp_path / "began"))
+    waiting = inside.remote("never begun")
     groups.remove_placement_group(group)
     with pytest.raises(engine.exceptions.TaskPlacementGroupRemoved):
-        engine.get(one.options(scheduling_strategy=in_group(strategies, group)).remote(), timeout=30)
+        engine.get(waiting, timeout=30)
 
 
 @pytest.mark.parametrize(
