@@ -19,7 +19,7 @@ from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core.actors import ActorTable
 from atoll.scheduler.core.groups import Group, GroupTable
 from atoll.scheduler.core.names import NameTable
-from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.supply import Supply
 from atoll.testing import Machine, SimulationFailure
 from tests.sim.daemon_processes import AgentProcess, SimulatedJournal
 from tests.sim.options import options_for
@@ -102,11 +102,10 @@ def test_a_task_that_must_not_run_twice_and_does(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_device_that_two_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    def whole(node: Node, units: int) -> Any:
-        uses = list(node.devices.values())
-        return uses[: max(1, units // UNITS_PER_ONE)]
+    def held_or_not(supply: Supply, wanted: Any) -> Any:
+        return list(supply.devices.values())[: max(1, wanted.device_units // UNITS_PER_ONE)] or None
 
-    monkeypatch.setattr(Node, "_devices_for", whole)
+    monkeypatch.setattr(Supply, "devices_for", held_or_not)
     assert "device" in failure_of()
 
 
