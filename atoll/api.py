@@ -81,6 +81,7 @@ def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool =
     session.start()
     session.ends_cluster = started and kind == "script"
     session.default_output = _print_output
+    session.leave = shutdown
     set_current_session(session)
     atexit.unregister(shutdown)
     atexit.register(shutdown)

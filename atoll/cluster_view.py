@@ -6,7 +6,6 @@ People see it by the magics, the dashboard and `atoll status`, which read the sa
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -59,10 +58,11 @@ def available_resources() -> dict[str, float]:
 
 
 def _sum(amounts: Callable[[NodeState], dict[str, float]]) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for node in current_session().state().nodes:
-        total.update(_with_store(node, amounts(node)))  # type: ignore[arg-type] - a Counter counts fractions, too
-    return {name: float(amount) for name, amount in total.items() if amount}
+        for name, amount in _with_store(node, amounts(node)).items():
+            total[name] = total.get(name, 0.0) + amount
+    return {name: amount for name, amount in total.items() if amount}
 
 
 def _with_store(node: NodeState, amounts: dict[str, float]) -> dict[str, float]:

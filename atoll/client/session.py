@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from atoll.client.channel import Channel
 from atoll.client.connection import failure
@@ -146,6 +146,7 @@ class Session:
         scope: Where what is submitted here goes if nothing is said; another object whenever that changes.
         namespace: Where the names of that job's actors live.
         default_output: Takes what tasks write that said nothing else about it.
+        leave: How `with` ends: more than `close` where the API has begun the session.
         ends_cluster: The cluster was started for this process alone, and ends with it.
     """
 
@@ -164,6 +165,7 @@ class Session:
         self.scope = Scope()
         self.namespace = introduction.namespace
         self.default_output: OutputCallback | None = None
+        self.leave: Callable[[], None] = self.close
         self.ends_cluster = False
         self.closed = False
         self.reactor = Reactor(self._next_deadline, self._deadline_reached, self._pause, self._tick)
@@ -711,6 +713,14 @@ class Session:
         return channel.process_id if channel is not None else b""
 
     # ------------------------------------------------------------------------------------------------ the end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the cluster as `atoll.shutdown` does: `with atoll.init(): ...`."""
+        if not self.closed:
+            self.leave()
 
     def close(self) -> None:
         """Leave the cluster: close all channels. Anonymous objects and tasks of this process end with it."""

@@ -77,22 +77,6 @@ def test_init_as_a_context(script: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_refs_before_a_shutdown_are_nothing_after_it(script: Any) -> None:
-    done = script(
-        """
-        engine.init()
-        ref = engine.put([1] * 1000)
-        engine.shutdown()
-        engine.init()
-        try:
-            engine.get(ref, timeout=2)
-        except Exception as error:
-            print("refused", type(error).__name__)
-        """
-    )
-    assert "refused" in done.stdout
-
-
 def test_the_namespace_of_a_session(engine: Any) -> None:
     assert engine.get_runtime_context().namespace == "conformance"
 
