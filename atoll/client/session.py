@@ -271,7 +271,7 @@ class Session:
                 return
             if isinstance(message, ObjectCreated | ObjectFound) and message.has_descriptor:
                 try:
-                    self.store.take_segment(message, channel.take_descriptor())
+                    self.store.take_segment(message, channel.take_descriptor)
                 except ObjectStoreFullError as error:
                     message = Failed(message.request, type(error).__name__, str(error))
             elif self.store.take_news(message):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -36,6 +37,9 @@ from atoll.protocol.serialization import Layout, Serialized, deserialize
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
+
+TOUCH_AHEAD_BYTES = 2**20
+"""The pages of a larger object are looked up in the background when it is got, not one by one when they are read."""
 
 _encode_layout = msgspec.msgpack.Encoder().encode
 _decode_layout = msgspec.msgpack.Decoder(Layout).decode
@@ -97,18 +101,18 @@ class StoreClient:
             created = self._create(object_id, layout.total_bytes)
             if created is None:
                 return layout.total_bytes
-            segment, offset = created
+            segment, readable, offset = created
             segment.write(offset, value.data, self._copier)
             for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
                 segment.write(offset + start, view, self._copier)
-            self._seal(object_id, layout, _Place(segment, offset, layout, kept=True) if keep else None)
+            self._seal(object_id, layout, _Place(readable, offset, layout, kept=True) if keep else None)
         except BaseException:
             self._session.tell_agent(AbortObject(object_id))
             raise
         return layout.total_bytes
 
-    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, int] | None:
-        """Return where an object is to be written: a segment, and the offset in it. Waits until there is room.
+    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, Segment, int] | None:
+        """Return where to write an object, where to read it, and the offset. Waits until there is room.
 
         None if it is there already: its task runs again, for another of its results, and somebody looks at this one.
         """
@@ -117,7 +121,9 @@ class StoreClient:
         if isinstance(answer, ObjectSealed):
             return None
         created = _expect(answer, ObjectCreated)
-        return self._segment(created, writable=True), created.offset
+        writable = self._segment(created, writable=True)
+        writable.touch(self._copier)
+        return writable, self._segment(created, writable=False), created.offset
 
     def _seal(self, object_id: bytes, layout: Layout, place: _Place | None) -> None:
         """Seal what was written; a place keeps it pinned."""
@@ -149,6 +155,8 @@ class StoreClient:
         if place is None:
             place = self._pin(object_id)
         released = self._released
+        if not place.segment.touched and place.layout.total_bytes >= TOUCH_AHEAD_BYTES:
+            place.segment.touch_ahead(self._copier)
         view = place.segment.view(place.offset, place.layout.total_bytes, lambda: released.append(object_id))
         return _load(view, place.layout)
 
@@ -175,19 +183,21 @@ class StoreClient:
         with self._lock:
             return self._segments[answer.segment_id, writable]
 
-    def take_segment(self, answer: ObjectCreated | ObjectFound, descriptor: int) -> None:
-        """Map a segment whose descriptor came with an answer, before anybody acts on the answer; closes it.
+    def take_segment(self, answer: ObjectCreated | ObjectFound, take_descriptor: Callable[[], int]) -> None:
+        """Map a segment whose descriptors came with an answer, before anybody acts on the answer; closes them.
 
         Called by whoever reads the agent's connection, since an answer may be read by another thread than the one
         that waits for it, and a second answer may rely on the first one's descriptor.
         """
-        writable = isinstance(answer, ObjectCreated)
-        try:
-            segment = Segment(descriptor, answer.segment_bytes, writable=writable)
-        finally:
-            os.close(descriptor)
-        with self._lock:
-            self._segments[answer.segment_id, writable] = segment
+        for writable in (True, False) if isinstance(answer, ObjectCreated) else (False,):
+            descriptor = take_descriptor()
+            try:
+                if (answer.segment_id, writable) not in self._segments:  # who writes now may have read there before
+                    segment = Segment(descriptor, answer.segment_bytes, writable=writable)
+                    with self._lock:
+                        self._segments[answer.segment_id, writable] = segment
+            finally:
+                os.close(descriptor)
 
     def forget(self, object_ids: list[bytes]) -> None:
         """Give up what `write` has kept: no ref to these is left. Views that still live keep their pins."""

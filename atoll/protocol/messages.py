@@ -620,7 +620,7 @@ class ObjectCreated(Message, frozen=True):
         segment_id: Known to the peer by this number from now on.
         segment_bytes: The size to map.
         offset: Where the object begins, aligned to 64.
-        has_descriptor: Whether a writable descriptor travels with this message.
+        has_descriptor: Whether descriptors travel with this message: one to write with, and then one to read with.
     """
 
     request: int

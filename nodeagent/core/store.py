@@ -191,10 +191,13 @@ class ObjectStore:
             self._outbox.do(RestoreObject(stored.object_id, copy.file_id, copy.offset, copy.checksum, piece))
         if stored.request is None or stored.writer is None:
             return
-        new = self._is_new_to(stored.writer, segment.segment_id, writable=True)
-        reply = ObjectCreated(stored.request, segment.segment_id, segment.size_bytes, placement.offset, new)
+        segment_id = segment.segment_id
+        new = self._is_new_to(stored.writer, segment_id, writable=True)
+        reply = ObjectCreated(stored.request, segment_id, segment.size_bytes, placement.offset, new)
         stored.request = None
-        self._send(stored.writer, reply, segment.segment_id, new, writable=True)
+        if new:  # and one to read with, through which not even the writer can alter what is sealed
+            self._is_new_to(stored.writer, segment_id, writable=False)
+        self._send(stored.writer, reply, [(segment_id, True), (segment_id, False)] if new else [])
 
     def segment_created(self, event: SegmentCreated, now: Instant) -> None:
         """Answer those who waited for the segment."""
@@ -279,7 +282,7 @@ class ObjectStore:
             stored.layout,
             new,
         )
-        self._send(peer, reply, segment.segment_id, new, writable=False)
+        self._send(peer, reply, [(segment.segment_id, False)] if new else [])
 
     def release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
         """Take one pin off each object, or one wish to have it."""
@@ -428,9 +431,9 @@ class ObjectStore:
         known[(segment_id, writable)] = None
         return True
 
-    def _send(self, peer: Peer, message: Message, segment_id: int, new: bool, *, writable: bool) -> None:
-        if new:
-            self._outbox.do(SendWithSegments(peer, message, [(segment_id, writable)]))
+    def _send(self, peer: Peer, message: Message, segments: list[tuple[int, bool]]) -> None:
+        if segments:
+            self._outbox.do(SendWithSegments(peer, message, segments))
         else:
             self._outbox.send(peer, message)
 

@@ -76,7 +76,7 @@ def test_a_writer_waits_for_memory_and_gets_the_descriptor_once(driver: CoreDriv
     assert driver.take(CreateSegment) == [CreateSegment(1, 3 * MIB)]
     driver.make_segments()
     (sent,) = driver.take(SendWithSegments)
-    assert sent.segments == [(1, True)]
+    assert sent.segments == [(1, True), (1, False)]
     assert sent.message == ObjectCreated(1, 1, 3 * MIB, 0, True)
     driver.message(peer, AbortObject(MINE))
     again = create(driver, peer, MINE, 3 * MIB - 5)
@@ -87,10 +87,10 @@ def test_readers_get_a_read_only_descriptor_once_also_who_wrote_it(driver: CoreD
     writer, reader = driver.connect(), driver.connect(process_id=b"client-2")
     created = put(driver, writer, MINE, 3 * MIB)
     driver.take(SendWithSegments)
+    driver.message(reader, GetObject(2, MINE))
+    (sent,) = driver.take(SendWithSegments)
+    assert sent.segments == [(created.segment_id, False)]
     for peer in (reader, writer):
-        driver.message(peer, GetObject(2, MINE))
-        (sent,) = driver.take(SendWithSegments)
-        assert sent.segments == [(created.segment_id, False)]
         found = get(driver, peer, MINE)
         assert isinstance(found, ObjectFound)
         assert not found.has_descriptor

@@ -44,6 +44,7 @@ def create(connection: Connection, object_id: bytes, size: int) -> tuple[ObjectC
     descriptor = connection.take_descriptor()
     mapped = mmap.mmap(descriptor, answer.segment_bytes)
     os.close(descriptor)
+    os.close(connection.take_descriptor())  # to read with
     return answer, mapped
 
 

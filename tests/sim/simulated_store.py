@@ -118,7 +118,9 @@ class SimulatedStore:
 
     def take_segment(self, answer: ObjectCreated | ObjectFound, memory: Memory) -> None:
         """Map a segment whose descriptor came with an answer."""
-        self._segments[answer.segment_id, isinstance(answer, ObjectCreated)] = memory
+        self._segments[answer.segment_id, False] = memory
+        if isinstance(answer, ObjectCreated):
+            self._segments[answer.segment_id, True] = memory
 
     def unmap(self, segment_ids: list[int]) -> None:
         """These segments are no more: nothing that this process has pinned may lie there."""
