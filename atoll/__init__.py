@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from atoll import exceptions, util
     from atoll.actor import ActorHandle, method
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
+    from atoll.arrays import empty, empty_like
     from atoll.cache import cache
     from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes, timeline
     from atoll.object_ref import ObjectRef
@@ -53,6 +54,8 @@ _HOMES = {
     "cache": "atoll.cache",
     "cancel": "atoll.api",
     "cluster_resources": "atoll.cluster_view",
+    "empty": "atoll.arrays",
+    "empty_like": "atoll.arrays",
     "get": "atoll.api",
     "get_actor": "atoll.api",
     "get_gpu_ids": "atoll.cluster_view",
@@ -80,6 +83,8 @@ __all__ = [
     "cache",
     "cancel",
     "cluster_resources",
+    "empty",
+    "empty_like",
     "exceptions",
     "get",
     "get_actor",

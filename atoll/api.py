@@ -210,6 +210,8 @@ def _wait_all(session: Session, object_ids: list[bytes], timeout_s: float | None
 def put(value: T) -> ObjectRef[T]:
     """Make a value an object of the cluster: large buffers are copied, once, into shared memory.
 
+    An array that `atoll.empty` has made is there already and not copied; it is read-only from then on.
+
     Raises:
         TypeError: It is a ref already.
         SerializationError: It does not pickle.
@@ -217,7 +219,7 @@ def put(value: T) -> ObjectRef[T]:
     """
     if type(value) is ObjectRef:
         raise TypeError("put of an ObjectRef: it is an object already; to put a ref into the store, put a list of it")
-    return current_session().put_serialized(value, serialize(value))
+    return current_session().put_serialized(value, serialize(value), hand_over=True)
 
 
 def wait(

@@ -59,7 +59,7 @@ class IdFactory:
 
     def object_id(self) -> ObjectId:
         """Return the id for a value that is put, not computed."""
-        return return_id(self.task_id(), 0)
+        return ObjectId(self.process_id + next(self._counter).to_bytes(8, "big") + _FIRST)
 
 
 def return_id(task_id: TaskId, index: int) -> ObjectId:

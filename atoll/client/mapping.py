@@ -102,13 +102,22 @@ class Segment:
 
         `on_release` runs wherever the garbage collector runs: it must not lock, block or raise.
         """
+        return self._export(offset, size_bytes, on_release).toreadonly()
+
+    def writable_view(self, offset: int, size_bytes: int, on_release: Callable[[], object]) -> memoryview:
+        """As `view`, to write through."""
+        assert self.writable
+        return self._export(offset, size_bytes, on_release)
+
+    def _export(self, offset: int, size_bytes: int, on_release: Callable[[], object]) -> memoryview:
         exporter = (ctypes.c_ubyte * size_bytes).from_address(self.address + offset)
         finalizer = weakref.finalize(exporter, on_release)
         finalizer.atexit = False
-        return memoryview(exporter).toreadonly().cast("B")
+        return memoryview(exporter).cast("B")
 
 
-def _address_of(data: bytes | memoryview) -> int:
+def address_of(data: bytes | memoryview) -> int:
+    """Return where a contiguous buffer's memory begins."""
     if isinstance(data, bytes):
         return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
     return _buffer_address(data)
@@ -152,7 +161,7 @@ class Copier:
     def copy(self, target: int, data: bytes | memoryview) -> None:
         """Copy bytes to an address of this process."""
         size = len(data) if isinstance(data, bytes) else data.nbytes
-        source = _address_of(data)
+        source = address_of(data)
         self.share(size, lambda start, part: _memmove(target + start, source + start, part))
 
     def share(self, size: int, work: Callable[[int, int], object]) -> None:

@@ -542,21 +542,29 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------ objects
 
-    def put_serialized(self, value: Any, serialized: Serialized) -> ObjectRef[Any]:
+    def put_serialized(self, value: Any, serialized: Serialized, *, hand_over: bool = False) -> ObjectRef[Any]:
         """Put a value that is serialized already: a small one stays here, a large one goes to the store.
+
+        One that lies in the store already, in memory of `atoll.empty`, is sealed there if the caller hands it over.
 
         Raises:
             ObjectStoreFullError: There is no room for it.
         """
-        object_id = self.ids.object_id()
+        contained = [ref.binary() for ref in serialized.contained] if serialized.contained else []
         if serialized.total_bytes <= INLINE_BYTES:
-            location = ObjectLocation(object_id, inline=pack_inline(serialized, value))
-        else:
+            object_id = self.ids.object_id()
+            data = pack_inline(serialized, value) if serialized.buffers else serialized.data
+            with self.lock:
+                self.core.objects.put(object_id, data, contained)
+            return ObjectRef(object_id, self)
+        handed_over = self.store.hand_over(value, serialized) if hand_over else None
+        if handed_over is None:
+            object_id = self.ids.object_id()
             size = self.store.write(object_id, serialized, keep=True)
-            location = ObjectLocation(object_id, self.node_id, size)
-        contained = [ref.binary() for ref in serialized.contained]
+        else:
+            object_id, size = handed_over
         with self.lock:
-            self._handle(ObjectPut(object_id, location, contained))
+            self._handle(ObjectPut(object_id, ObjectLocation(object_id, self.node_id, size), contained))
         return ObjectRef(object_id, self)
 
     def borrow(self, object_id: bytes) -> None:

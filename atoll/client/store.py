@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from atoll.client.connection import failure
-from atoll.client.mapping import Copier, Segment
+from atoll.client.mapping import Copier, Segment, address_of
+from atoll.client.reserved import HEADER_BYTES, Reserved
+from atoll.ids import ObjectId
 from atoll.protocol.messages import (
     AbortObject,
     CreateObject,
@@ -79,6 +81,8 @@ class StoreClient:
         self._segments: dict[tuple[int, bool], Segment] = {}
         self._places: dict[bytes, _Place] = {}
         self._released: deque[bytes] = deque()
+        self._reserved: dict[int, Reserved] = {}
+        self._abandoned: deque[Reserved] = deque()
         self._copier = Copier()
 
     def write(self, object_id: bytes, value: Serialized, *, keep: bool) -> int:
@@ -110,6 +114,64 @@ class StoreClient:
             self._session.tell_agent(AbortObject(object_id))
             raise
         return layout.total_bytes
+
+    def reserve(self, object_id: ObjectId, size_bytes: int) -> Reserved:
+        """Return memory for an array that is written to before it is put.
+
+        Raises:
+            ObjectStoreFullError: There is no room for it.
+            ClusterLostError: The agent is gone.
+        """
+        try:
+            created = self._create(object_id, HEADER_BYTES + size_bytes)
+        except BaseException:
+            self._session.tell_agent(AbortObject(object_id))
+            raise
+        assert created is not None, "an id that was made for it is new"
+        segment, readable, offset = created
+        reserved = Reserved(object_id, segment, readable, offset, size_bytes, self._reserved_gone)
+        with self._lock:
+            self._reserved[reserved.address] = reserved
+        return reserved
+
+    def _reserved_gone(self, reserved: Reserved) -> None:
+        """The last view of reserved memory is gone. Called by the garbage collector."""
+        if reserved.sealed:
+            self._released.append(reserved.object_id)
+        else:
+            self._abandoned.append(reserved)
+
+    def hand_over(self, original: Any, value: Serialized) -> tuple[ObjectId, int] | None:
+        """Seal a value that lies in reserved memory already.
+
+        Args:
+            original: The value.
+            value: What has become of it.
+
+        Returns:
+            Its id and size; None if it is to be written as others are.
+        """
+        if not self._reserved or len(value.buffers) != 1 or len(value.data) > HEADER_BYTES:
+            return None
+        (view,) = value.buffers
+        reserved = self._reserved.get(address_of(view))
+        if reserved is None or reserved.size_bytes != view.nbytes:
+            return None
+        arrays = reserved.take(original, view.obj)
+        if arrays is None:
+            return None
+        layout = Layout(len(value.data), [(HEADER_BYTES, view.nbytes)], HEADER_BYTES + view.nbytes)
+        place = _Place(reserved.readable, reserved.offset, layout, kept=True)
+        place.uses += 1  # the arrays'
+        try:
+            reserved.segment.write(reserved.offset, value.data, self._copier)
+            self._seal(reserved.object_id, layout, place)
+        except BaseException:
+            self._reserved.pop(reserved.address, None)  # it is gone, and stays readable for who has it
+            raise
+        reserved.sealed = True
+        del self._reserved[reserved.address]
+        return reserved.object_id, layout.total_bytes
 
     def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, Segment, int] | None:
         """Return where to write an object, where to read it, and the offset. Waits until there is room.
@@ -216,7 +278,7 @@ class StoreClient:
     @property
     def has_released(self) -> bool:
         """Whether `collect` has something to do."""
-        return bool(self._released)
+        return bool(self._released or self._abandoned)
 
     def take_news(self, message: Message) -> bool:
         """Take what the agent says unasked; False if it is not for the store. The session's lock is held.
@@ -238,9 +300,14 @@ class StoreClient:
 
     def collect(self) -> list[Message]:
         """Return what the agent is to be told: which objects' last use is gone."""
+        told: list[Message] = []
+        while self._abandoned:
+            reserved = self._abandoned.popleft()
+            self._reserved.pop(reserved.address, None)
+            told.append(AbortObject(reserved.object_id))
         released = self._released
         if not released:
-            return []
+            return told
         gone = []
         with self._lock:
             while released:
@@ -252,7 +319,9 @@ class StoreClient:
                 if place.uses == 0:
                     del self._places[object_id]
                     gone.append(object_id)
-        return [ReleaseObjects(gone)] if gone else []
+        if gone:
+            told.append(ReleaseObjects(gone))
+        return told
 
     def close(self) -> None:
         """Forget everything. Mappings stay while the process lives: views of them may."""

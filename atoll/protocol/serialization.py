@@ -64,7 +64,7 @@ class Serialized:
     @property
     def total_bytes(self) -> int:
         """Bytes of pickle and buffers together, without padding."""
-        return len(self.data) + sum(view.nbytes for view in self.buffers)
+        return len(self.data) + sum(view.nbytes for view in self.buffers) if self.buffers else len(self.data)
 
     def layout(self) -> Layout:
         """Return where everything lies when it is written into one piece of memory."""

@@ -86,6 +86,14 @@ class ObjectTable:
         entry.registrations += registrations
         return entry
 
+    def put(self, object_id: bytes, value: bytes, contained: list[bytes]) -> None:
+        """Add an object of this process whose value stays here, with one count for the ref that the caller makes."""
+        entry = self.entries[object_id] = ObjectEntry(state=INLINE, value=value, count=1)
+        if contained:
+            for inner in contained:
+                self.refer(inner, registrations=0 if self.owns(inner) else 1)
+            entry.contained = contained
+
     def release(self, object_id: bytes) -> None:
         """Count one ref less, and forget the object when that was the last of all."""
         entry = self.entries.get(object_id)
