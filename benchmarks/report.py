@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.budgets import OURS, Verdict, judge_all
+from benchmarks.budgets import OURS, judge_all
 from benchmarks.results import Cell, Results, Row
 
 
@@ -183,22 +183,18 @@ def markdown(table: Table) -> Iterator[str]:
         yield line(cells)
 
 
-def unmet(results: Results) -> list[Verdict]:
-    """Return the budgets that are not met."""
-    return [verdict for verdict in judge_all(results.rows) if verdict.met is False]
-
-
 def lines(results: Results) -> Iterator[str]:
     """Yield the whole report for a terminal."""
     yield from facts(results)
     yield "Medians of interleaved rounds. In brackets: how many times better Atoll is (below 1: worse)."
     yield ""
     yield from columns(figure_table(results))
-    if budgets := budget_table(results).lines:
+    if budget_table(results).lines:
         yield ""
         yield from columns(budget_table(results))
-        missed = len(unmet(results))
-        yield f"{len(budgets)} budgets, {missed} not met" if missed else f"{len(budgets)} budgets, none missed"
+        found = [verdict.met for verdict in judge_all(results.rows)]
+        met, missed, unknown = (found.count(verdict) for verdict in (True, False, None))
+        yield f"{met} of {len(found)} budgets met, {missed} not met, {unknown} not measured"
     better = defeats(results)
     if better.lines:
         yield ""

@@ -209,7 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda: results.save(merged(), options.json),
             tiny=options.tiny,
         )
-        run_rounds(runner, options, began)
+        try:
+            run_rounds(runner, options, began)
+        except KeyboardInterrupt:
+            say("interrupted: what was measured until now follows")
+            options.document = False
     whole = merged()
     results.save(whole, options.json)
     print("\n".join(report.lines(whole)))

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MOST_ROUND_TRIPS = 8
+MOST_ROUND_TRIPS = 6
+"""The budget is eight, the two measured one after the other in blocks. Call by call both find the processor's caches as
+the other has left them, which costs the shorter one relatively more: four where blocks give six to eight. That ratio
+hardly moves with what else the machine does, so it is the one that is guarded, with a limit of its own."""
 ROUNDS = 15
 CALLS_A_ROUND = 20
 ATTEMPTS = 5
