@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,18 +200,24 @@ def test_what_a_system_lacks_is_said() -> None:
         Lacking().actor(object)
 
 
-def test_samples_follow_from_time_not_from_counts() -> None:
-    turn = Turn(Lacking(), tiny=True)
+def test_samples_follow_from_time_not_from_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("benchmarks.workload.time", SimpleNamespace(perf_counter=lambda: now))
+    turn = Turn(Lacking())
     bursts: list[int] = []
-    assert len(turn.times(lambda: None, most=300)) == 3
 
-    def burst(count: int) -> None:
+    def work(count: int = 1, each_s: float = 0.01) -> None:
+        nonlocal now
         bursts.append(count)
-        time.sleep(count * 1e-5)
+        now += count * each_s
 
-    rates = turn.rate(burst, first=10)
-    assert max(rates) < 1e5
-    assert bursts[-1] > 10 * bursts[0]
+    assert turn.times(work, most=2000, within_s=1.0) == pytest.approx([0.01] * 100, abs=1e-9)
+    assert len(turn.times(work, most=30, within_s=1.0)) == 30
+    assert len(turn.times(lambda: work(1, 5.0), within_s=1.0)) == 2
+    bursts.clear()
+    assert turn.rate(lambda count: work(count, 1e-5), first=10, within_s=0.8) == pytest.approx([1e5, 1e5])
+    assert bursts[0] == 10
+    assert 0.2 < bursts[-1] * 1e-5 < 0.8
 
 
 def test_adapters_are_made_without_their_systems() -> None:
