@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
     from atoll.runtime_context import get_runtime_context
+    from atoll.why import simulate, why
 
 __version__ = "0.1.0"
 
@@ -68,8 +69,10 @@ _HOMES = {
     "put": "atoll.api",
     "remote": "atoll.api",
     "shutdown": "atoll.api",
+    "simulate": "atoll.why",
     "timeline": "atoll.cluster_view",
     "wait": "atoll.api",
+    "why": "atoll.why",
 }
 
 _MODULES = ("actor", "exceptions", "runtime_context", "util")
@@ -98,9 +101,11 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "simulate",
     "timeline",
     "util",
     "wait",
+    "why",
 ]
 
 

@@ -10,10 +10,10 @@ Who says what to whom:
 
     client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
                                     WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName DropName
-                                    ListNames CreateGroup RemoveGroup WaitGroup FindGroup GetState WatchState
+                                    ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState WatchState
                                     StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    GroupChanged NameClaimed NameList State Done Failed
+                                    GroupChanged Explained NameClaimed NameList State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
@@ -252,6 +252,22 @@ class ListNames(Message, frozen=True):
     request: int
 
 
+class Explain(Message, frozen=True):
+    """Ask why something waits, or with `scheduling_class` what would be if it were asked for. Answered by `Explained`.
+
+    Attributes:
+        request: Answered by `Explained`, or `Failed` if the scheduler knows of no such thing.
+        demand_key: The sender's own number of a class; 0 if it is not about one.
+        actor_id: The actor; empty if it is not about one.
+        scheduling_class: What might be asked for; None if it is about something that is.
+    """
+
+    request: int
+    demand_key: int = 0
+    actor_id: bytes = b""
+    scheduling_class: SchedulingClass | None = None
+
+
 class GetState(Message, frozen=True):
     """Answered by `State`."""
 
@@ -379,6 +395,13 @@ class GroupChanged(Message, frozen=True):
     spec: GroupSpec
     state: str
     nodes: list[bytes]
+
+
+class Explained(Message, frozen=True):
+    """The answer to `Explain`: JSON of `atoll.protocol.explanation.Explanation`."""
+
+    request: int
+    explanation: bytes
 
 
 class NameClaimed(Message, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from atoll.protocol.explanation import encode_explanation
 from atoll.protocol.machine import ClosePeer, PeerLost
 from atoll.protocol.messages import (
     AbandonName,
@@ -13,6 +14,8 @@ from atoll.protocol.messages import (
     DemandRefused,
     Done,
     DropName,
+    Explain,
+    Explained,
     FindGroup,
     GetActor,
     GetState,
@@ -45,6 +48,7 @@ from atoll.scheduler.core.leases import Lease
 from atoll.scheduler.core.queues import Demand
 from atoll.scheduler.core.requests import what_is_wrong
 from atoll.scheduler.core.state import cluster_state
+from atoll.scheduler.core.why import Reasons
 
 KINDS = ("kernel", "script", "server")
 SHORTEST_INTERVAL_S = 0.1
@@ -320,6 +324,24 @@ class ClientDesk:
     def get_state(self, record: PeerRecord, message: GetState) -> None:
         """Answer with the whole state."""
         self._turn.send(record.peer, State(message.request, self._encoded_state()))
+
+    def explain(self, record: PeerRecord, message: Explain) -> None:
+        """Answer why something waits, or what would be."""
+        reasons = Reasons(self._cluster)
+        if message.scheduling_class is not None:
+            wrong = what_is_wrong(message.scheduling_class)
+            if wrong is not None:
+                self._turn.fail(record.peer, message.request, "ProtocolError", wrong)
+                return
+            found = reasons.of_class(message.scheduling_class)
+        else:
+            leases = self._cluster.leases
+            demand = leases.of_actor(message.actor_id) if message.actor_id else record.demands.get(message.demand_key)
+            if demand is None or demand.shortfall <= 0:
+                self._turn.fail(record.peer, message.request, "ValueError", "it does not wait for the scheduler")
+                return
+            found = reasons.of_demand(demand)
+        self._turn.send(record.peer, Explained(message.request, encode_explanation(found)))
 
     def _encoded_state(self) -> bytes:
         return encode_state(cluster_state(self._cluster))

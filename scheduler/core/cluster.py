@@ -88,6 +88,7 @@ class Cluster:
                 self.leases.take_from_group(lease, text)
         self.leases.refuse_group(group.spec.group_id, text)
         self.groups.forget(group)
+        self.leases.room_was_made()
 
     def lease_over(self, lease: Lease, kind: str, text: str) -> None:
         """A lease is over on its node: free it, and let its holder or its actor know unless we ended it."""

@@ -207,6 +207,10 @@ class LeaseTable:
         if demand is not None:
             self._withdraw(demand)
 
+    def of_actor(self, actor_id: bytes) -> Demand | None:
+        """Return the demand for an actor's home, while there is one."""
+        return self._by_actor.get(actor_id)
+
     def wants_for_actor(self, actor_id: bytes) -> bool:
         """Whether a lease for an actor is waited for or on its way."""
         demand = self._by_actor.get(actor_id)
@@ -449,6 +453,11 @@ class LeaseTable:
         lease.killed = kill
         self._detach(lease)
         self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill, gently))
+
+    def room_was_made(self) -> None:
+        """Something else than a lease has given back what it held: everything that waits is to be tried again."""
+        self.touched = True
+        self.queues.unblock()
 
     def take_from_group(self, lease: Lease, text: str) -> None:
         """A placement group is removed: what runs in it ends, and its holder hears why."""

@@ -18,6 +18,7 @@ from itertools import count
 import msgspec
 
 from atoll.protocol.values import LabelTerm, SchedulingClass
+from atoll.resources import GPU_MEMORY, UNITS_PER_ONE, Amounts
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.supply import Wanted, wanted_of
 from atoll.scheduler.policy import hybrid, labels, pack, spread
@@ -71,6 +72,12 @@ class Shape:
             _key_of(self.labels),
             _key_of(self.labels_soft),
         )
+
+    @property
+    def wanted_as_asked(self) -> Amounts:
+        """What it takes, device memory among the amounts."""
+        size = self.wanted.device_bytes * UNITS_PER_ONE
+        return {**self.wanted.amounts, GPU_MEMORY: size} if size else self.wanted.amounts
 
     @classmethod
     def of(cls, scheduling_class: SchedulingClass) -> Shape:

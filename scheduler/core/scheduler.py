@@ -116,6 +116,7 @@ class Scheduler:
             m.AbandonName: (users, c.abandon_name),
             m.DropName: (users, c.drop_name),
             m.ListNames: (users, c.list_names),
+            m.Explain: (users, c.explain),
             m.GetState: (users, c.get_state),
             m.WatchState: (users, c.watch_state),
             m.StopCluster: (clients, self._lifetime.stop_cluster),

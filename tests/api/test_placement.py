@@ -335,3 +335,33 @@ def test_opportunistic_work_gives_way_and_is_run_anew(session: Session, tmp_path
         time.sleep(0.01)
     assert atoll.get(current.remote(), timeout=20) is None
     assert atoll.get(ref, timeout=20) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- reasons
+
+
+def test_why_and_what_if(session: Session) -> None:
+    wait_until_free(session, 2)
+    found = atoll.simulate(num_cpus=2)
+    assert (found.state, found.starts_in_s) == ("fits", 0.0)
+    assert atoll.simulate(num_gpus=3).state == "impossible"
+    home = Home.options(num_cpus=2).remote()
+    atoll.get(home.group.remote())
+    waiting = current.options(name="large", num_cpus=2).remote()
+    until = time.monotonic() + 10
+    while (found := atoll.why(waiting)).state != "waits":
+        assert time.monotonic() < until, found
+        time.sleep(0.01)
+    assert [holder.what for holder in found.nodes[0].holders] == ["Home"]
+    assert "Home" in str(found)
+    assert [change.kind for change in found.changes] == ["end"]
+    behind = current.options(num_cpus=0).remote()
+    assert atoll.get(behind) is None
+    assert atoll.why(behind).text == "it has a value"
+    assert "has its process" in atoll.why(home).text
+    atoll.kill(home)
+    assert atoll.get(waiting, timeout=20) is None
+    with pytest.raises(TypeError, match="why takes"):
+        atoll.why(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown option"):
+        atoll.simulate(gpus=1)

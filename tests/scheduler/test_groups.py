@@ -328,3 +328,14 @@ def test_many_groups_that_wait_never_deadlock() -> None:
         assert created == waiting[:1]
         world.say(client, m.RemoveGroup(9, waiting.pop(0)))
     assert cpus_free(world, client) == [4, 4, 4]
+
+
+def test_what_an_unused_group_gives_back_is_used_at_once() -> None:
+    world = World()
+    world.agent(cpus=2)
+    client = world.client()
+    group = world.group(client, {"CPU": 2})
+    world.demand(client, 1, CPU=1)
+    assert world.granted(client) == []
+    world.say(client, m.RemoveGroup(9, group))
+    assert len(world.granted(client)) == 1

@@ -1,0 +1,99 @@
+"""Why something waits, and what would be: `atoll.why(ref)` and `atoll.simulate(num_gpus=2)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from atoll.actor import ActorHandle
+from atoll.client.connection import failure
+from atoll.client.core.records import FAILED, PENDING, TaskRecord
+from atoll.client.current import current_session
+from atoll.object_ref import ObjectRef
+from atoll.options import TaskOptions
+from atoll.protocol.explanation import Explanation, decode_explanation
+from atoll.protocol.messages import Explain, Explained, Failed
+
+if TYPE_CHECKING:
+    from atoll.client.session import Session
+
+__all__ = ["simulate", "why"]
+
+
+def why(of: ObjectRef[Any] | ActorHandle) -> Explanation:
+    """Say why a task or an actor waits: on each node what is missing and who holds it, what would let it begin now,
+    and when it can begin at the earliest. Shown as text, it is a short report.
+
+    Args:
+        of: A ref to a task's result, or an actor's handle.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(of, ActorHandle):
+        return _of_actor(current_session(), of._actor_id, str(of.__dict__["_class_name"]))
+    if not isinstance(of, ObjectRef):
+        raise TypeError(f"why takes an ObjectRef or an actor's handle, not {type(of).__name__}")
+    return _of_object(of._session, of._id)
+
+
+def simulate(**options: Any) -> Explanation:
+    """Say what would become of a task with these options if it were submitted now. Nothing is submitted.
+
+    Args:
+        options: As in `@atoll.remote`: `simulate(num_gpus=2, gpu_memory="40G")`.
+
+    Raises:
+        ValueError: There is no such option, or its value makes no sense.
+    """
+    checked: TaskOptions = TaskOptions().updated(options)
+    session = current_session()
+    shape = checked.scheduling_class(session.environment, checked.name or "what if", 1, session.scope)
+    return _ask(session, Explain(session.next_request(), scheduling_class=shape), "")
+
+
+def _ask(session: Session, request: Explain, instead: str) -> Explanation:
+    answer = session.ask_scheduler(request)
+    if isinstance(answer, Failed) and instead:
+        return Explanation("", "runs", instead)
+    error = failure(answer)
+    if error is not None:
+        raise error
+    assert isinstance(answer, Explained)
+    return decode_explanation(answer.explanation)
+
+
+def _of_object(session: Session, object_id: bytes) -> Explanation:
+    with session.lock:
+        entry = session.core.objects.entries.get(object_id)
+        record = entry.producer if entry is not None else None
+        if entry is None or entry.state != PENDING:
+            failed = entry is not None and entry.state == FAILED
+            return Explanation("", "done", "it has failed: atoll.get raises why" if failed else "it has a value")
+        if record is None:
+            return Explanation("", "runs", "another process computes it; ask there")
+        known = _known_here(session, record)
+    if known:
+        return Explanation(record.name, "runs", known)
+    if record.actor_id:
+        return _of_actor(session, record.actor_id, record.name)
+    return _ask(
+        session, Explain(session.next_request(), record.class_key), f"{record.name} is about to begin, or has begun"
+    )
+
+
+def _known_here(session: Session, record: TaskRecord) -> str:
+    """Return what this process knows itself of a task that has not ended; empty if the scheduler knows better."""
+    if record.unresolved > 0:
+        return f"waits for the values of {record.unresolved} of its arguments"
+    if record.peer is None:
+        return ""
+    link = session.core.links.by_peer.get(record.peer)
+    before = [other for other in link.outstanding if other < record.sequence] if link is not None else []
+    if before:
+        return f"is with a worker, behind {len(before)} other{'s' if len(before) > 1 else ''}"
+    return "runs now"
+
+
+def _of_actor(session: Session, actor_id: bytes, name: str) -> Explanation:
+    request = Explain(session.next_request(), actor_id=actor_id)
+    return _ask(session, request, f"the actor of {name} has its process; what waits, waits for its turn there")
