@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes, timeline
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
+    from atoll.reasons import simulate, why
     from atoll.runtime_context import get_runtime_context
-    from atoll.why import simulate, why
 
 __version__ = "0.1.0"
 
@@ -69,10 +69,10 @@ _HOMES = {
     "put": "atoll.api",
     "remote": "atoll.api",
     "shutdown": "atoll.api",
-    "simulate": "atoll.why",
+    "simulate": "atoll.reasons",
     "timeline": "atoll.cluster_view",
     "wait": "atoll.api",
-    "why": "atoll.why",
+    "why": "atoll.reasons",
 }
 
 _MODULES = ("actor", "exceptions", "runtime_context", "util")

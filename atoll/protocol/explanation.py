@@ -113,9 +113,8 @@ class Explanation(msgspec.Struct, frozen=True):
             lines.append("  it would begin now if:")
             lines += [f"    {change.text}" for change in self.changes]
         if self.state == WAITS:
-            when = (
-                "nobody knows" if self.starts_in_s is None else f"in {duration_text(self.starts_in_s)} at the earliest"
-            )
+            known = self.starts_in_s is not None
+            when = f"in {duration_text(self.starts_in_s or 0.0)} at the earliest" if known else "nobody knows"
             lines.append(f"  expected start: {when}")
         return "\n".join(lines)
 

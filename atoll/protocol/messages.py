@@ -31,13 +31,20 @@ from typing import Any
 
 import msgspec
 
+from atoll.protocol.message import Message as Message
+from atoll.protocol.placement_messages import CreateGroup as CreateGroup
+from atoll.protocol.placement_messages import Explain as Explain
+from atoll.protocol.placement_messages import Explained as Explained
+from atoll.protocol.placement_messages import FindGroup as FindGroup
+from atoll.protocol.placement_messages import GroupChanged as GroupChanged
+from atoll.protocol.placement_messages import RemoveGroup as RemoveGroup
+from atoll.protocol.placement_messages import WaitGroup as WaitGroup
 from atoll.protocol.values import (
     ActorInterface,
     ActorSpec,
     Device,
     DeviceShare,
     Environment,
-    GroupSpec,
     NameInfo,
     NodeSample,
     ObjectLocation,
@@ -45,10 +52,6 @@ from atoll.protocol.values import (
     Span,
 )
 from atoll.resources import Amounts
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Base of all control messages: an array on the wire, its first item the name of its type."""
 
 
 class Failed(Message, frozen=True):
@@ -177,39 +180,6 @@ class ReleaseActor(Message, frozen=True):
     actor_id: bytes
 
 
-class CreateGroup(Message, frozen=True):
-    """Reserve bundles of resources, all or none. Answered by `Done` once it is written down, or `Failed`.
-
-    It is created later, when there is room: `WaitGroup` tells. What takes from it may be asked for at once.
-    """
-
-    request: int
-    spec: GroupSpec
-
-
-class RemoveGroup(Message, frozen=True):
-    """Give a placement group up, and end what runs in it. Answered by `Done`, also if there is none."""
-
-    request: int
-    group_id: bytes
-
-
-class WaitGroup(Message, frozen=True):
-    """Answered by `GroupChanged` when the group is created or removed, or `Failed` if it was never there."""
-
-    request: int
-    group_id: bytes
-
-
-class FindGroup(Message, frozen=True):
-    """Look at a placement group, by its id or, if that is empty, by its name. Answered by `GroupChanged` at once."""
-
-    request: int
-    group_id: bytes
-    name: str = ""
-    namespace: str = ""
-
-
 class ClaimName(Message, frozen=True):
     """Ask for the object of a name, and, with `compute`, for the right to make it if there is none.
 
@@ -250,22 +220,6 @@ class ListNames(Message, frozen=True):
     """Answered by `NameList`."""
 
     request: int
-
-
-class Explain(Message, frozen=True):
-    """Ask why something waits, or with `scheduling_class` what would be if it were asked for. Answered by `Explained`.
-
-    Attributes:
-        request: Answered by `Explained`, or `Failed` if the scheduler knows of no such thing.
-        demand_key: The sender's own number of a class; 0 if it is not about one.
-        actor_id: The actor; empty if it is not about one.
-        scheduling_class: What might be asked for; None if it is about something that is.
-    """
-
-    request: int
-    demand_key: int = 0
-    actor_id: bytes = b""
-    scheduling_class: SchedulingClass | None = None
 
 
 class GetState(Message, frozen=True):
@@ -386,22 +340,6 @@ class ActorChanged(Message, frozen=True):
     cause: str = ""
     error: bytes = b""
     name: str = ""
-
-
-class GroupChanged(Message, frozen=True):
-    """A placement group. `state` is `PENDING`, `CREATED`, `RESCHEDULING` or `REMOVED`; `nodes` has one id a bundle."""
-
-    request: int
-    spec: GroupSpec
-    state: str
-    nodes: list[bytes]
-
-
-class Explained(Message, frozen=True):
-    """The answer to `Explain`: JSON of `atoll.protocol.explanation.Explanation`."""
-
-    request: int
-    explanation: bytes
 
 
 class NameClaimed(Message, frozen=True):

@@ -61,7 +61,7 @@ def test_who_holds_what_and_what_would_help() -> None:
     text = str(found)
     assert "host-1: 2 GPU short (2 of 2 GPU in use)" in text
     assert "actor Llm of notebook-1.ipynb holds 1 GPU on GPU 1 for 2 min" in text
-    assert "expected start: nobody can know" in text
+    assert "expected start: nobody knows" in text
     world.demand(other, 1, key=2, GPU=1)
     found = waits(world, other, 2)
     assert found.changes[0].text == "train of notebook-1.ipynb on host-1 ended", "a task goes before an actor"
@@ -88,10 +88,8 @@ def test_what_can_never_be_says_what_could() -> None:
     world.demand(client, 8)
     world.granted(client)
     found = asked(world, client, CPU=6, GPU=1)
-    assert (found.state, found.text) == (
-        IMPOSSIBLE,
-        "no node has all of 6 CPU, 1 GPU at once; host-1 has 4 CPU, 1 GPU; host-2 has 8 CPU, 0 GPU",
-    )
+    assert found.state == IMPOSSIBLE
+    assert found.text.startswith("no node has all of 6 CPU, 1 GPU at once; host-1 has 4 CPU, 1 GPU; host-2 has 8 CPU")
     assert [change.text for change in found.changes] == ["it asked for 4 CPU, 1 GPU"]
     found = asked(world, client, CPU=1, labels=[LabelTerm("zone", "in", ["a"])])
     assert (found.state, found.changes) == (IMPOSSIBLE, [])
@@ -256,15 +254,13 @@ def test_what_is_proposed_works_with_all_that_happens_in_between() -> None:
     """The same with messages: leases are returned, actors killed, groups removed, and the lease is granted."""
     chance = random.Random(7)
     granted = 0
-    for _state in range(120):
+    for _state in range(500):
         world, client = random_state(chance)
         for demand in world.core.cluster.leases.demands():
             if demand.record is not None and demand.shortfall > 0:
                 world.say(demand.record.peer, m.SetDemand(demand.key, demand.scheduling_class, 0))
-        if world.core.cluster.leases.queues.waiting().__next__() if len(world.core.cluster.leases.queues) else False:
-            continue  # an actor waits, and would be served first
-        if world.core.cluster.groups.waiting():
-            continue
+        if len(world.core.cluster.leases.queues) or world.core.cluster.groups.waiting():
+            continue  # an actor or a group waits, and would be served first
         wanted = chance.choice(SHAPES) or {"CPU": 5}
         world.demand(client, 1, key=77, **wanted)
         if world.heard(client, m.DemandRefused) or world.granted(client):

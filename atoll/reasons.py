@@ -30,7 +30,7 @@ def why(of: ObjectRef[Any] | ActorHandle) -> Explanation:
         TypeError: It is neither.
     """
     if isinstance(of, ActorHandle):
-        return _of_actor(current_session(), of._actor_id, str(of.__dict__["_class_name"]))
+        return _of_actor(current_session(), of._actor_id, of._target.class_name)
     if not isinstance(of, ObjectRef):
         raise TypeError(f"why takes an ObjectRef or an actor's handle, not {type(of).__name__}")
     return _of_object(of._session, of._id)
