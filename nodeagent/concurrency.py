@@ -13,6 +13,7 @@ import asyncio
 import inspect
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,12 +100,8 @@ class Concurrency(Protocol):
         """Return the call that this code belongs to."""
         ...
 
-    def idle(self) -> bool:
-        """Whether every call that was taken has ended."""
-        ...
-
-    def close(self) -> None:
-        """End the threads that run nothing."""
+    def about_to_block(self) -> None:
+        """Code of a call is about to block its thread."""
         ...
 
 
@@ -191,14 +188,8 @@ class Threads:
         """Return the call that this thread runs."""
         return self._current.call
 
-    def idle(self) -> bool:
-        """Whether nothing runs and nothing waits."""
-        return not self._calls
-
-    def close(self) -> None:
-        """End the threads when they have nothing to do."""
-        for pool in self._pools.values():
-            pool.shutdown(wait=False)
+    def about_to_block(self) -> None:
+        """Nobody minds: the thread is the call's own."""
 
 
 def _run_now(host: Host, call: Call) -> Any:
@@ -254,18 +245,11 @@ class EventLoops:
         """Return the call that this code belongs to: a coroutine's, those it has begun, and their threads'."""
         return _coroutine_call.get()
 
-    def idle(self) -> bool:
-        """Whether nothing runs and nothing waits."""
-        return all(loop.idle() for loop in self._loops.values())
-
-    def on_loop(self) -> bool:
-        """Whether this thread is that of a loop."""
-        return any(loop.thread is threading.current_thread() for loop in self._loops.values())
-
-    def close(self) -> None:
-        """End the loops."""
-        for loop in self._loops.values():
-            loop.close()
+    def about_to_block(self) -> None:
+        """Warn if the thread is that of a loop: no other call of the group runs until it goes on."""
+        if any(loop.thread is threading.current_thread() for loop in self._loops.values()):
+            text = "atoll.get and atoll.wait block the event loop of this actor: write `await ref` in its coroutines"
+            warnings.warn(text, RuntimeWarning, stacklevel=6)
 
 
 class _Loop:
@@ -371,11 +355,3 @@ class _Loop:
         for waiting in (*self._waiting, *self._came):
             if waiting.key == key:
                 waiting.cancelled = True
-
-    def idle(self) -> bool:
-        """Whether nothing runs and nothing waits."""
-        return not (self._tasks or self._waiting or self._came or self._answers)
-
-    def close(self) -> None:
-        """End the loop."""
-        self._loop.call_soon_threadsafe(self._loop.stop)

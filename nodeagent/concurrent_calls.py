@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, Eve
 from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.leaving import ActorExit, announce_exit
 from atoll.nodeagent.results import DependencyMissing, ResultWriter
+from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import DependencyLost, TaskRaised
 from atoll.protocol.machine import Peer
@@ -39,6 +41,9 @@ class CallHost:
         actor_id: The actor's.
         actor: Returns the actor.
         streams: What the worker knows of streams.
+
+    Attributes:
+        spans: Records what ran.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class CallHost:
         self._registering = threading.Lock()
         self._streams = streams
         self._async_streams = AsyncStreams(session, results, streams)
+        self._recording = threading.Lock()
+        self.spans: SpanRecorder | None = None
 
     def begin_call(self, call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """Return the method and its arguments."""
@@ -80,8 +87,18 @@ class CallHost:
         del value
         with self._registering:  # what another call registers for this one must be registered when this one answers
             self._results.register_borrowed()
-        self._flush()
+        self._ended(call, failed=False)
         return answer
+
+    def _ended(self, call: Call, *, failed: bool) -> None:
+        """Send what the call has written, and record it."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        if self.spans is not None:
+            with self._recording:
+                self.spans.begin(self._session.job, call.context.name, call.began)
+                self.spans.end(time.monotonic(), failed=failed)
+            self._session.set_timer(from_elsewhere=True)
 
     def fail_call(self, call: Call, error: BaseException) -> Any:
         """Return the answer for what was raised; None if the process ends of it."""
@@ -95,17 +112,12 @@ class CallHost:
         if isinstance(error, ActorExit):
             announce_exit(self._session, self._actor_id)
             return None
-        self._flush()
+        self._ended(call, failed=True)
         if isinstance(error, SystemExit):
             os._exit(error.code if isinstance(error.code, int) else 1 if error.code else 0)
         payload = error_payload(error, call.context.name, self._where)
         again = isinstance(error, retried_by(self._actor(), call.message))
         return TaskRaised(call.message.sequence, payload, microseconds(call.began), again)
-
-    @staticmethod
-    def _flush() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
 
     def answers(self, peer: Peer, answers: list[Any]) -> None:
         """Send answers."""

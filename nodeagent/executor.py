@@ -434,6 +434,7 @@ class Executor:
             from atoll.nodeagent.concurrent_calls import CallHost, concurrency_for
 
             host = CallHost(self._session, self.results, self._where, spec.actor_id, lambda: self.actor, self._streams)
+            host.spans = self._spans
             concurrency = concurrency_for(spec, coroutines, host)
         self._in_user_code = True
         try:
@@ -466,6 +467,8 @@ class Executor:
     @contextmanager
     def _blocking(self) -> Iterator[None]:
         """A task waits: its CPU is lent to others, and what is queued behind it is given back."""
+        if self._concurrency is not None:
+            self._concurrency.about_to_block()
         with self._blocked_lock:
             self._blocked += 1
             first = self._blocked == 1

@@ -399,10 +399,15 @@ class Session:
         if self.reactor.asleep and len(self._released) == 1:
             self.reactor.wake()
 
-    def set_timer(self) -> None:
-        """Have the timer hook called `TIMER_S` from now, unless it is to be called already."""
+    def set_timer(self, *, from_elsewhere: bool = False) -> None:
+        """Have the timer hook called `TIMER_S` from now, unless it is to be called already.
+
+        With `from_elsewhere`, another thread may be asleep in a poll that does not know of it.
+        """
         if self._timer_at is None:
             self._timer_at = time.monotonic() + TIMER_S
+            if from_elsewhere:
+                self.reactor.wake()
 
     def _next_deadline(self) -> Instant | None:
         deadline: float | None = self.core.next_deadline()

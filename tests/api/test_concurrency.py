@@ -289,3 +289,29 @@ def test_a_thread_that_blocks_in_get_does_not_stop_the_others() -> None:
     assert atoll.get(actor.now.remote(), timeout=10)
     gate.open.remote()
     assert atoll.get(waiting, timeout=10) == 1
+
+
+def test_waiting_in_a_coroutine_without_await_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    @atoll.remote
+    class Impatient:
+        async def get(self, refs: list[Any]) -> Any:
+            return atoll.get(refs[0])
+
+    said: list[str] = []
+    actor = Impatient.remote()
+    call = actor.get.options(_on_output=lambda _kind, payload: said.append(payload.decode()))
+    assert atoll.get(call.remote([atoll.put(1)])) == 1
+    waiting = Coroutines.remote()
+    ref = call.remote([waiting.count.remote()])
+    assert atoll.get(ref) == 0
+    assert "await ref" in "".join(said)
+
+
+def test_calls_that_run_at_once_are_on_the_timeline() -> None:
+    actor = Coroutines.options(name="timed").remote()
+    assert atoll.get([actor.take.remote(number) for number in range(5)]) == list(range(5))
+    session = atoll.init()
+    until = time.monotonic() + 10
+    while sum(span.count for span in session.state().spans if span.name == "take") < 5:
+        assert time.monotonic() < until, [(span.name, span.count) for span in session.state().spans]
+        time.sleep(0.05)
