@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
     from atoll.arrays import empty, empty_like
     from atoll.cache import cache
-    from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes, timeline
+    from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
     from atoll.reasons import simulate, why
     from atoll.runtime_context import get_runtime_context
+    from atoll.trace import timeline
 
 __version__ = "0.1.0"
 
@@ -70,12 +71,12 @@ _HOMES = {
     "remote": "atoll.api",
     "shutdown": "atoll.api",
     "simulate": "atoll.reasons",
-    "timeline": "atoll.cluster_view",
+    "timeline": "atoll.trace",
     "wait": "atoll.api",
     "why": "atoll.reasons",
 }
 
-_MODULES = ("actor", "exceptions", "runtime_context", "util")
+_MODULES = ("actor", "exceptions", "runtime_context", "runtime_env", "util")
 
 __all__ = [
     "ActorHandle",

@@ -130,7 +130,7 @@ class ActorClass:
             name=options.name or "",
             namespace=session.namespace if options.namespace is None else options.namespace,
             class_name=self.__name__,
-            scheduling_class=options.scheduling_class(session.environment, self.__name__, 0, session.scope),
+            scheduling_class=options.scheduling_class(options.environment_in(session), self.__name__, 0, session.scope),
             payload=b"",
             detached=options.lifetime == "detached",
             maximum_restarts=options.max_restarts,

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from atoll.actor import ActorClass, ActorHandle, handle_of, kill, method
@@ -44,11 +44,19 @@ T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 
-def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool = True) -> Session:
+def init(
+    *,
+    namespace: str = "",
+    runtime_env: Mapping[str, Any] | str | None = None,
+    ignore_reinit_error: bool = True,
+    start: bool = True,
+) -> Session:
     """Connect to this user's cluster, starting one if none runs. Everything else calls it when it must.
 
     Args:
         namespace: Where the names of this session's actors live.
+        runtime_env: What its workers have beyond the environment of this process: `env_vars`, `working_dir`,
+            `py_modules`, `pip`. Tasks and actors add to it, or replace it field by field.
         ignore_reinit_error: Whether a second call is fine.
         start: Whether to start a cluster if there is none.
 
@@ -60,6 +68,8 @@ def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool =
         ClusterNotFoundError: No cluster runs, and `start` is not set.
         ClusterStartError: None could be started; ends with the daemon's log.
         ClusterError: The cluster that runs cannot be used; says why and what to do.
+        TypeError: A field of `runtime_env` is of another type.
+        ValueError: A field of `runtime_env` makes no sense.
     """
     from atoll.client import launch
     from atoll.config import settings
@@ -77,7 +87,12 @@ def init(*, namespace: str = "", ignore_reinit_error: bool = True, start: bool =
         if found is None:
             raise ClusterNotFoundError("no cluster of yours runs on this host; start one with `atoll up`")
         cluster, started = found, False
-    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace, capture_environment()))
+    environment = capture_environment()
+    if runtime_env:
+        from atoll.runtime_env.environments import extended, packages_directory
+
+        environment = extended(environment, runtime_env, packages_directory(cluster.directory))
+    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace, environment))
     session.start()
     session.ends_cluster = started and kind == "script"
     session.default_output = _print_output

@@ -1,21 +1,16 @@
-"""The cluster as a program sees it: nodes, resources, devices, the time line. Ray's names and shapes.
+"""The cluster as a program sees it: nodes, resources, devices. Ray's names and shapes.
 
 People see it by the magics, the dashboard and `atoll status`, which read the same state.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from atoll.client import context
 from atoll.client.current import current_session
-from atoll.protocol.state import NodeState, SpanState
-
-_RUNNING = "running"
+from atoll.protocol.state import NodeState
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -80,50 +75,3 @@ def get_gpu_ids() -> list[int]:
 def node_address() -> str:
     """Return the address of this node. A cluster listens on no network: it is the loopback's."""
     return "127.0.0.1"
-
-
-def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]] | None:
-    """Return what workers did in the last five minutes, as Chrome's and Perfetto's trace events.
-
-    Args:
-        filename: Write them there, as JSON, and return None. Open it at ui.perfetto.dev or chrome://tracing.
-
-    Returns:
-        The events: a row for each worker, grouped by node, times in microseconds since 1970.
-
-    Raises:
-        ClusterLostError: The scheduler is gone.
-        OSError: The file cannot be written.
-    """
-    state = current_session().state()
-    names = {node.node_id: node.name for node in state.nodes}
-    rows: dict[tuple[str, str], None] = {}
-    events = []
-    for span in state.spans:
-        rows[span.node_id, span.worker_id] = None
-        events.append(_trace_event(span, state.now))
-    described = [_name_event("process_name", node, "", names.get(node, node)) for node in {node for node, _ in rows}]
-    described += [_name_event("thread_name", node, worker, f"worker {worker[:8]}") for node, worker in rows]
-    events = described + events
-    if filename is None:
-        return events
-    Path(filename).write_text(json.dumps(events), encoding="utf-8")
-    return None
-
-
-def _trace_event(span: SpanState, now: float) -> dict[str, Any]:
-    duration_s = max(now - span.start, 0.0) if span.state == _RUNNING else span.duration_s
-    return {
-        "ph": "X",
-        "cat": "task",
-        "name": span.name,
-        "pid": span.node_id,
-        "tid": span.worker_id,
-        "ts": span.start * 1e6,
-        "dur": duration_s * 1e6,
-        "args": {"job": span.job, "state": span.state, "count": span.count},
-    }
-
-
-def _name_event(kind: str, node: str, worker: str, name: str) -> dict[str, Any]:
-    return {"ph": "M", "name": kind, "pid": node, "tid": worker, "args": {"name": name}}

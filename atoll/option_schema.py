@@ -248,8 +248,8 @@ CALL: dict[str, Option] = {
 }
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "a task": frozenset({"runtime_env", "_labels"}),
-    "an actor": frozenset({"runtime_env", "_labels"}),
+    "a task": frozenset({"_labels"}),
+    "an actor": frozenset({"_labels"}),
     "a call": frozenset(),
 }
 """What Ray has and this version of Atoll has not, by what it is an option of."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -14,6 +14,9 @@ from atoll.option_schema import ACTOR, CALL, TASK, Option, checked
 from atoll.placement import SchedulingStrategy, Scope, placed, selector_terms, types_of
 from atoll.protocol.values import Choice, SchedulingClass
 from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, UNITS_PER_ONE, Amounts, amounts_of, parse_bytes
+
+if TYPE_CHECKING:
+    from atoll.client.session import Session
 
 OutputCallback = Callable[[str, bytes], None]
 
@@ -106,6 +109,20 @@ class _Common(_Checked, frozen=True, kw_only=True):
             terms = selector_terms(other.label_selector or self.label_selector or {})
             choices.append(Choice(other.amounts(default_cpus), terms, types_of(other.accelerator_type)))
         return choices
+
+    def environment_in(self, session: Session) -> str:
+        """Return the digest of the environment of the worker: the session's, or one that `runtime_env` asks for.
+
+        Raises:
+            TypeError: A field of `runtime_env` is of another type.
+            ValueError: A field makes no sense.
+            RuntimeEnvSetupError: A directory cannot be packed.
+        """
+        if not self.runtime_env:
+            return session.environment
+        from atoll.runtime_env.environments import environment_of
+
+        return environment_of(session, self.runtime_env)
 
     def scheduling_class(self, environment: str, label: str, default_cpus: float, scope: Scope) -> SchedulingClass:
         """Return the shape of a request with these options.

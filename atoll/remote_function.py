@@ -69,7 +69,8 @@ class RemoteFunction(Generic[P, R]):
         """
         changed: RemoteFunction[P, R] = RemoteFunction(self._function, self._options.updated(changes, later=True))
         prepared = self._prepared
-        if prepared is not None and changed._name == self._name and _same_code(changed._options, self._options):
+        same = changed._name == self._name and _same_code(changed._options, self._options)
+        if same and prepared is not None and not prepared.session.closed:
             changed._prepared = prepared.with_options(changed._options)
         return changed
 
@@ -208,7 +209,7 @@ def _check_size(name: str, size_bytes: int) -> None:
 
 
 def _class_key(session: Session, name: str, options: TaskOptions) -> int:
-    shape = options.scheduling_class(session.environment, name, 1, session.scope)
+    shape = options.scheduling_class(options.environment_in(session), name, 1, session.scope)
     with session.lock:
         return session.core.tasks.class_key(shape)
 

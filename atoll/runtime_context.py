@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atoll.client import context
@@ -86,6 +88,26 @@ class RuntimeContext:
     def get_assigned_resources(self) -> dict[str, float]:
         """Return what this worker's lease holds: `{"CPU": 1.0}` for a usual task."""
         return {name: from_units(units) for name, units in context.current_resources().items() if units}
+
+    def get_runtime_env_string(self) -> str:
+        """Return the `runtime_env` of this process as JSON; `{}` for none."""
+        from atoll.runtime_env.environments import base_environment
+
+        return base_environment(current_session()).runtime_env or "{}"
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """The `runtime_env` of this process, of its job and task together."""
+        found: dict[str, Any] = json.loads(self.get_runtime_env_string())
+        return found
+
+    def get_session_name(self) -> str:
+        """Return the name of the cluster's directory: another for each cluster."""
+        return Path(current_session().cluster.directory).name
+
+    def get_temp_dir(self) -> str:
+        """Return the cluster's directory, which goes with it."""
+        return current_session().cluster.directory
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Return the numbers of the GPUs that the task may use."""

@@ -267,6 +267,7 @@ class NodeAgent:
                 self._worker_module,
                 self.deliver,
                 lambda worker_id: self._logs.worker_paths(worker_id)[1],
+                self._directory / "packages",
             )
         except OSError as error:
             text = why_not_started(action.environment, error)

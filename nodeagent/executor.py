@@ -275,7 +275,7 @@ class Executor:
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
         began = time.monotonic()
         self._main_task = (peer, message)
-        self._spans.begin(self.job, self._name_of(message), began)
+        self._spans.begin(self.job, self._name_of(message), began, message.task_id)
         self._session.set_timer()
         answer = self._answer(peer, message, began)
         flush_streams()

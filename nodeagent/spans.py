@@ -24,10 +24,11 @@ MAXIMUM_SPANS = 2000
 class _Piece:
     """A span that is being made: one task, or several short ones in a row."""
 
-    __slots__ = ("count", "end", "job", "key", "name", "short", "start", "state")
+    __slots__ = ("count", "end", "job", "key", "name", "short", "start", "state", "task_id")
 
-    def __init__(self, key: int, job: bytes, name: str, start: float) -> None:
+    def __init__(self, key: int, job: bytes, name: str, start: float, task_id: bytes) -> None:
         self.key = key
+        self.task_id = task_id
         self.job = job
         self.name = name
         self.start = start
@@ -48,13 +49,13 @@ class SpanRecorder:
         self._worker_id = worker_id
         self._keys = itertools.count(1)
         self._finished: deque[_Piece] = deque(maxlen=MAXIMUM_SPANS)
-        self._running: tuple[bytes, str, float] | None = None
-        self._reported: tuple[tuple[bytes, str, float], int] | None = None
+        self._running: tuple[bytes, str, float, bytes] | None = None
+        self._reported: tuple[tuple[bytes, str, float, bytes], int] | None = None
         self._last: _Piece | None = None
 
-    def begin(self, job: bytes, name: str, now: float) -> None:
+    def begin(self, job: bytes, name: str, now: float, task_id: bytes = b"") -> None:
         """Note that a task begins. `now` is monotonic, in seconds."""
-        self._running = (job, name, now)
+        self._running = (job, name, now, task_id)
 
     def end(self, now: float, *, failed: bool) -> None:
         """Note that it has ended."""
@@ -62,7 +63,7 @@ class SpanRecorder:
         if running is None:
             return
         self._running = None
-        job, name, start = running
+        job, name, start, task_id = running
         state = "failed" if failed else "finished"
         last = self._last
         if (
@@ -74,14 +75,15 @@ class SpanRecorder:
         ):
             last.end = now
             last.count += 1
+            last.task_id = b""
             return
-        self._last = piece = _Piece(self._key(running), job, name, start)
+        self._last = piece = _Piece(self._key(running), job, name, start, task_id)
         piece.end = now
         piece.state = state
         piece.short = now - start < SHORT_S
         self._finished.append(piece)
 
-    def _key(self, running: tuple[bytes, str, float]) -> int:
+    def _key(self, running: tuple[bytes, str, float, bytes]) -> int:
         """Return a number for a span: the one under which it was reported while it ran, if it was."""
         reported = self._reported
         return reported[1] if reported is not None and reported[0] is running else next(self._keys)
@@ -120,4 +122,5 @@ class SpanRecorder:
             count=piece.count,
             state=piece.state,
             key=piece.key,
+            task_id=piece.task_id,
         )

@@ -67,10 +67,14 @@ class Zygote:
 
     Args:
         control: The socket to the agent.
+        before: Directories of a `runtime_env` that are searched before the kernel's.
+        packages: The packages of a `runtime_env`, searched after those and before the kernel's.
     """
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, before: list[str], packages: list[str]) -> None:
         self._control = control
+        self._before = before
+        self._packages = packages
         self._decoder = FrameDecoder()
         self._prepare: Prepare | None = None
         self._to_import: deque[str] = deque()
@@ -175,11 +179,14 @@ class Zygote:
     def _begin(self, prepare: Prepare) -> None:
         """Take the kernel's search path and import what every worker runs; then forks can begin."""
         self._prepare = prepare
-        sys.path[:] = prepare.sys_path
+        sys.path[:] = self._search_path(prepare)
         importlib.import_module(prepare.worker_module)
         versions = our_versions()
         self._send(Ready(os.getpid(), versions.protocol, versions.atoll, versions.python))
         self._to_import.extend(prepare.preload)
+
+    def _search_path(self, prepare: Prepare) -> list[str]:
+        return [*self._before, *self._packages, *prepare.sys_path]
 
     # ----------------------------------------------------------------------------------------------- one step
 
@@ -200,7 +207,7 @@ class Zygote:
 
     def _import_next(self, prepare: Prepare) -> None:
         name = self._to_import.popleft()
-        sys.path[:] = [entry for entry in prepare.sys_path if entry not in prepare.without]
+        sys.path[:] = [*self._packages, *(entry for entry in prepare.sys_path if entry not in prepare.without)]
         self._importing = True
         try:
             if importlib.util.find_spec(name) is not None:
@@ -211,7 +218,7 @@ class Zygote:
             print(f"{name} was not preloaded: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             self._importing = False
-            sys.path[:] = prepare.sys_path
+            sys.path[:] = self._search_path(prepare)
         if not self._to_import:
             gc.collect()
             gc.freeze()
@@ -330,6 +337,8 @@ def main() -> None:
     """Run the zygote; in a forked child, the worker."""
     parser = argparse.ArgumentParser(prog="atoll.nodeagent.zygote")
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--before", action="append", default=[])
+    parser.add_argument("--site", action="append", default=[])
     arguments = parser.parse_args()
     agent_pid = os.getppid()
     processes.adopt_orphans()
@@ -337,7 +346,7 @@ def main() -> None:
     zygote_pid = os.getpid()
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
-    zygote = Zygote(control)
+    zygote = Zygote(control, arguments.before, arguments.site)
     zygote.listen_to_signals()
     with contextlib.suppress(ProcessLookupError):  # then the control socket is at its end, too
         processes.die_with_parent(agent_pid, signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from atoll.exceptions import RuntimeEnvSetupError, VersionMismatchError
+from atoll.nodeagent import environment_setup
 from atoll.nodeagent.core.events import ForkFailed, ProcessExited, WorkerForked, ZygoteDied, ZygoteReady
 from atoll.nodeagent.logs import last_line, tail
 from atoll.nodeagent.zygote_messages import (
@@ -58,6 +59,7 @@ class ZygoteProcess:
         worker_module: What its workers run.
         deliver: Takes `ZygoteReady`, `ZygoteDied`, `WorkerForked`, `ForkFailed`, `ProcessExited`.
         error_path: Returns where a worker's standard error goes.
+        packages: The cluster's directory of archives, for what a `runtime_env` asks for.
 
     Raises:
         OSError: It cannot be started.
@@ -71,7 +73,9 @@ class ZygoteProcess:
         worker_module: str,
         deliver: Callable[[Event], None],
         error_path: Callable[[bytes], str],
+        packages: Path,
     ) -> None:
+        self._packages = packages
         self._digest = digest
         self._environment = environment
         self._log_path = log_path
@@ -103,7 +107,7 @@ class ZygoteProcess:
             self._log_begin = os.fstat(log).st_size
             return subprocess.Popen(
                 # -P: a file beside the notebook must not stand for a module that the zygote imports.
-                [self._environment.executable, "-P", "-m", "atoll.nodeagent.zygote", "--control-fd", str(control)],
+                [self._environment.executable, "-P", "-m", *self._program(), "--control-fd", str(control)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -114,6 +118,18 @@ class ZygoteProcess:
             )
         finally:
             os.close(log)
+
+    def _program(self) -> list[str]:
+        """Return what to run: the zygote, or what makes its environment first and then becomes it."""
+        extras = self._environment.extras
+        if extras is None:
+            return ["atoll.nodeagent.zygote"]
+        self._packages.mkdir(mode=0o700, exist_ok=True)
+        path = self._packages / f"{self._digest}.extras"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:  # a requirement may hold a password: it is no argument
+            file.write(msgspec.msgpack.encode(extras))
+        return [environment_setup.__name__, "--extras", str(path), "--packages", str(self._packages)]
 
     @property
     def pid(self) -> int:
@@ -177,6 +193,8 @@ class ZygoteProcess:
         if "No module named 'atoll" in said or "No module named atoll" in said:
             return f"the kernel's environment {executable} has no Atoll: run `{executable} -m pip install atoll`"
         code = self._process.returncode
+        if code == environment_setup.EXIT_CODE and environment_setup.MARK in said:
+            return said.rpartition(environment_setup.MARK)[2].strip()
         line = last_line(self._log_path, self._log_begin)
         ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
         what = "the process that workers are forked from" if self._ready else "no worker can be started: its parent"

@@ -55,6 +55,7 @@ from atoll.object_ref import ObjectRef
 from atoll.placement import Scope
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.environment_messages import AddEnvironment
 from atoll.protocol.handshake import Identity
 from atoll.protocol.machine import (
     Action,
@@ -80,7 +81,7 @@ from atoll.protocol.messages import (
 )
 from atoll.protocol.serialization import Serialized, pack_inline
 from atoll.protocol.state import ClusterState, decode_state
-from atoll.protocol.values import ObjectLocation
+from atoll.protocol.values import Environment, ObjectLocation
 
 SUBMISSIONS_A_TURN = 64
 """So many submissions after one another, and the submitting thread reads what has come."""
@@ -141,6 +142,7 @@ class Session:
         ids: Makes ids.
         hooks: What a worker adds.
         environment: Digest of the environment of this session's workers.
+        environments: Others that its tasks and actors name, by digest.
         node_id: The node that this process is on.
         job: The job that this process acts for: its own, or its lease's.
         scope: Where what is submitted here goes if nothing is said; another object whenever that changes.
@@ -160,6 +162,7 @@ class Session:
         self.hooks = Hooks()
         self.store = StoreClient(self)
         self.environment = ""
+        self.environments: dict[str, Environment] = {}
         self.node_id = b""
         self.job = process_id
         self.scope = Scope()
@@ -237,10 +240,13 @@ class Session:
         elif isinstance(answer, ProcessAttached):
             self.node_id = answer.node_id
         kind = SchedulerLinked if uplink.role == SCHEDULER else AgentLinked
+        for environment in self.environments.values() if uplink.role == SCHEDULER else ():
+            again = AddEnvironment(self.core.outbox.next_request(), environment)
+            self._switchboard.send_control(uplink.channel, again)  # before the demands that name it
         self._handle(kind(uplink.channel.peer))
-        again = self.hooks.say_again() if uplink.role == SCHEDULER else None
-        if again is not None:
-            self._switchboard.send_control(uplink.channel, again)
+        blocked = self.hooks.say_again() if uplink.role == SCHEDULER else None
+        if blocked is not None:
+            self._switchboard.send_control(uplink.channel, blocked)
         if self._starting is not None:
             self._starting.remaining -= 1
             self._starting.wake()

@@ -11,9 +11,9 @@ Who says what to whom:
     client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
                                     WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName DropName
                                     ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState WatchState
-                                    StopCluster
+                                    AddEnvironment GetEnvironment StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    GroupChanged Explained NameClaimed NameList State Done Failed
+                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
@@ -31,6 +31,9 @@ from typing import Any
 
 import msgspec
 
+from atoll.protocol.environment_messages import AddEnvironment as AddEnvironment
+from atoll.protocol.environment_messages import EnvironmentFound as EnvironmentFound
+from atoll.protocol.environment_messages import GetEnvironment as GetEnvironment
 from atoll.protocol.message import Message as Message
 from atoll.protocol.placement_messages import CreateGroup as CreateGroup
 from atoll.protocol.placement_messages import Explain as Explain

@@ -149,6 +149,7 @@ class SpanState(msgspec.Struct, frozen=True):
     duration_s: float
     count: int
     state: str
+    task_id: str = ""
 
 
 class ClusterState(msgspec.Struct, frozen=True):

@@ -18,13 +18,40 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
         executable: The Python interpreter.
         sys_path: `sys.path` of the kernel.
         working_directory: The kernel's.
-        variables: Environment variables, without those that are secrets.
+        variables: Environment variables, without those that are secrets, and with those of a `runtime_env`.
+        extras: What a `runtime_env` adds that must be made before a worker can start; None for nothing.
+        runtime_env: The `runtime_env` as people wrote it, as JSON; empty for none.
     """
 
     executable: str
     sys_path: list[str]
     working_directory: str
     variables: dict[str, str]
+    extras: Extras | None = None
+    runtime_env: str = ""
+
+
+class Extras(msgspec.Struct, frozen=True, array_like=True):
+    """What is made on a node for an environment, each part once for equal content.
+
+    Attributes:
+        working_archive: The archive that becomes the working directory: `<digest>.zip` among the cluster's packages;
+            empty for none.
+        module_archives: Archives of modules, likewise.
+        requirements: Lines for pip, as in a requirements file.
+        pip_options: Options of `pip install`.
+        pip_version: The version of pip itself, as `==24.0`; empty for the one that is there.
+        pip_check: Whether the installed packages are checked to fit together.
+        timeout_s: How long making it may take; 0 for as long as it takes.
+    """
+
+    working_archive: str = ""
+    module_archives: list[str] = []
+    requirements: list[str] = []
+    pip_options: list[str] = []
+    pip_version: str = ""
+    pip_check: bool = False
+    timeout_s: float = 600.0
 
 
 class LabelTerm(msgspec.Struct, frozen=True, array_like=True):
@@ -210,6 +237,7 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
         count: Tasks in this span.
         state: `running`, `finished` or `failed`.
         key: The same for every report of one span, so that a later report replaces an earlier one.
+        task_id: The task, if it is one.
     """
 
     worker_id: bytes
@@ -220,6 +248,7 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
     count: int
     state: str
     key: int
+    task_id: bytes = b""
 
 
 class MethodSpec(msgspec.Struct, frozen=True, array_like=True):

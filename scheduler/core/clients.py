@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from atoll.protocol.environment_messages import AddEnvironment, EnvironmentFound, GetEnvironment
 from atoll.protocol.explanation import encode_explanation
 from atoll.protocol.machine import ClosePeer, PeerLost
 from atoll.protocol.messages import (
@@ -141,6 +142,30 @@ class ClientDesk:
                 found += [(record, message) for message in record.deferred]
                 record.deferred = []
         return found
+
+    # --------------------------------------------------------------------------------------------- environments
+
+    def add_environment(self, record: PeerRecord, message: AddEnvironment) -> None:
+        """A process says what some of its tasks and actors run in. Agents make it ready at once: that may take long."""
+        job = self._job_of(record)
+        if job is None and record.role != "worker":
+            text = "register a job before environments are added"
+            self._turn.fail(record.peer, message.request, "ProtocolError", text)
+            return
+        digest = self._cluster.environments.add(message.environment)
+        if job is not None:  # a worker's may not be back yet; what it asks for next names the environment
+            job.environments[digest] = None
+        self._cluster.define(digest)
+        self._turn.send(record.peer, EnvironmentFound(message.request, digest, message.environment))
+
+    def get_environment(self, record: PeerRecord, message: GetEnvironment) -> None:
+        """Tell what an environment is."""
+        environment = self._cluster.environments.get(message.digest)
+        if environment is None:
+            text = f"the cluster knows no environment {message.digest}"
+            self._turn.fail(record.peer, message.request, "RuntimeEnvSetupError", text)
+        else:
+            self._turn.send(record.peer, EnvironmentFound(message.request, message.digest, environment))
 
     # --------------------------------------------------------------------------------------------------- leases
 

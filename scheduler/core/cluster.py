@@ -168,6 +168,7 @@ class Cluster:
 
     def _forget_environments(self) -> None:
         used = {job.environment: None for job in self.jobs}
+        used.update((digest, None) for job in self.jobs for digest in job.environments)
         used.update((lease.scheduling_class.environment, None) for lease in self.leases)
         used.update((actor.spec.scheduling_class.environment, None) for actor in self.actors)
         used.update((demand.scheduling_class.environment, None) for demand in self.leases.demands())

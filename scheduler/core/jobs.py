@@ -40,12 +40,15 @@ class Job:
         share: Its dominant share of the cluster, in millionths. Queues are ordered by it.
         leases: By id, in the order of their start.
         demands: What it asks for, by arrival.
+        environment: Digest of the environment of its workers.
+        environments: Digests of others that its tasks and actors may name.
     """
 
     __slots__ = (
         "demands",
         "ended",
         "environment",
+        "environments",
         "job_id",
         "kind",
         "leases",
@@ -67,6 +70,7 @@ class Job:
         self.pid = 0
         self.namespace = ""
         self.environment = ""
+        self.environments: dict[str, None] = {}
         self.since = now
         self.used: Amounts = {}
         self.share = 0

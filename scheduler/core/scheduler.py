@@ -17,6 +17,7 @@ import msgspec
 
 from atoll.exceptions import InternalError
 from atoll.protocol import messages as m
+from atoll.protocol.environment_messages import AddEnvironment, GetEnvironment
 from atoll.protocol.machine import (
     Action,
     DeadlineReached,
@@ -103,6 +104,8 @@ class Scheduler:
             m.TaskBlocked: (workers, c.task_blocked),
             m.TaskUnblocked: (workers, c.task_unblocked),
             m.CreateActor: (users, c.create_actor),
+            AddEnvironment: (users, c.add_environment),
+            GetEnvironment: (users, c.get_environment),
             m.GetActor: (users, c.get_actor),
             m.WatchActor: (users, c.watch_actor),
             m.KillActor: (users, c.kill_actor),

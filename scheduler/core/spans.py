@@ -84,6 +84,7 @@ class SpanTable:
                 max(span.duration_s, now - span.start) if span.state == "running" else span.duration_s,
                 span.count,
                 span.state,
+                span.task_id.hex(),
             )
             for node_id, span in self._spans.values()
             if span.state == "running" or span.start + span.duration_s >= now - KEPT_S

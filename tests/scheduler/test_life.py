@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from atoll.protocol import environment_messages as e
 from atoll.protocol import messages as m
 from atoll.protocol import values
 from atoll.protocol.machine import ClosePeer, Peer, PeerLost
@@ -453,3 +454,29 @@ def test_records_that_cannot_be_read_are_dropped_and_said_so() -> None:
     world = World(journal={("names", "n"): b"\xc1", ("actors", "a"): b"", ("future", "x"): b"1"})
     assert len([action for action in world.actions if isinstance(action, Warn)]) == 3
     assert list(world.journal) == [("facts", "epoch")]
+
+
+def test_an_environment_that_is_added_is_prepared_and_known_as_long_as_its_job() -> None:
+    world = World()
+    agent = world.agent()
+    client = world.client()
+    world.heard(agent, m.DefineEnvironment)
+    other = values.Environment("python", ["a"], "/", {"A": "1"})
+    digest = environment_digest(other)
+    world.say(client, e.AddEnvironment(7, other))
+    assert world.only(client, e.EnvironmentFound) == e.EnvironmentFound(7, digest, other)
+    assert world.only(agent, m.DefineEnvironment) == m.DefineEnvironment(digest, other, True)
+    world.say(client, e.GetEnvironment(8, digest))
+    assert world.only(client, e.EnvironmentFound) == e.EnvironmentFound(8, digest, other)
+    second = world.client(2)
+    world.lose(client)
+    world.say(second, e.GetEnvironment(9, digest))
+    assert world.only(second, m.Failed).kind == "RuntimeEnvSetupError"
+
+
+def test_an_environment_needs_a_job() -> None:
+    world = World()
+    world.agent()
+    stranger = world.connect("client", job_id(3))
+    world.say(stranger, e.AddEnvironment(7, PYTHON))
+    assert "register a job" in world.only(stranger, m.Failed).text
