@@ -18,6 +18,7 @@ import symtable
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+_OPEN_CALLS = frozenset({"globals", "locals", "vars"})
 _DYNAMIC_CALLS = frozenset({"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"})
 _TAKE_TEXT = frozenset({"run_line_magic", "run_cell_magic", "system", "getoutput", "exec", "eval"})
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -38,33 +39,35 @@ class CellNames:
         later: Names that functions read which the cell defines and does not use: they will run where they stay.
         sets: Names that it may set, likewise. Incomplete if `dynamic`.
         deletes: Names that it may delete.
-        mutates: Names among `reads` whose value it changes in place as far as its text tells: `df["x"] = 1`, `x += 1`.
         certain: Names that it reads whatever happens, with the line of the first such read.
         functions: The functions that it defines at its top level, in order.
         dynamic: It may set names that its text does not tell: star imports, `exec`, magics.
+        open: It may read any name: `eval` of something that is no text in the cell, `globals()`, `import __main__`.
     """
 
     reads: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
-    mutates: tuple[str, ...] = ()
     certain: tuple[tuple[str, int], ...] = ()
     functions: tuple[str, ...] = ()
     dynamic: bool = False
+    open: bool = False
 
 
-def analyse(source: str, filename: str = "<cell>") -> CellNames:
+def analyse(source: str, filename: str = "<cell>", flags: int = 0) -> CellNames:
     """Find what a cell reads and sets.
 
     Args:
         source: Python, after IPython's transformations. Top-level `await` is allowed.
         filename: For syntax errors.
+        flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
 
     Raises:
         SyntaxError: It is no Python.
     """
-    tree = compile(source, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    flags |= ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(source, filename, "exec", flags, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     flow = _Flow(_Scopes(symtable.symtable(source, filename, "exec")))
     flow.run(tree.body)
@@ -74,10 +77,10 @@ def analyse(source: str, filename: str = "<cell>") -> CellNames:
         later,
         sets,
         tuple(flow.deletes),
-        tuple(name for name in flow.mutates if name in reads),
         tuple(flow.certain.items()),
         tuple(flow.functions),
         flow.dynamic,
+        flow.open,
     )
 
 
@@ -134,10 +137,10 @@ class _Flow(ast.NodeVisitor):
         self.reads: dict[str, None] = {}
         self.sets: dict[str, None] = {}
         self.deletes: dict[str, None] = {}
-        self.mutates: dict[str, None] = {}
         self.certain: dict[str, int] = {}
         self.functions: dict[str, None] = {}
         self.dynamic = False
+        self.open = False
         self._scopes = scopes
         self._defined: set[str] = set()
         self._pending: dict[str, _Globals] = {}
@@ -171,6 +174,7 @@ class _Flow(ast.NodeVisitor):
         with_doubt = self._doubt
         self._doubt += 1
         for name in found.reads:
+            self.open = self.open or name in _OPEN_CALLS or name in ("exec", "eval")
             self._read(name, 0)
         for name in found.sets:
             self.sets.setdefault(name)
@@ -180,13 +184,6 @@ class _Flow(ast.NodeVisitor):
         self.sets.setdefault(name)
         self._pending.pop(name, None)
         self._defined.add(name)
-
-    def _mutate(self, target: ast.expr) -> None:
-        """Note the variable whose value changes when something inside of it is set."""
-        while isinstance(target, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)):
-            target = target.func if isinstance(target, ast.Call) else target.value
-        if isinstance(target, ast.Name):
-            self.mutates.setdefault(target.id)
 
     def visit_Name(self, node: ast.Name) -> None:
         """A name that is read, set or deleted."""
@@ -201,24 +198,16 @@ class _Flow(ast.NodeVisitor):
             self.deletes.setdefault(node.id)
             self._defined.discard(node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        """`a.b`: set in place if it is set."""
-        if not isinstance(node.ctx, ast.Load):
-            self._mutate(node)
-        self.visit(node.value)
-
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        """`a[b]`: set in place if it is set."""
-        if not isinstance(node.ctx, ast.Load):
-            self._mutate(node)
-        self.generic_visit(node)
-
     def visit_Call(self, node: ast.Call) -> None:
         """What is handed to a magic, `!`, `exec` or `eval` as text may read any name in that text."""
         self.generic_visit(node)
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in _OPEN_CALLS and not node.args:
+            self.open = True
         if called in _TAKE_TEXT:
             self._doubt += 1
+            for argument in node.args[:1]:
+                self.open = self.open or (called in ("exec", "eval") and not isinstance(argument, ast.Constant))
             for argument in node.args:
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                     for name in dict.fromkeys(_WORD.findall(argument.value)):
@@ -234,19 +223,24 @@ class _Flow(ast.NodeVisitor):
             self.visit(target)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        """`x += 1` reads x, and may change it in place."""
+        """`x += 1` reads x."""
         if isinstance(node.target, ast.Name):
             self._read(node.target.id, node.lineno)
-            self.mutates.setdefault(node.target.id)
         self.visit(node.value)
         self.visit(node.target)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         """`x: int` sets nothing."""
-        self.visit(node.annotation)
+        self._annotation(node.annotation)
         if node.value is not None:
             self.visit(node.value)
             self.visit(node.target)
+
+    def _annotation(self, node: ast.expr) -> None:
+        """It may be kept as text and never read."""
+        self._doubt += 1
+        self.visit(node)
+        self._doubt -= 1
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         """The value comes before the target."""
@@ -256,6 +250,8 @@ class _Flow(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         """`import a.b` sets `a`."""
         for alias in node.names:
+            if alias.name == "__main__":
+                self.dynamic = self.open = True
             self._set(alias.asname or alias.name.partition(".")[0])
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
@@ -329,6 +325,9 @@ class _Flow(ast.NodeVisitor):
         if node.type is not None:
             self.visit(node.type)
         if node.name:
+            self._doubt += 1
+            self._read(node.name, 0)  # an older value of that name is gone, too, when the handler has run
+            self._doubt -= 1
             self._set(node.name)
         self.run(node.body)
         if node.name:
@@ -375,7 +374,7 @@ class _Flow(ast.NodeVisitor):
             self.visit(decorator)
         self.visit_arguments(node.args)
         if node.returns is not None:
-            self.visit(node.returns)
+            self._annotation(node.returns)
         found = self._scopes.globals_of(node.name, node.lineno)
         self._set(node.name)
         self.functions.setdefault(node.name)
@@ -393,7 +392,7 @@ class _Flow(ast.NodeVisitor):
         parameters = [*node.posonlyargs, *node.args, *node.kwonlyargs, node.vararg, node.kwarg]
         for parameter in parameters:
             if parameter is not None and parameter.annotation is not None:
-                self.visit(parameter.annotation)
+                self._annotation(parameter.annotation)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         """It may be called at once."""

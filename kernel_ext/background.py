@@ -114,7 +114,7 @@ class BackgroundCell:
             raise failure_to_raise(failed, self._namespace, f"%%remote {self.name}") from None
         # Functions of the cell see what the cell has set and what the notebook had; the notebook's own names stay.
         home = dict(self._namespace)
-        values, _lost = values_of(result, home)
+        values, _lost = values_of(result, home, result.names)
         home.update({name: value for name, value in values.items() if name != LAST})
         self._values = values
         return values

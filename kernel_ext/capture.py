@@ -17,9 +17,9 @@ from typing import Any
 from atoll.kernel_ext.analysis import CellNames, analyse
 from atoll.kernel_ext.cell_messages import CellRequest, CellSource
 from atoll.kernel_ext.errors import MissingNameError, UnsendableError, syntax_error
-from atoll.kernel_ext.namespace_pickle import AllBut, Namespace, PackedNames, pack_names, split_names
+from atoll.kernel_ext.namespace_pickle import AllBut, Namespace, PackedNames, pack_names, split_names, why_not
 
-WORKERS_OWN = frozenset({"get_ipython", "exit", "quit", "open", "display", "_dh"})
+WORKERS_OWN = frozenset({"get_ipython", "exit", "quit", "open", "display", "_dh", "_ih", "_oh"})
 """Names that IPython gives every namespace; a cell finds the worker's."""
 
 
@@ -109,7 +109,7 @@ def read_cell(shell: Any, body: str) -> CellText:
     code = _code_of(shell, body, place)
     source = remember_source(place, code)
     try:
-        names = analyse(code, place.filename)
+        names = analyse(code, place.filename, shell.compile.flags)
     except SyntaxError as error:
         raise syntax_error(error, _syntax_lines(shell, error)) from None
     return CellText(place, body, code, names, source)
@@ -123,6 +123,7 @@ def request_of(
     bring: tuple[str, ...] | None = None,
     there: Iterable[str] = (),
     stays: bool = False,
+    apart: bool = False,
 ) -> CellRequest:
     """Make a request of a cell: pack what it reads.
 
@@ -133,6 +134,7 @@ def request_of(
         bring: The names to bring back; None for all that it sets.
         there: Names that the worker has already: an actor's state.
         stays: Whether the functions that it defines will be called there, in an actor.
+        apart: Whether what comes back leaves what is sent as it is.
 
     Raises:
         MissingNameError: It reads a name that nobody has.
@@ -142,6 +144,9 @@ def request_of(
     _check_missing(text, shell.user_ns, present)
     reads = (*text.names.reads, *text.names.later) if stays else text.names.reads
     values = wanted_values(reads, shell.user_ns, take, present)
+    if text.names.open and take is None:
+        values.update(whatever_travels(shell.user_ns, values, present))
+    with_history(values)
     modules, values = split_modules(values)
     packed = pack_or_tell(values, shell.user_ns, present)
     sources = known_sources(shell, packed.code_files)
@@ -153,10 +158,11 @@ def request_of(
         number=text.place.number,
         names=packed,
         modules=modules,
-        mutates=text.names.mutates,
+        apart=apart,
         sources=sources,
         bring=bring,
         colors=str(shell.colors),
+        flags=shell.compile.flags,
     )
 
 
@@ -216,6 +222,26 @@ def wanted_values(
     }
 
 
+def whatever_travels(namespace: Namespace, values: Namespace, there: frozenset[str]) -> Namespace:
+    """Return all other names that can go along, for a cell whose text does not tell what it reads."""
+    others = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in values and name not in WORKERS_OWN | there | {"In", "Out"}
+    }
+    modules, rest = split_modules(others)
+    carry = AllBut(there | WORKERS_OWN)
+    kept = {name: value for name, value in rest.items() if why_not(name, value, namespace, carry) is None}
+    return {**kept, **{name: namespace[name] for name in modules}}
+
+
+def with_history(values: Namespace) -> None:
+    """Leave of `Out` what can travel, if the cell reads it: one result that cannot must not stop all others."""
+    history = values.get("Out")
+    if isinstance(history, dict):
+        values["Out"] = {number: value for number, value in history.items() if why_not("", value, {}) is None}
+
+
 def split_modules(values: Namespace) -> tuple[dict[str, str], Namespace]:
     """Part modules, which travel by name, from other values."""
     modules: dict[str, str] = {}
@@ -234,9 +260,9 @@ def pack_or_tell(values: Namespace, namespace: Namespace, there: frozenset[str] 
     Raises:
         UnsendableError: One does not.
     """
-    carry = AllBut(there)
+    carry = AllBut(there | WORKERS_OWN)
     try:
-        return pack_names(values, namespace, carry)
+        return pack_names(values, namespace, carry, remember=True)
     except Exception as error:
         _packed, reasons = split_names(values, namespace, carry)
         if not reasons:  # each pickles alone: what failed is their combination

@@ -144,8 +144,6 @@ class CellActor:
                 return pack_names({LAST: value}, self._host.namespace)
             except BaseException as error:
                 failure = failure_of(error, shell.traceback_lines(error, skip=0), self._host.namespace)
-            finally:
-                port.close()
         raise RemoteCellError(_failed(failure))
 
     def cell_value(self, name: str) -> PackedNames:
@@ -215,7 +213,7 @@ def _furniture() -> dict[str, Any]:
 
 def _without_values(result: CellResult) -> CellResult:
     """Return the result of the cell that makes an actor: what it set stays there."""
-    result.names, result.modules, result.changed, result.deleted = PackedNames(_NO_NAMES), {}, (), ()
+    result.names, result.modules, result.deleted = PackedNames(_NO_NAMES), {}, ()
     result.left_out = {}
     return result
 

@@ -53,12 +53,13 @@ class CellRequest:
         number: The cell's execution count.
         names: What it reads.
         modules: The modules among them: name to module.
-        mutates: Names that its text changes in place.
         sources: Other cells whose functions it may call, by file name.
         bring: The names to bring back; None for all that it sets.
+        apart: Whether what comes back is the receiver's own, and leaves what was sent as it is: a background cell's.
         keep_last: Whether the value of the last expression comes back.
         keep_state: Run only what leaves an actor's state as it is: definitions, imports, names that are new.
         colors: IPython's colour scheme for tracebacks.
+        flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
     """
 
     code: str
@@ -67,12 +68,13 @@ class CellRequest:
     number: int
     names: PackedNames
     modules: dict[str, str] = field(default_factory=dict)
-    mutates: tuple[str, ...] = ()
     sources: dict[str, CellSource] = field(default_factory=dict)
     bring: tuple[str, ...] | None = None
+    apart: bool = False
     keep_last: bool = True
     keep_state: bool = False
     colors: str = "nocolor"
+    flags: int = 0
 
 
 @dataclass
@@ -97,9 +99,9 @@ class CellResult:
     """What came of a cell.
 
     Attributes:
-        names: What it set, as far as it pickles. The last expression's value is under `LAST`.
+        names: What it set, as far as it pickles. The last expression's value is under `LAST`, what became of what it
+            was given under `CHANGES`.
         modules: The modules among what it set: name to module.
-        changed: Names among `names` whose value it was given and changed in place.
         deleted: Names that it deleted.
         left_out: Names that stay in the worker, with the reason.
         failure: How it failed, if it did; names that were set before that are there.
@@ -110,7 +112,6 @@ class CellResult:
 
     names: PackedNames
     modules: dict[str, str] = field(default_factory=dict)
-    changed: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     failure: CellFailure | None = None
@@ -119,9 +120,11 @@ class CellResult:
     node: str = ""
 
 
-LAST = "_"
-"""The name under which the last expression's value travels; a cell cannot set it for good anyway."""
+LAST = "the last expression"
+"""The name under which the last expression's value travels; a cell cannot set it."""
 
+CHANGES = "what was given"
+"""The name under which the changes travel that a cell made in place; see `given.Update`."""
 
 EXCEPTION = "exception"
 """The name under which a cell's exception travels."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import builtins
-import hashlib
 import importlib
 import io
 import os
@@ -16,6 +15,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from atoll.kernel_ext.buffers import StoredBuffer, arrived
 from atoll.kernel_ext.cell_messages import (
     EXCEPTION,
     LAST,
@@ -24,13 +24,12 @@ from atoll.kernel_ext.cell_messages import (
     CellResult,
     RemoteCellError,
 )
-from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, split_names, unpack_names
+from atoll.kernel_ext.given import NOTHING, Changes, Given, pack_result, reaching
+from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
 
-COMPARE_BYTES = 1 << 20
-"""Values up to this size, together, are compared before and after, to find what changed in place."""
-
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), types.FunctionType, types.ModuleType, type, range)
+_RESULTS = {"_", "__", "___"}
+"""Names that IPython sets, and that a cell may set as well."""
 
 _streams: WorkerStreams | None = None
 
@@ -80,58 +79,64 @@ class CellHost:
         from atoll.kernel_ext.worker_shell import worker_shell
 
         shell = worker_shell()
-        given = self._take(request)
-        # Fingerprints and the snapshot are taken when everything is in place, so that only the cell makes a difference.
         self.namespace.update(shell.furniture)
+        self._take(request)
+        # The snapshot is taken when everything is in place, so that only the cell makes a difference.
         before = dict(self.namespace)
-        prints = _fingerprints(given, self.namespace, request.names)
+        given = Given(request.names.known, self.namespace)
         port = OutputPort(emit)
         started = time.perf_counter()
         with InPlace(self.module, port):
             error = shell.run_request(request, self.module, port)
-            port.close()
         seconds = time.perf_counter() - started
-        changed = _changed(prints, self.namespace, before, request)
         after = {**self.namespace}
         if shell.displayhook.last is not None and request.keep_last:
             after[LAST] = shell.displayhook.last
-        result = self._collect(request, before, after, changed, frozenset(keep), set(shell.furniture))
+        result = self._collect(
+            request, before, after, given.compare(), frozenset(keep), set(shell.furniture) - _RESULTS
+        )
         shell.displayhook.last = None
         result.seconds, result.pid, result.node = seconds, os.getpid(), os.uname().nodename
         if error is not None:
             result.failure = failure_of(error, shell.cell_traceback, self.namespace)
         return result
 
-    def _take(self, request: CellRequest) -> Namespace:
-        """Put what came into the namespace and return it."""
-        given = unpack_names(request.names, self.namespace)
+    def _take(self, request: CellRequest) -> None:
+        """Put what came into the namespace."""
+        names = request.names
+        if any(isinstance(buffer, StoredBuffer) for buffer in names.buffers):
+            from atoll.api import get
+
+            names.buffers = arrived(names.buffers, get)
+        given = unpack_names(names, self.namespace, remember=True)
         for name, module in request.modules.items():
             given[name] = importlib.import_module(module)
         self.namespace.update(given)
-        return given
 
     def _collect(
         self,
         request: CellRequest,
         before: Namespace,
         after: Namespace,
-        changed: tuple[str, ...],
+        changes: Changes,
         keep: frozenset[str],
         furniture: set[str],
     ) -> CellResult:
         """Pack what goes back."""
+        apart = request.apart or request.bring is not None
         wanted: Callable[[str], bool]
         if request.bring is None:
             wanted = lambda name: name not in keep  # noqa: E731
         else:
             bring = {*request.bring, LAST}
             wanted = lambda name: name in bring  # noqa: E731
+        anew = reaching(before, changes.changed, self.namespace) if apart else changes.unfit
         fresh = {
             name: value
             for name, value in after.items()
             if (name == LAST or name not in furniture)
             and not name.startswith("__")
-            and (name not in before or before[name] is not value or name in changed)
+            and (name not in before or before[name] is not value or id(value) in anew)
         }
         values: Namespace = {}
         modules: dict[str, str] = {}
@@ -142,12 +147,12 @@ class CellHost:
                 modules[name] = value.__name__
             elif not _is_spent(value):
                 values[name] = value
-        packed, left_out = split_names(values, self.namespace, carry=set(fresh) - keep)
+        carry = set(fresh) - keep
+        packed, left_out = pack_result(values, NOTHING if apart else changes, self.namespace, carry)
         left_out.pop(LAST, None)
         missing = {name: "the cell does not set it" for name in request.bring or () if name not in after}
         deleted = tuple(name for name in before if name not in after and name not in keep)
-        changed = tuple(name for name in changed if name in values)
-        return CellResult(packed, modules, changed, deleted, {**left_out, **missing})
+        return CellResult(packed, modules, deleted, {**left_out, **missing})
 
 
 class InPlace:
@@ -170,6 +175,7 @@ class InPlace:
 
     def __exit__(self, *_exception: object) -> None:
         self._streams.end()
+        self._port.close()
         builtins.input = self._input
         if self._main is not None:
             sys.modules["__main__"] = self._main
@@ -182,44 +188,6 @@ def _no_input(prompt: object = "") -> NoReturn:
 def _is_spent(value: Any) -> bool:
     """Whether a value is of no use to anybody: what `with open(...) as f` leaves behind."""
     return isinstance(value, io.IOBase) and value.closed
-
-
-def _fingerprints(given: Namespace, home: Namespace, names: PackedNames) -> dict[str, bytes]:
-    """Return a digest of each value that could change in place, if they are small enough to look at."""
-    if names.size_bytes > COMPARE_BYTES:
-        return {}
-    prints = {}
-    for name, value in given.items():
-        if not isinstance(value, _PLAIN):
-            digest = _digest(name, value, home)
-            if digest is not None:
-                prints[name] = digest
-    return prints
-
-
-def _digest(name: str, value: Any, home: Namespace) -> bytes | None:
-    try:
-        packed = pack_names({name: value}, home, ())
-    except Exception:  # it came as a pickle but does not go as one; whether it changed cannot be told
-        return None
-    hasher = hashlib.blake2b(packed.data, digest_size=16)
-    for buffer in packed.buffers:
-        hasher.update(buffer.raw())
-    return hasher.digest()
-
-
-def _changed(
-    prints: dict[str, bytes], namespace: Namespace, before: Namespace, request: CellRequest
-) -> tuple[str, ...]:
-    """Return the names whose values the cell was given, and still has, and changed in place."""
-    same = [name for name in before if name in namespace and namespace[name] is before[name]]
-    told = set(request.mutates)
-    return tuple(
-        name
-        for name in same
-        if (name in prints and _digest(name, namespace[name], namespace) != prints[name])
-        or (name in told and name not in prints and not isinstance(namespace[name], _PLAIN))
-    )
 
 
 def failure_of(error: BaseException, lines: list[str] | None, namespace: Namespace) -> CellFailure:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.protocol.state import ClusterState
 
@@ -119,14 +120,18 @@ class _Task:
 class _Handle:
     """An actor behind the API's handle."""
 
-    def __init__(self, api: Any, handle: Any, class_name: str) -> None:
+    def __init__(self, api: Any, handle: Any, class_name: str, share: Callable[[CellRequest], None]) -> None:
         self._api = api
+        self._share = share
         self._handle = handle
         self.class_name = class_name
 
     def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> _Task:
         """See `Actor`."""
         function = getattr(self._handle, method)
+        for argument in arguments:
+            if isinstance(argument, CellRequest):
+                self._share(argument)
         if on_output is not None:
             function = function.options(_on_output=on_output)
         return _Task(self._api, function.remote(*arguments))
@@ -141,6 +146,8 @@ class AtollEngine:
 
     def __init__(self) -> None:
         self._run_cell: Any = None
+        self._memory: SharedMemory | None = None
+        self._memory_of: Any = None
 
     def _api(self) -> Any:
         api = importlib.import_module("atoll")
@@ -148,9 +155,20 @@ class AtollEngine:
             api.init()
         return api
 
+    def _share(self, request: CellRequest) -> None:
+        """Put what is large in a request into the store, unless it is there."""
+        api = self._api()
+        from atoll.client.current import current_session
+
+        session = current_session()
+        if self._memory is None or self._memory_of is not session:
+            self._memory, self._memory_of = SharedMemory(api.put, api.get, DEFAULT_KEPT_BYTES), session
+        request.names.buffers = self._memory.share(request.names.buffers)
+
     def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> _Task:
         """See `Engine`. A cell has effects and prints, so it is not run again when its worker dies."""
         api = self._api()
+        self._share(request)
         if self._run_cell is None:
             from atoll.kernel_ext.cell_runner import run_cell
 
@@ -167,13 +185,13 @@ class AtollEngine:
         except ValueError:
             return None
         alive = [actor for actor in self.state().actors if actor.name == name and actor.state != "dead"]
-        return _Handle(api, handle, alive[0].class_name if alive else "")
+        return _Handle(api, handle, alive[0].class_name if alive else "", self._share)
 
     def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> _Handle:
         """See `Engine`."""
         api = self._api()
         made = api.remote(kind).options(name=name, lifetime="detached", **resources.options())
-        return _Handle(api, made.remote(*arguments), kind.__name__)
+        return _Handle(api, made.remote(*arguments), kind.__name__, self._share)
 
     def wait(self, running: Running) -> Any:
         """See `Engine`."""

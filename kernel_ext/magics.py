@@ -13,6 +13,7 @@ from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Actor, Resources, current_engine
 from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
+from atoll.kernel_ext.namespace_pickle import PackedNames
 from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, replay, sink_for_later
 from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell
 from atoll.kernel_ext.waiting import when_done
@@ -53,18 +54,19 @@ class AtollMagics(Magics):  # type: ignore[misc]
         host = said.get("on")
         text = read_cell(self.shell, cell)
         if host is not None:
-            start, label = self._inside(said, text, str(host))
+            start, label, sent = self._inside(said, text, str(host))
         else:
-            request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"))
+            request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"), apart="bg" in said.flags)
+            sent = request.names
             start = send_cell(current_engine(), request, resources_of(said), label)
         quiet = "quiet" in said.flags
         if "bg" in said.flags:
             self._in_background(said, start, label, quiet)
             return
         title = f"%%remote {said.name}" if said.name else "%%remote"
-        run_and_show(self.shell, current_engine(), start, label, quiet=quiet, title=title)
+        run_and_show(self.shell, current_engine(), start, label, sent=sent, quiet=quiet, title=title)
 
-    def _inside(self, said: ParsedLine, text: CellText, host: str) -> tuple[Start, str]:
+    def _inside(self, said: ParsedLine, text: CellText, host: str) -> tuple[Start, str, PackedNames]:
         """Prepare a cell that runs inside of an actor."""
         for option in ("gpu", "cpu", "mem"):
             if said.get(option) is not None:
@@ -73,11 +75,16 @@ class AtollMagics(Magics):  # type: ignore[misc]
         actor = actors.require_actor(engine, host)
         facts = actors.facts_of(engine, actor, host)
         request = request_of(
-            self.shell, text, take=said.get("in"), bring=said.get("out"), there=(*facts.state, host), stays=True
+            self.shell,
+            text,
+            take=said.get("in"),
+            bring=said.get("out"),
+            there=(*facts.state, host),
+            stays=True,
+            apart="bg" in said.flags,
         )
-        return lambda on_output: actor.call(
-            "cell_run", request, on_output=on_output
-        ), f"{said.name or 'cell'} on {host}"
+        start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output)  # noqa: E731
+        return start, f"{said.name or 'cell'} on {host}", request.names
 
     def _in_background(self, said: ParsedLine, start: Start, label: str, quiet: bool) -> None:
         """Send a cell and leave a handle."""
@@ -159,7 +166,8 @@ class AtollMagics(Magics):  # type: ignore[misc]
     def _define(self, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: Origin) -> None:
         start: Start = lambda on_output: actor.call("cell_define", request, *origin, on_output=on_output)  # noqa: E731
         title = f"%%actor {name}"
-        run_and_show(self.shell, current_engine(), start, name, quiet="quiet" in said.flags, title=title)
+        quiet = "quiet" in said.flags
+        run_and_show(self.shell, current_engine(), start, name, sent=request.names, quiet=quiet, title=title)
 
     @staticmethod
     def _show_line(text: str, sink: Sink) -> None:

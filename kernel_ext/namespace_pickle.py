@@ -8,7 +8,14 @@ All names of a cell go into one pickle, so that what was one object stays one. T
   back only what the cell has set.
 * `ObjectRef`s are taken out and travel beside the pickle, where the cluster can see who holds them.
 * Large buffers (arrays, tables) are not copied into the pickle but lie beside it (pickle protocol 5). A buffer that
-  could be written to can be written to when it arrives.
+  could be written to can be written to when it arrives: as a private mapping of shared memory where it can be one.
+
+Both sides number the objects of a pickle alike: it is what pickle itself does to save what it meets twice once. With
+`remember` these numbers are kept, so that the way back can say "the object that you sent as number 7" (`seeds`), and
+what was one object at home is the same object after the way there and back. `given` builds on this.
+
+Objects of pandas are whole (`_part`): what is inside of them has no number. Their arrays are shared between frames in
+ways that only pandas knows, and nobody else may write to them.
 """
 
 from __future__ import annotations
@@ -16,13 +23,16 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import sys
 import threading
 import types
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
+
+from atoll.kernel_ext import buffers
 
 Namespace = dict[str, Any]
 
@@ -37,6 +47,8 @@ class PackedNames:
         writable: For each buffer, whether it could be written to.
         refs: `ObjectRef`s in order of first appearance.
         code_files: File names of the functions from cells that were met, in order of first appearance.
+        seeds: Numbers that the receiver gave to the objects which this pickle takes for known, in order.
+        known: The objects in the pickle by their number, where it was asked to remember them. Does not travel.
     """
 
     data: bytes
@@ -44,11 +56,15 @@ class PackedNames:
     writable: list[bool] = field(default_factory=list)
     refs: list[Any] = field(default_factory=list)
     code_files: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    known: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the pickle and what lies beside it."""
-        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+    def __reduce__(self) -> tuple[type[PackedNames], tuple[Any, ...]]:
+        return PackedNames, (self.data, self.buffers, self.writable, self.refs, self.code_files, self.seeds)
+
+    def objects(self, numbers: Sequence[int]) -> list[Any]:
+        """Return the objects of some numbers. It must have been asked to remember them."""
+        return [self.known[number] for number in numbers]
 
 
 class _Everything:
@@ -80,6 +96,7 @@ class _Arriving(threading.local):
 
     namespace: Namespace | None = None
     refs: Sequence[Any] = ()
+    buffers: Iterator[Any] = iter(())
 
 
 _arriving = _Arriving()
@@ -92,6 +109,24 @@ def _receiving_namespace() -> Namespace:
 
 def _arrived_ref(index: int) -> Any:
     return _arriving.refs[index]
+
+
+def _fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
+    cell.cell_contents = contents[0]
+
+
+def _reduced_cell(cell: types.CellType) -> tuple[Any, ...]:
+    """Save a closure's cell: empty first, so that it may hold the function that it belongs to."""
+    try:
+        contents = (cell.cell_contents,)
+    except ValueError:
+        return types.CellType, ()
+    return types.CellType, (), contents, None, None, _fill_cell
+
+
+def _arrived_part(data: bytes) -> Any:
+    """Read an object that is whole; its buffers come next in the row of all."""
+    return pickle.loads(data, buffers=_arriving.buffers)
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
@@ -108,16 +143,19 @@ class _HomeNamespace(dict[str, Any]):
         return _receiving_namespace, ()
 
 
-class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
+class NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Cloudpickle, with functions of one namespace bound to the namespace where they arrive."""
 
-    def __init__(self, file: io.BytesIO, home: Namespace, carry: Container[str], ref_class: type | None) -> None:
-        self.buffers: list[pickle.PickleBuffer] = []
-        self.refs: list[Any] = []
-        self.code_files: dict[str, None] = {}
+    def __init__(
+        self, file: io.BytesIO, home: Namespace, carry: Container[str], outer: NamespacePickler | None = None
+    ) -> None:
+        self.buffers: list[pickle.PickleBuffer] = [] if outer is None else outer.buffers
+        self.refs: list[Any] = [] if outer is None else outer.refs
+        self.code_files: dict[str, None] = {} if outer is None else outer.code_files
         self._home = home
         self._carry = carry
-        self._ref_class = ref_class
+        self._ref_class = object_ref_class()
+        self._whole = () if outer is not None else whole_classes()
         super().__init__(file, protocol=5, buffer_callback=self._keep_apart)
         # `__name__` makes it differ from an empty dict, which cloudpickle would fill.
         self.globals_ref[id(home)] = _HomeNamespace(__name__="__main__")
@@ -142,12 +180,33 @@ class _NamespacePickler(cloudpickle.Pickler):  # type: ignore[misc]
             )
         if isinstance(obj, functools._lru_cache_wrapper) and getattr(obj, "__module__", "") == "__main__":
             return _cached, (obj.__wrapped__, obj.cache_parameters(), vars(obj))
+        if type(obj) is types.CellType:
+            return _reduced_cell(obj)
+        if self._whole and isinstance(obj, self._whole):
+            return self._part(obj)
         reduced = super().reducer_override(obj)
+        if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2 and "." in obj.__qualname__:
+            reduced[2][0]["__qualname__"] = obj.__qualname__  # cloudpickle forgets it
+        if type(obj) is types.FunctionType and reduced is not NotImplemented and obj.__closure__:
+            # Cloudpickle gives every function cells of its own; functions of one closure share them.
+            reduced = (reduced[0], (*reduced[1][:4], obj.__closure__), *reduced[2:])
         if type(obj) is types.FunctionType and reduced is not NotImplemented and obj.__globals__ is self._home:
             self.code_files.setdefault(obj.__code__.co_filename)
             slots = reduced[2][1]
             slots["__globals__"] = {name: value for name, value in slots["__globals__"].items() if name in self._carry}
         return reduced
+
+    def _part(self, obj: Any) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        """Save an object as one: what is inside of it gets no number."""
+        file = io.BytesIO()
+        NamespacePickler(file, self._home, self._carry, outer=self).dump(obj)
+        return _arrived_part, (file.getvalue(),)
+
+
+def whole_classes() -> tuple[type, ...]:
+    """Return the classes whose objects are whole, if this process knows them."""
+    pandas: Any = sys.modules.get("pandas")
+    return (pandas.DataFrame, pandas.Series, pandas.Index) if hasattr(pandas, "Index") else ()
 
 
 IN_BAND_BYTES = 4 * 1024
@@ -163,25 +222,52 @@ def object_ref_class() -> type | None:
     return ObjectRef
 
 
-def pack_names(values: Mapping[str, Any], home: Namespace, carry: Container[str] = EVERYTHING) -> PackedNames:
+def pack_names(
+    values: Mapping[str, Any],
+    home: Namespace,
+    carry: Container[str] = EVERYTHING,
+    *,
+    remember: bool = False,
+    seeds: Mapping[int, Any] | None = None,
+) -> PackedNames:
     """Turn names and values into bytes.
 
     Args:
         values: What is to travel.
         home: The namespace that functions of cells have as their globals.
         carry: Which of the names that such a function reads travel with it.
+        remember: Whether to keep the numbers of the objects in it, and the objects.
+        seeds: Objects that the receiver has, by the numbers that it gave to them: they do not travel.
 
     Raises:
         Exception: A value does not pickle; what is raised is the pickle's or the value's own error.
     """
     file = io.BytesIO()
-    pickler = _NamespacePickler(file, home, carry, object_ref_class())
+    pickler = NamespacePickler(file, home, carry)
+    if seeds:
+        pickler.memo = {id(thing): (place, thing) for place, thing in enumerate(seeds.values())}
     pickler.dump(dict(values))
     writable = [not buffer.raw().readonly for buffer in pickler.buffers]
-    return PackedNames(file.getvalue(), list(pickler.buffers), writable, pickler.refs, list(pickler.code_files))
+    known = dict(pickler.memo.copy().values()) if remember else {}
+    return PackedNames(
+        file.getvalue(),
+        list(pickler.buffers),
+        writable,
+        pickler.refs,
+        list(pickler.code_files),
+        list(seeds or ()),
+        known,
+    )
 
 
-def unpack_names(packed: PackedNames, namespace: Namespace) -> Namespace:
+def unpack_names(
+    packed: PackedNames,
+    namespace: Namespace,
+    *,
+    remember: bool = False,
+    seeds: Sequence[Any] = (),
+    origin: Any = None,
+) -> Namespace:
     """Turn bytes back into names and values.
 
     What functions carry is put into `namespace`; the names themselves are returned, and putting them there is the
@@ -190,24 +276,49 @@ def unpack_names(packed: PackedNames, namespace: Namespace) -> Namespace:
     Args:
         packed: What `pack_names` made.
         namespace: Becomes the globals of functions that were defined in cells.
+        remember: Whether to keep the objects by their numbers, in `packed.known`.
+        seeds: The objects that the pickle takes for known: those of `packed.seeds`.
+        origin: The ref of the cell's result that this is part of, if it is an object of the cluster.
 
     Raises:
         Exception: Whatever the values' own code raises.
     """
-    buffers = [_as_it_was(buffer, writable) for buffer, writable in zip(packed.buffers, packed.writable, strict=True)]
-    outer = (_arriving.namespace, _arriving.refs)
-    _arriving.namespace, _arriving.refs = namespace, packed.refs
+    assert len(seeds) == len(packed.seeds), "who sends and who receives must know the same objects"
+    row = [
+        _as_it_was(buffer, writable, origin, index)
+        for index, (buffer, writable) in enumerate(zip(packed.buffers, packed.writable, strict=True))
+    ]
+    outer = (_arriving.namespace, _arriving.refs, _arriving.buffers)
+    _arriving.namespace, _arriving.refs, _arriving.buffers = namespace, packed.refs, iter(row)
     try:
-        values: Namespace = pickle.loads(packed.data, buffers=buffers)
+        unpickler: Any = pickle.Unpickler(io.BytesIO(_seeding(len(seeds)) + packed.data), buffers=_arriving.buffers)
+        if seeds:
+            unpickler.persistent_load = seeds.__getitem__
+            unpickler.load()
+        values: Namespace = unpickler.load()
+        if remember:
+            packed.known = unpickler.memo.copy()
     finally:
-        _arriving.namespace, _arriving.refs = outer
+        _arriving.namespace, _arriving.refs, _arriving.buffers = outer
     return values
 
 
-def _as_it_was(buffer: Any, writable: bool) -> Any:
+def _seeding(count: int) -> bytes:
+    """Return a pickle that gives the first numbers to objects which an unpickler is handed one by one.
+
+    `Unpickler.memo` could be set to them, but CPython's C implementation loses what it is set to.
+    """
+    if not count:
+        return b""
+    number, ask, memoize, drop = pickle.BININT, pickle.BINPERSID, pickle.MEMOIZE, pickle.POP
+    each = b"".join(number + place.to_bytes(4, "little") + ask + memoize + drop for place in range(count))
+    return pickle.PROTO + bytes([5]) + each + pickle.NONE + pickle.STOP
+
+
+def _as_it_was(buffer: Any, writable: bool, origin: Any, index: int) -> Any:
     """Return a buffer that can be written to if it could be. What arrives in shared memory is read-only for all."""
     if writable and memoryview(buffer).readonly:
-        return bytearray(buffer)
+        return buffers.writable(buffer, origin, index)
     return buffer
 
 

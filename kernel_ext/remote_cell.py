@@ -7,25 +7,27 @@ body ─▶ prepare_cell ─▶ CellRequest ─▶ worker ─▶ output … ─�
 from __future__ import annotations
 
 import importlib
-import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from atoll.exceptions import AtollError
-from atoll.kernel_ext.cell_messages import LAST, CellRequest, CellResult
+from atoll.kernel_ext.cell_messages import CHANGES, LAST, CellRequest, CellResult
 from atoll.kernel_ext.engine import Engine, OnOutput, Running
-from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, named_error, one_line
-from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
+from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
+from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
 from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, keep_result
 from atoll.kernel_ext.status import StatusLine, describe_run, duration
+from atoll.kernel_ext.taking_over import take_over
 from atoll.kernel_ext.waiting import Interrupted, OutputQueue, wait_for
 
 Start = Callable[[OnOutput], Running]
 """Sends a cell, its output going to the callback."""
 
 
-def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet: bool, title: str) -> None:
+def run_and_show(
+    shell: Any, engine: Engine, start: Start, label: str, *, sent: PackedNames, quiet: bool, title: str
+) -> None:
     """Run a prepared cell and do all that its end asks for.
 
     Args:
@@ -33,6 +35,7 @@ def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet:
         engine: The cluster.
         start: Sends the cell.
         label: What it is called.
+        sent: What it is given.
         quiet: Whether to show no output.
         title: What ran, for errors: `%%remote`.
 
@@ -43,24 +46,24 @@ def run_and_show(shell: Any, engine: Engine, start: Start, label: str, *, quiet:
     status = StatusLine(sink, lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s))
     started = time.monotonic()
     try:
-        result = run_to_end(start, sink, status)
+        result, origin = run_to_end(start, sink, status)
     except Interrupted as interrupted:
         result = _after_interrupt(shell, interrupted)
         status.end("✗ interrupted")
-        apply_result(shell, result, sink)
+        apply_result(shell, result, sink, sent)
         raise failure_to_raise(result, shell.user_ns, title) from None
     except Exception as error:
         status.end("✗ failed")
         raise one_line(error) from None
     where = f"on {result.node}, pid {result.pid} · {duration(time.monotonic() - started)}"
     status.end(f"{'✗ failed' if result.failure else '✓ ran'} {where}")
-    apply_result(shell, result, sink)
+    apply_result(shell, result, sink, sent, origin)
     if result.failure is not None:
         raise failure_to_raise(result, shell.user_ns, title) from None
 
 
-def run_to_end(start: Start, sink: Sink, status: StatusLine) -> CellResult:
-    """Send a cell and return its result, also where the cell raised.
+def run_to_end(start: Start, sink: Sink, status: StatusLine) -> tuple[CellResult, Any]:
+    """Send a cell and return its result, also where the cell raised; and the result's ref, where it did not.
 
     Raises:
         Interrupted: The user pressed interrupt.
@@ -76,8 +79,8 @@ def run_to_end(start: Start, sink: Sink, status: StatusLine) -> CellResult:
         failed = cell_result_of(error)
         if failed is None:
             raise
-        return failed
-    return result
+        return failed, None
+    return result, running.ref
 
 
 def _after_interrupt(shell: Any, interrupted: Interrupted) -> CellResult:
@@ -100,18 +103,29 @@ def _state(engine: Engine) -> Any:
 # ------------------------------------------------------------------------------------- what a cell leaves
 
 
-def apply_result(shell: Any, result: CellResult, sink: Sink) -> None:
-    """Make the user's names what they would be if the cell had run here."""
-    values, lost = values_of(result, shell.user_ns)
-    changed = set(result.changed)
+def apply_result(shell: Any, result: CellResult, sink: Sink, sent: PackedNames, origin: Any = None) -> None:
+    """Make the user's names what they would be if the cell had run here.
+
+    Args:
+        shell: IPython's.
+        result: Of the cell.
+        sink: Is told what could not be brought back.
+        sent: What the cell was given: these very objects take over what became of their copies.
+        origin: The ref of the result, if it is an object of the cluster.
+    """
+    values, lost = values_of(result, shell.user_ns, sent, origin)
+    for place, how, content in values.pop(CHANGES, ()):
+        thing = sent.known[place]
+        try:
+            take_over(thing, how, content)
+        except Exception as error:  # an object's own code may refuse; the cell's other effects are not lost
+            lost[f"a change of {type(thing).__name__}"] = f"{type(error).__name__}: {error}"
     has_last = LAST in values
     last = values.pop(LAST, None)
-    for name, value in values.items():
-        if not (name in changed and name in shell.user_ns and change_in_place(shell.user_ns[name], value)):
-            shell.user_ns[name] = value
+    shell.user_ns.update(values)
     for name in result.deleted:
         shell.user_ns.pop(name, None)
-    if has_last and isinstance(sink, ShellSink) and sink.showed_result:
+    if has_last and isinstance(sink, ShellSink):
         keep_result(shell, last)
     lost = {**result.left_out, **lost}
     if lost:
@@ -119,7 +133,9 @@ def apply_result(shell: Any, result: CellResult, sink: Sink) -> None:
         sink.text("stderr", told)
 
 
-def values_of(result: CellResult, namespace: Namespace) -> tuple[Namespace, dict[str, str]]:
+def values_of(
+    result: CellResult, namespace: Namespace, sent: PackedNames, origin: Any = None
+) -> tuple[Namespace, dict[str, str]]:
     """Unpack what a cell set.
 
     Returns:
@@ -127,7 +143,7 @@ def values_of(result: CellResult, namespace: Namespace) -> tuple[Namespace, dict
     """
     lost: dict[str, str] = {}
     try:
-        values = unpack_names(result.names, namespace)
+        values = unpack_names(result.names, namespace, seeds=sent.objects(result.names.seeds), origin=origin)
     except Exception as error:  # a class whose own code fails here must not cost the cell's other effects
         values = {}
         lost["what the cell set"] = f"{type(error).__name__}: {error}"
@@ -139,32 +155,6 @@ def values_of(result: CellResult, namespace: Namespace) -> tuple[Namespace, dict
     return values, lost
 
 
-def change_in_place(old: Any, new: Any) -> bool:
-    """Give an object the content of another of its type, so that other names for it see the change.
-
-    Returns:
-        Whether that was possible.
-    """
-    if type(old) is not type(new):
-        return False
-    if isinstance(old, (list, bytearray)):
-        old[:] = new
-    elif isinstance(old, (MutableMapping, set)):
-        kept = new.copy() if isinstance(new, set) else dict(new)
-        old.clear()
-        old.update(kept)
-    elif "numpy" in sys.modules and isinstance(old, sys.modules["numpy"].ndarray):
-        if old.shape != new.shape or old.dtype != new.dtype or not old.flags.writeable:
-            return False
-        old[...] = new
-    else:
-        return False
-    return True
-
-
 def send_cell(engine: Engine, request: CellRequest, resources: Any, label: str) -> Start:
     """Return what sends a cell to a worker."""
     return lambda on_output: engine.run_cell(request, resources, label, on_output)
-
-
-__all__ = ["apply_result", "change_in_place", "named_error", "run_and_show", "run_to_end", "send_cell", "values_of"]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from atoll.kernel_ext.cell_messages import STDERR, STDOUT, encode_event
+from atoll.kernel_ext.descriptors import CellDescriptors
 
 Emit = Callable[[str, bytes], None]
 """Sends one piece of output to whoever submitted the cell."""
@@ -41,9 +42,16 @@ class OutputPort:
         self._characters = 0
         self._sent_at = float("-inf")
         self._timer: threading.Timer | None = None
+        self.descriptors: CellDescriptors | None = None
 
     def write(self, kind: str, text: str) -> None:
-        """Take text of one of the streams."""
+        """Take text of one of the streams, after what was written past Python."""
+        if self.descriptors is not None:
+            self.descriptors.drain()
+        self.add(kind, text)
+
+    def add(self, kind: str, text: str) -> None:
+        """Take text as it comes."""
         with self._lock:
             if kind != self._kind:
                 self.flush()
@@ -76,6 +84,8 @@ class OutputPort:
     def send(self, kind: str, content: dict[str, Any]) -> None:
         """Send an event, after the text before it."""
         payload = encode_event(content)
+        if self.descriptors is not None:
+            self.descriptors.drain()
         with self._lock:
             self.flush()
             self._emit(kind, payload)
@@ -99,7 +109,7 @@ class CellStream(io.TextIOBase):
         self._outside = outside
         self.port: OutputPort | None = None
 
-    encoding = "utf-8"
+    encoding = "UTF-8"
     errors = "replace"
 
     def writable(self) -> bool:
@@ -119,7 +129,7 @@ class CellStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Take text."""
         if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+            raise TypeError(f"write() argument must be str, not {type(text)}")
         if self.port is not None:
             if text:
                 self.port.write(self._kind, text)
@@ -147,8 +157,11 @@ class WorkerStreams:
         self._before = (sys.stdout, sys.stderr)
         sys.stdout, sys.stderr = self._stdout, self._stderr
         self._stdout.port = self._stderr.port = port
+        self._descriptors = port.descriptors = CellDescriptors(port.add)
+        self._descriptors.begin()
 
     def end(self) -> None:
-        """The cell is over."""
+        """The cell is over. Its port may be closed only after this."""
+        self._descriptors.end()
         self._stdout.port = self._stderr.port = None
         sys.stdout, sys.stderr = self._before

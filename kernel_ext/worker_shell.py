@@ -21,6 +21,7 @@ from typing import Any
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
@@ -120,6 +121,11 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
     _request: CellRequest | None = None
     cell_traceback: list[str] | None = None
 
+    def enable_gui(self, gui: str | None = None) -> None:
+        """IPython's hook for `%matplotlib` and `%gui`: figures are pictures here."""
+        if gui is not None:
+            raise UsageError(f"a worker has no display for {gui}; use %matplotlib inline")
+
     def init_sys_modules(self) -> None:
         """`__main__` is put in place for each cell, not for the process."""
 
@@ -185,7 +191,8 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
     @contextlib.contextmanager
     def attached(self, module: types.ModuleType, port: OutputPort) -> Iterator[None]:
         """While the context lasts, the shell's namespace is the module's and what is shown goes to the port."""
-        module.__dict__.update(self.furniture)
+        for name, value in self.furniture.items():
+            module.__dict__.setdefault(name, value)
         self.user_module, self.user_ns = module, module.__dict__
         self.displayhook.port = self.display_pub.port = port
         try:
@@ -206,6 +213,7 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
             What it raised; then `cell_traceback` has the lines. The value of its last expression is in
             `displayhook.last`.
         """
+        self.compile.flags = request.flags or self.compile.flags
         if self.colors != request.colors:
             self.colors = request.colors
         self.execution_count = request.number
@@ -258,6 +266,10 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
         self._empty.__dict__.update(self.furniture)
 
 
+# Libraries that look whether they run in a notebook ask for this name (rich, plotly, tqdm).
+WorkerShell.__name__ = "ZMQInteractiveShell"
+
+
 class _KeepState(ast.NodeTransformer):
     """Leaves of an actor's cell what can run again without touching its state.
 
@@ -297,12 +309,15 @@ def _has_group(error: BaseException | None) -> bool:
 
 def _without_ours(frames: types.TracebackType | None) -> types.TracebackType | None:
     """Return the frames without those of Atoll itself, which a user has no use for."""
-    if frames is None:
-        return None
-    below = _without_ours(frames.tb_next)
-    if str(frames.tb_frame.f_globals.get("__name__", "")).startswith("atoll."):
-        return below
-    return types.TracebackType(below, frames.tb_frame, frames.tb_lasti, frames.tb_lineno)
+    kept = []
+    while frames is not None:
+        if not str(frames.tb_frame.f_globals.get("__name__", "")).startswith("atoll."):
+            kept.append(frames)
+        frames = frames.tb_next
+    below: types.TracebackType | None = None
+    for frame in reversed(kept):
+        below = types.TracebackType(below, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return below
 
 
 _shell: WorkerShell | None = None

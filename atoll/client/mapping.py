@@ -120,7 +120,7 @@ def address_of(data: bytes | memoryview) -> int:
     """Return where a contiguous buffer's memory begins."""
     if isinstance(data, bytes):
         return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-    return _buffer_address(data)
+    return buffer_address(data)
 
 
 class _PyBuffer(ctypes.Structure):
@@ -141,7 +141,7 @@ class _PyBuffer(ctypes.Structure):
     )
 
 
-def _buffer_address(view: memoryview) -> int:
+def buffer_address(view: memoryview) -> int:
     """Return where a contiguous buffer's memory begins, also a read-only one's."""
     buffer = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)

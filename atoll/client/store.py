@@ -19,7 +19,9 @@ import msgspec
 
 from atoll.client.connection import failure
 from atoll.client.mapping import Copier, Segment, address_of
+from atoll.client.private_mapping import PrivateMapping
 from atoll.client.reserved import HEADER_BYTES, Reserved
+from atoll.exceptions import ObjectStoreFullError
 from atoll.ids import ObjectId
 from atoll.protocol.messages import (
     AbortObject,
@@ -84,6 +86,7 @@ class StoreClient:
         self._reserved: dict[int, Reserved] = {}
         self._abandoned: deque[Reserved] = deque()
         self._copier = Copier()
+        self._descriptors: dict[int, int] = {}
 
     def write(self, object_id: bytes, value: Serialized, *, keep: bool) -> int:
         """Write a value and seal it.
@@ -258,8 +261,30 @@ class StoreClient:
                     segment = Segment(descriptor, answer.segment_bytes, writable=writable)
                     with self._lock:
                         self._segments[answer.segment_id, writable] = segment
+                        if not writable:  # `private` maps it again
+                            self._descriptors[answer.segment_id] = os.dup(descriptor)
             finally:
                 os.close(descriptor)
+
+    def private(self, view: memoryview) -> PrivateMapping | None:
+        """Map what a view from `read` shows once more, so that it can be written to and the object stays as it is.
+
+        Args:
+            view: Contiguous. It, and so the object's pin, lives as long as the mapping.
+
+        Returns:
+            None if the view is not of the store, or the process has no room.
+        """
+        address = address_of(view)
+        with self._lock:
+            for (segment_id, writable), segment in self._segments.items():
+                offset = address - segment.address
+                if not writable and offset >= 0 and offset + view.nbytes <= segment.size_bytes:
+                    try:
+                        return PrivateMapping(self._descriptors[segment_id], offset, view.nbytes, address, view)
+                    except ObjectStoreFullError:
+                        return None
+        return None
 
     def forget(self, object_ids: list[bytes]) -> None:
         """Give up what `write` has kept: no ref to these is left. Views that still live keep their pins."""
@@ -290,6 +315,9 @@ class StoreClient:
         elif isinstance(message, SegmentsDestroyed):
             with self._lock:
                 for segment_id in message.segment_ids:
+                    descriptor = self._descriptors.pop(segment_id, None)
+                    if descriptor is not None:
+                        os.close(descriptor)
                     for writable in (True, False):
                         segment = self._segments.pop((segment_id, writable), None)
                         if segment is not None:
@@ -329,6 +357,9 @@ class StoreClient:
         with self._lock:
             self._places.clear()
             self._segments.clear()
+            descriptors, self._descriptors = list(self._descriptors.values()), {}
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _load(view: memoryview, layout: Layout) -> Any:

@@ -114,10 +114,6 @@ def test_sets(source: str, expected: str) -> None:
     assert sets(source) == set(expected.split())
 
 
-def test_what_is_changed_in_place() -> None:
-    assert names("df['a'] = 1\nx.y.z += 1\ndel d[k]\ns += [1]\nq = 1").mutates == ("df", "x", "d", "s")
-
-
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

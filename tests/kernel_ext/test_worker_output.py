@@ -101,6 +101,6 @@ def test_streams_belong_to_the_cell_that_runs(capsys: pytest.CaptureFixture[str]
     assert first.text("stdout") == second.text("stdout") == "inside\n"
     print("late", file=kept)
     assert capsys.readouterr().out == "late\n"
-    with pytest.raises(TypeError, match="must be str, not int"):
+    with pytest.raises(TypeError, match="must be str, not <class 'int'>"):
         kept.write(1)  # type: ignore[arg-type]
     assert not kept.isatty()
