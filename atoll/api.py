@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from atoll.actor import ActorClass, ActorHandle, handle_of, kill, method
 from atoll.client import values
@@ -26,6 +26,9 @@ from atoll.protocol.messages import ActorChanged, GetActor, StopCluster
 from atoll.protocol.serialization import serialize
 from atoll.remote_function import RemoteFunction
 
+if TYPE_CHECKING:
+    from atoll.typed import Decorator, NumberedDecorator
+
 __all__ = [
     "cancel",
     "get",
@@ -40,6 +43,8 @@ __all__ = [
     "wait",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
@@ -136,6 +141,16 @@ def shutdown() -> None:
 def is_initialized() -> bool:
     """Whether this process has a session."""
     return existing_session() is not None
+
+
+@overload
+def remote(target: type, /) -> ActorClass: ...  # type: ignore[overload-overlap]  # a class can be called, too
+@overload
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(*, num_returns: int | str, **options: Any) -> NumberedDecorator: ...
+@overload
+def remote(**options: Any) -> Decorator: ...
 
 
 def remote(*args: Any, **options: Any) -> Any:

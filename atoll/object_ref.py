@@ -12,10 +12,10 @@ from atoll.protocol.serialization import note_contained
 if TYPE_CHECKING:
     from atoll.client.session import Session
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """A reference to a value of the cluster. As long as one exists anywhere, the value does.
 
     Refs are made by `.remote()`, `atoll.put` and `atoll.wait`, can be passed to tasks and actors, can be put into
@@ -46,15 +46,15 @@ class ObjectRef(Generic[T]):
         """Return the id of the task that returns the object."""
         return task_of(self._id)
 
-    def future(self) -> concurrent.futures.Future[T]:
+    def future(self) -> concurrent.futures.Future[T_co]:
         """Return a `concurrent.futures.Future` that gets the value, or the error."""
         from atoll.client import values
 
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         values.resolve_future(self._session, self, future)
         return future
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         import asyncio  # whoever awaits has imported it
 
         return asyncio.wrap_future(self.future()).__await__()

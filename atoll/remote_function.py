@@ -6,8 +6,8 @@ import functools
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from atoll.client import arguments, context
 from atoll.client.core.events import FunctionDefined, TaskSubmitted
@@ -25,6 +25,7 @@ from atoll.resources import format_bytes
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
+    from atoll.typed import NumberedFunction
 
 LARGE_FUNCTION_BYTES = 10 * 1000 * 1000
 """A function with so much in its closure is warned of: most likely it captures an array by accident. Ray's limit."""
@@ -34,6 +35,7 @@ MAXIMUM_FUNCTION_BYTES = 95 * 1024 * 1024
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class RemoteFunction(Generic[P, R]):
@@ -61,6 +63,11 @@ class RemoteFunction(Generic[P, R]):
             f"a remote function cannot be called directly: write {self._name}.remote(...) and atoll.get(...) the result"
         )
 
+    @overload
+    def options(self, *, num_returns: int | str, **changes: Any) -> NumberedFunction[P]: ...
+    @overload
+    def options(self, **changes: Any) -> RemoteFunction[P, R]: ...
+
     def options(self, **changes: Any) -> RemoteFunction[P, R]:
         """Return this function with other options.
 
@@ -74,7 +81,24 @@ class RemoteFunction(Generic[P, R]):
             changed._prepared = prepared.with_options(changed._options)
         return changed
 
-    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    @overload
+    def remote(  # type: ignore[overload-overlap]  # what is generated is streamed, whatever else it may be
+        self: RemoteFunction[P, Generator[T, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(  # type: ignore[overload-overlap]
+        self: RemoteFunction[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Submit a call and return at once.
 
         Returns:
@@ -115,8 +139,8 @@ class RemoteFunction(Generic[P, R]):
         if self._returns == 1:
             return ObjectRef(record.result_id, session)
         if self._returns <= 0:
-            return refs_without_number(record, session)  # type: ignore[no-any-return]
-        return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]  # type: ignore[return-value]
+            return refs_without_number(record, session)
+        return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._function, self._options.portable())

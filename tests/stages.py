@@ -93,9 +93,10 @@ def contracts() -> None:
 
 
 def types() -> None:
-    """Check the types of the installed package."""
+    """Check the types of the installed package, and what a type checker knows of a program that uses it."""
     install_typed()
-    run(BIN / "mypy", "--strict", TYPED / "atoll", environment={"MYPYPATH": str(TYPED)})
+    for checked in (TYPED / "atoll", ROOT / "tests" / "typing"):
+        run(BIN / "mypy", "--strict", checked, environment={"MYPYPATH": str(TYPED)})
 
 
 def unit() -> None:
