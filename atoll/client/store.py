@@ -9,6 +9,7 @@ between, getting it again asks nobody.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections import deque
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from atoll.client.connection import failure
+from atoll.client.current import existing_session
 from atoll.client.mapping import Copier, Segment, address_of
 from atoll.client.private_mapping import PrivateMapping
 from atoll.client.reserved import HEADER_BYTES, Reserved
 from atoll.exceptions import ObjectStoreFullError
 from atoll.ids import ObjectId
+from atoll.protocol import reducers
 from atoll.protocol.messages import (
+    EXCLUSIVE_BYTES,
     AbortObject,
     CreateObject,
     DeleteObjects,
@@ -326,6 +330,24 @@ class StoreClient:
             return False
         return True
 
+    def open_private(self, view: memoryview) -> memoryview | None:
+        """Return a view of an object as one that can be written to, without reaching the object; None if it cannot be.
+
+        Only an object that lies in its segment alone can: others' bytes must not be in pages that do not change.
+        """
+        exporter = view.obj
+        if not isinstance(exporter, ctypes.Array) or ctypes.sizeof(exporter) <= EXCLUSIVE_BYTES:
+            return None
+        address = ctypes.addressof(exporter)
+        with self._lock:
+            for segment in self._segments.values():
+                if not segment.writable and 0 <= address - segment.address < segment.size_bytes:
+                    if not segment.open_private():
+                        return None
+                    start = address_of(view) - address
+                    return memoryview(exporter).cast("B")[start : start + view.nbytes]
+        return None
+
     def collect(self) -> list[Message]:
         """Return what the agent is to be told: which objects' last use is gone."""
         told: list[Message] = []
@@ -344,6 +366,8 @@ class StoreClient:
                 if place is None:  # its writer was interrupted
                     continue
                 place.uses -= 1
+                if place.uses == place.kept:  # no view is left
+                    place.segment.close_private()
                 if place.uses == 0:
                     del self._places[object_id]
                     gone.append(object_id)
@@ -360,6 +384,14 @@ class StoreClient:
             descriptors, self._descriptors = list(self._descriptors.values()), {}
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _find_private(view: memoryview) -> memoryview | None:
+    session = existing_session()
+    return session.store.open_private(view) if session is not None else None
+
+
+reducers.find_private = _find_private
 
 
 def _load(view: memoryview, layout: Layout) -> Any:

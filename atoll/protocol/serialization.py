@@ -15,6 +15,7 @@ other process knows. So a pickle that mentions `__main__` is made again by cloud
 
 from __future__ import annotations
 
+import io
 import pickle
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 import msgspec
 
 from atoll.exceptions import SerializationError
+from atoll.protocol.reducers import Table, library_reducers, reduce_memoryview, with_registered
 
 ALIGNMENT_BYTES = 64
 """Where buffers begin: a cache line, and what numpy, Arrow and vector instructions like."""
@@ -172,8 +174,12 @@ def serialize_plain(value: Any) -> bytes | None:
 def _dump(
     value: Any, keep_apart: Callable[[pickle.PickleBuffer], bool], buffers: list[memoryview], refs: list[Any]
 ) -> bytes:
+    table = library_reducers()
     try:
-        data = pickle.dumps(value, protocol=5, buffer_callback=keep_apart)
+        if table is None:
+            data = pickle.dumps(value, protocol=5, buffer_callback=keep_apart)
+        else:
+            data = _dump_with(table, value, keep_apart)
         if b"__main__" not in data:
             return data
     except SerializationError:
@@ -182,14 +188,30 @@ def _dump(
         data = b""
     buffers.clear()
     refs.clear()
-    import cloudpickle
-
     try:
-        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=keep_apart))
+        return _dump_by_value(table or {}, value, keep_apart)
     except SerializationError:
         raise
     except Exception as error:
         raise SerializationError(f"cannot send a {type(value).__name__}: {_why(error)}") from error
+
+
+def _dump_with(table: Table, value: Any, keep_apart: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=keep_apart)
+    pickler.dispatch_table = with_registered(table)
+    pickler.dump(value)
+    return file.getvalue()
+
+
+def _dump_by_value(table: Table, value: Any, keep_apart: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    import cloudpickle
+
+    ours = cloudpickle.Pickler.dispatch_table.new_child({memoryview: reduce_memoryview, **table})
+    file = io.BytesIO()
+    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": ours})
+    pickler(file, protocol=5, buffer_callback=keep_apart).dump(value)
+    return file.getvalue()
 
 
 def _why(error: Exception) -> str:

@@ -28,6 +28,7 @@ from sortedcontainers import SortedDict, SortedKeyList
 from atoll.nodeagent.core.events import CreateSegment, CutSegment, DestroySegment
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant, Peer
+from atoll.protocol.messages import EXCLUSIVE_BYTES
 from atoll.resources import format_bytes
 
 PAGE_BYTES = 4096
@@ -125,6 +126,7 @@ class SegmentAllocator:
         self._warm_s = warm_s
         self._warm_bytes = 0
         self._slab_bytes = max(PAGE_BYTES, min(slab_bytes, self.capacity_bytes // 16) // PAGE_BYTES * PAGE_BYTES)
+        self._small_bytes = min(self._slab_bytes // 8, EXCLUSIVE_BYTES)
         self._segments: dict[int, Segment] = {}
         self._warm: SortedKeyList = SortedKeyList(key=lambda segment: (segment.size_bytes, segment.segment_id))
         self._free: dict[Peer | None, SortedKeyList] = {}
@@ -159,7 +161,7 @@ class SegmentAllocator:
     def room_for(self, size_bytes: int) -> int:
         """Return the memory that an object of a size takes at least."""
         needed = _round_up(max(size_bytes, 1), ALIGNMENT_BYTES)
-        return needed if needed <= self._slab_bytes // 8 else _round_up(needed, PAGE_BYTES)
+        return needed if needed <= self._small_bytes else _round_up(needed, PAGE_BYTES)
 
     def fits(self, size_bytes: int) -> bool:
         """Whether an object of a size can be placed when nothing else is there."""
@@ -219,7 +221,7 @@ class SegmentAllocator:
             raise StoreFullError(
                 f"{self.state_for(size_bytes)}: it can never fit; raise ATOLL_STORE_CAPACITY_BYTES or split the value"
             )
-        if needed <= self._slab_bytes // 8:
+        if needed <= self._small_bytes:
             placement = self._allocate_small(needed, writer)
             if placement is not None:
                 return placement
