@@ -15,6 +15,7 @@ from atoll.client.connection import failure
 from atoll.client.core.events import CancelRequested
 from atoll.client.current import current_session, existing_session, set_current_session
 from atoll.client.session import Session
+from atoll.client.task_output import TaskPrinter
 from atoll.client.uplinks import Introduction
 from atoll.environment import capture_environment
 from atoll.exceptions import ClusterNotFoundError, GetTimeoutError
@@ -53,6 +54,7 @@ def init(
     *,
     namespace: str = "",
     runtime_env: Mapping[str, Any] | str | None = None,
+    log_to_driver: bool = True,
     ignore_reinit_error: bool = True,
     start: bool = True,
 ) -> Session:
@@ -62,6 +64,7 @@ def init(
         namespace: Where the names of this session's actors live.
         runtime_env: What its workers have beyond the environment of this process: `env_vars`, `working_dir`,
             `py_modules`, `pip`. Tasks and actors add to it, or replace it field by field.
+        log_to_driver: Whether what tasks and actors print is printed here, each line with where it comes from.
         ignore_reinit_error: Whether a second call is fine.
         start: Whether to start a cluster if there is none.
 
@@ -100,7 +103,7 @@ def init(
     session = Session(cluster, new_process_id(), Introduction(kind, name, namespace, environment))
     session.start()
     session.ends_cluster = started and kind == "script"
-    session.default_output = _print_output
+    session.default_output = TaskPrinter(notebook=kind == "kernel") if log_to_driver else None
     session.leave = shutdown
     set_current_session(session)
     atexit.unregister(shutdown)
@@ -115,13 +118,6 @@ def _who_we_are() -> tuple[str, str]:
     if shell is not None and hasattr(shell, "kernel"):
         return "kernel", os.path.basename(os.environ.get("JPY_SESSION_NAME", "")) or "notebook"  # noqa: PTH119
     return "script", os.path.basename(sys.argv[0] if sys.argv else "") or "python"  # noqa: PTH119
-
-
-def _print_output(kind: str, payload: bytes) -> None:
-    """Write what a task prints where this process prints."""
-    stream = {"stdout": sys.stdout, "stderr": sys.stderr}.get(kind)
-    if stream is not None:
-        stream.write(payload.decode(errors="replace"))
 
 
 def shutdown() -> None:

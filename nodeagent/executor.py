@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.actor_methods import is_asyncio, said_of
 from atoll.client import arguments
-from atoll.client.context import TaskContext
+from atoll.client.context import TaskContext, current_actor
 from atoll.client.reactor import Waiter
 from atoll.client.retry import RetryOn
 from atoll.client.session import Session
@@ -446,14 +447,29 @@ class Executor:
 
     # -------------------------------------------------------------------------------------- output and waiting
 
-    def emit(self, kind: str, payload: bytes) -> None:
-        """Send output of the task that this thread runs; of the main thread's, if this one runs none."""
+    def emit(self, kind: str, payload: bytes, source: str = "") -> None:
+        """Send output of the task that this thread runs; of the main thread's, if this one runs none.
+
+        Args:
+            kind: What it is.
+            payload: The output.
+            source: What wrote it, for people, if that is not the task itself.
+        """
         call = self._concurrency.current() if self._concurrency is not None else None
+        message: RunTask | CallMethod
         if call is not None:
-            self._session.reply(call.peer, [TaskOutput(call.message.sequence, kind, payload)])
+            peer, message = call.peer, call.message
         elif self._main_task is not None:
             peer, message = self._main_task
-            self._session.reply(peer, [TaskOutput(message.sequence, kind, payload)])
+        else:
+            return
+        self._session.reply(peer, [TaskOutput(message.sequence, kind, payload, source or self._source(message))])
+
+    def _source(self, message: RunTask | CallMethod) -> str:
+        """Return what writes, for people, as Ray has it: the function or the actor's class, and the process."""
+        actor = current_actor()
+        name = actor.class_name if actor is not None else self._name_of(message)
+        return f"{name.rpartition('.')[2]} pid={os.getpid()}"
 
     def context(self) -> TaskContext | None:
         """Return the task that this code belongs to."""

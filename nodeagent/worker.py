@@ -18,6 +18,7 @@ import msgspec
 from atoll.client import arguments, context
 from atoll.client.current import set_current_session
 from atoll.client.session import Session
+from atoll.client.task_output import TaskForwarder
 from atoll.client.uplinks import Introduction
 from atoll.exceptions import ActorDiedError, AtollError, TaskError
 from atoll.ids import ProcessId
@@ -55,6 +56,7 @@ class Worker:
         self._executor = Executor(self._session, where, self._spans)
         self._where = where
         context.install(self._executor.emit, self._executor.context)
+        self._session.default_output = TaskForwarder(self._executor.emit)
         sys.stdout = TaskStream("stdout", sys.stdout, self._executor.emit)
         sys.stderr = TaskStream("stderr", sys.stderr, self._executor.emit)
         set_current_session(self._session)

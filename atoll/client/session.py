@@ -48,6 +48,7 @@ from atoll.client.interrupts import Interrupts
 from atoll.client.reactor import Reactor, Waiter
 from atoll.client.store import StoreClient
 from atoll.client.switchboard import Switchboard
+from atoll.client.task_output import TaskForwarder, TaskPrinter
 from atoll.client.uplinks import AGENT, LOST_AFTER_S, SCHEDULER, Introduction, Uplink, Uplinks
 from atoll.exceptions import AtollError, ClusterLostError, ObjectStoreFullError, VersionMismatchError
 from atoll.ids import IdFactory, ObjectId, ProcessId, token_of
@@ -167,7 +168,7 @@ class Session:
         self.job = process_id
         self.scope = Scope()
         self.namespace = introduction.namespace
-        self.default_output: OutputCallback | None = None
+        self.default_output: TaskPrinter | TaskForwarder | None = None
         self.leave: Callable[[], None] = self.close
         self.ends_cluster = False
         self.closed = False
@@ -333,8 +334,11 @@ class Session:
             if not self._uplinks.answer(getattr(action.answer, "request", 0), action.answer):
                 self.hooks.control(action.peer, action.answer)
         elif isinstance(action, ShowOutput):
-            if action.record.on_output is not None:
-                self._outputs.append((action.record.on_output, action.kind, action.payload))
+            callback = action.record.on_output
+            if callback is not None and callback is self.default_output:
+                callback = self.default_output.of(action.source)
+            if callback is not None:
+                self._outputs.append((callback, action.kind, action.payload))
         elif isinstance(action, ConnectProcess):
             try:
                 path = action.address or self.address_of(action.process_id)

@@ -164,11 +164,15 @@ class TaskRaised(msgspec.Struct, array_like=True, tag=13, frozen=True, gc=False)
 
 
 class TaskOutput(msgspec.Struct, array_like=True, tag=14, frozen=True, gc=False):
-    """A piece of what the task writes or shows while it runs, in order."""
+    """A piece of what the task writes or shows while it runs, in order.
+
+    `source` says, for people, what writes: function or class and process, of the task or of one that it has submitted.
+    """
 
     sequence: int
     kind: str
     payload: bytes
+    source: str = ""
 
 
 class TasksTakenBack(msgspec.Struct, array_like=True, tag=15, frozen=True, gc=False):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -244,7 +246,23 @@ def test_prints_of_a_task_come_to_who_submitted_it(capsys: pytest.CaptureFixture
     atoll.get(talk.options(_on_output=lambda kind, payload: pieces.append((kind, payload))).remote())
     assert pieces == [("stdout", b"hello from afar\n")]
     atoll.get(talk.remote())
-    assert capsys.readouterr().out == "hello from afar\n"
+    assert re.fullmatch(r"\(talk pid=\d+\) hello from afar\n", capsys.readouterr().out)
+
+
+def test_prints_of_a_task_that_a_task_has_submitted_come_too(capsys: pytest.CaptureFixture[str]) -> None:
+    @atoll.remote
+    def inner() -> None:
+        print("from within", file=sys.stderr)
+
+    @atoll.remote
+    def outer() -> None:
+        atoll.get(inner.remote())
+        print("done")
+
+    atoll.get(outer.remote())
+    shown = capsys.readouterr()
+    assert re.fullmatch(r"\(inner pid=\d+\) from within\n", shown.err)
+    assert re.fullmatch(r"\(outer pid=\d+\) done\n", shown.out)
 
 
 def test_refs_are_awaitable_and_have_futures() -> None:

@@ -300,7 +300,7 @@ class ClientCore:
             elif kind is TaskOutput:
                 record = link.outstanding.get(message.sequence)
                 if record is not None:
-                    self.outbox.actions.append(ShowOutput(record, message.kind, message.payload))
+                    self.outbox.actions.append(ShowOutput(record, message.kind, message.payload, message.source))
             elif kind is TasksTakenBack:
                 self._taken_back(link, message)
             else:

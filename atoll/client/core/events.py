@@ -129,11 +129,12 @@ class ConfirmHold(Action, frozen=True):
 
 
 class ShowOutput(Action, frozen=True):
-    """A task has written or shown something."""
+    """A task has written or shown something. `source` says what wrote it, for people."""
 
     record: TaskRecord
     kind: str
     payload: bytes
+    source: str = ""
 
 
 class FinishCall(Action, frozen=True):
