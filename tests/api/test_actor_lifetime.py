@@ -14,6 +14,7 @@ import pytest
 
 import atoll
 from atoll.actor import exit_actor
+from atoll.client.session import Session
 from atoll.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError, PendingCallsLimitExceeded
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
@@ -92,6 +93,23 @@ def test_an_actor_goes_with_its_last_handle() -> None:
     assert atoll.get(method.remote()) == pid, "a bound method is a handle, too"
     del method
     assert gone(pid)
+
+
+def test_nothing_is_remembered_of_actors_that_are_gone(session: Session) -> None:
+    actors = [Thing.remote(number) for number in range(8)]
+    pids = atoll.get([actor.pid.remote() for actor in actors])
+    with session.lock:
+        assert session.core.statistics().actors == 8
+    del actors
+    assert all(gone(pid) for pid in pids)
+    until = time.monotonic() + 10
+    while True:
+        with session.lock:
+            left = session.core.statistics()
+        if (left.actors, left.objects, left.channels) == (0, 0, 0):
+            return
+        assert time.monotonic() < until, left
+        time.sleep(0.02)
 
 
 def test_pending_calls_end_before_their_actor_goes(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from atoll.protocol.values import ActorPayload
 
 _encode = msgspec.msgpack.Encoder().encode
 
+MAXIMUM_DEAD = 256
+"""So many dead actors are remembered; of others the scheduler is asked again."""
+
 NEWS_WITHIN_S = 5.0
 """How long calls on a lost channel wait for the scheduler to say what became of the actor."""
 
@@ -98,6 +101,7 @@ class ActorCalls:
         self._settlement = settlement
         self.views: dict[bytes, ActorView] = {}
         self._by_worker: dict[bytes, ActorView] = {}
+        self._dead: dict[bytes, None] = {}
         self._creations: dict[int, tuple[ActorView, CreateActor | None]] = {}
         self._watches: dict[int, ActorView] = {}
         self.deadline: Instant | None = None
@@ -153,6 +157,7 @@ class ActorCalls:
         self._outbox.tell_scheduler(ReleaseActor(actor_id))
 
     def _forget(self, actor_id: bytes) -> None:
+        self._dead.pop(actor_id, None)
         view = self.views.pop(actor_id, None)
         if view is not None and self._by_worker.get(view.worker_id) is view:
             del self._by_worker[view.worker_id]
@@ -333,6 +338,10 @@ class ActorCalls:
                 self._fail(view, record)
             if view.released:
                 self._forget(view.actor_id)
+            else:
+                self._dead[view.actor_id] = None
+                if len(self._dead) > MAXIMUM_DEAD:
+                    self._forget(next(iter(self._dead)))
         else:  # its last answers may still be in the channel: what is on it fails when the channel goes
             for record in queued:
                 self._fail(view, record)
