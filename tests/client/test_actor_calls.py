@@ -35,7 +35,7 @@ def call(client: Harness, number: int, retries: int = 0) -> TaskRecord:
 def news(client: Harness, state: str, incarnation: int = 0, request: int = 0) -> None:
     worker = worker_id(incarnation) if state == "alive" else b""
     address = f"/w{incarnation}" if state == "alive" else ""
-    changed = ActorChanged(request, ACTOR, state, incarnation, address, worker, "Counter", {"method": 1})
+    changed = ActorChanged(request, ACTOR, state, incarnation, address, worker, "Counter")
     client.handle(Received(SCHEDULER, changed))
 
 
