@@ -159,7 +159,7 @@ def test_torch(session: Session) -> None:
     assert atoll.get(atoll.put(grown)).requires_grad
     module = torch.nn.Linear(400, 400)
     assert torch.equal(atoll.get(atoll.put(module)).weight, module.weight)
-    del one, other, small, part
+    del one, other, small, part, ref
     check_pin(session, lambda: atoll.put(tensor), lambda values: values[3:5, 7])
 
 
