@@ -143,6 +143,34 @@ def test_r10_a_spill_file_that_was_altered_is_a_lost_object(cluster: Path) -> No
     assert lost >= 2
 
 
+def mapped() -> list[tuple[int, str]]:
+    """The size and protection of each mapping of shared memory that this process has."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:atoll" in line]
+    return [(int(line[0].split("-")[1], 16) - int(line[0].split("-")[0], 16), line[1]) for line in lines]
+
+
+def test_mappings_of_memory_that_is_gone_are_given_back() -> None:
+    for size in (70, 75, 80, 90, 100, 110, 120, 130):
+        ref = atoll.put(_mega(size))
+        assert atoll.get(ref)[-1] == 1
+        del ref
+    until = time.monotonic() + 5
+    while sum(size for size, _protection in mapped()) > 2 * 200 * 2**20:
+        assert time.monotonic() < until, f"memory that was given back is mapped: {mapped()}"
+        time.sleep(0.02)
+
+
+def test_s8_who_wrote_an_object_reads_it_through_memory_that_cannot_be_written_to() -> None:
+    got = atoll.get(atoll.put(np.arange(300_000)))
+    address = got.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(part, 16) for part in line.split()[0].split("-"))
+        if first <= address < last:
+            assert line.split()[1] == "r--p"
+            return
+    pytest.fail("the array lies nowhere")
+
+
 def test_an_interrupt_ends_waiting_for_room() -> None:
     arrays = [atoll.get(atoll.put(_mega(48))) for _ in range(4)]
     timer = threading.Timer(0.15, signal.raise_signal, [signal.SIGINT])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +65,63 @@ def test_a_view_is_released_when_the_last_array_of_it_is_gone(memory: int) -> No
 def test_a_mapping_that_is_impossible_is_an_error_of_the_store(memory: int) -> None:
     with pytest.raises(ObjectStoreFullError, match="cannot map"):
         Segment(memory, 1 << 60, writable=False)
+
+
+def test_a_reader_sees_what_is_written_later_and_cannot_write(memory: int, copier: Copier) -> None:
+    writer = Segment(memory, 4096, writable=True)
+    reader = Segment(memory, 4096, writable=False)
+    view = reader.view(0, 5, lambda: None)
+    for content in (b"first", b"later"):
+        writer.write(0, content, copier)
+        assert bytes(view) == content
+    with pytest.raises(TypeError, match="read-only"):
+        view[0] = 1
+    assert protection(reader.address) == "r--p"
+    writer.unmap()
+    reader.unmap()
+
+
+def protection(address: int) -> str:
+    """Return how a page of this process is mapped."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(part, 16) for part in line.split()[0].split("-"))
+        if first <= address < last:
+            return line.split()[1]
+    return ""
+
+
+def test_private_pages_show_the_shared_ones_until_they_are_written_to(memory: int, copier: Copier) -> None:
+    writer = Segment(memory, 8192, writable=True)
+    reader = Segment(memory, 8192, writable=False)
+    writer.write(0, b"shared", copier)
+    assert reader.open_private()
+    private = reader._export(0, 6, lambda: None)
+    assert bytes(private) == b"shared"
+    private[0:1] = b"S"
+    assert bytes(private) == b"Shared"
+    assert bytes(writer.writable_view(0, 6, lambda: None)) == b"shared"
+    del private
+    reader.close_private()
+    assert protection(reader.address) == "r--p"
+    assert bytes(reader.view(0, 6, lambda: None)) == b"shared"
+    writer.unmap()
+    reader.unmap()
+
+
+def test_touching_enters_all_pages(memory: int, copier: Copier) -> None:
+    for writable in (True, False):
+        segment = Segment(memory, PARALLEL_COPY_BYTES, writable=writable)
+        assert resident_kib(segment.address) == 0, "mapping alone enters none"
+        segment.touch(copier)
+        assert resident_kib(segment.address) == PARALLEL_COPY_BYTES // 1024
+        segment.unmap()
+    assert protection(segment.address) == ""
+
+
+def resident_kib(address: int) -> int:
+    """Return how much of a mapping is in this process's page table."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{address:x}-"):
+            return next(int(later.split()[1]) for later in lines if later.startswith("Rss:"))
+    raise AssertionError("it is not mapped")

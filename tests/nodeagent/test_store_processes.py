@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -30,7 +31,7 @@ from atoll.protocol.messages import (
     ReleaseObjects,
     SealObject,
 )
-from tests.nodeagent.running import RunningAgent
+from tests.nodeagent.running import RunningAgent, eventually
 
 Start = Callable[..., RunningAgent]
 MIB = 2**20
@@ -307,6 +308,28 @@ def test_the_agent_keeps_no_descriptor_of_what_is_deleted(start_agent: Start) ->
         while len(list(directory.iterdir())) > before:
             assert time.monotonic() < deadline, "descriptors of destroyed segments are kept"
             time.sleep(0.01)
+
+
+def shared_bytes(agent: RunningAgent) -> int:
+    """The memory of the agent's segments, from its descriptors. Each segment has two."""
+    sizes = {}
+    for entry in Path(f"/proc/{agent.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if "memfd:atoll" in str(entry.readlink()):
+                status = entry.stat()
+                sizes[status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
+
+
+@pytest.mark.processes
+def test_memory_is_prepared_used_at_once_and_given_back(start_agent: Start) -> None:
+    agent = start_agent(ATOLL_STORE_PREPARED_BYTES="64M", ATOLL_STORE_IDLE_GIVE_BACK_S="2")
+    assert shared_bytes(agent) == 0, "nobody has come yet"
+    with agent.attached() as (writer, ids):
+        eventually(lambda: shared_bytes(agent) == 64 * MIB, 30.0, "64 MiB are prepared")
+        created = put(writer, ids.object_id(), bytes(20 * MIB))
+        assert created.segment_bytes == 20 * MIB, "the large one was cut"
+    eventually(lambda: shared_bytes(agent) == 0, 15.0, "all is given back when nobody needs it")
 
 
 @pytest.mark.processes
