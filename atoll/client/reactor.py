@@ -88,6 +88,7 @@ class Reactor:
         on_tick: Called by the background thread at each tick, before `on_pause`.
 
     Attributes:
+        closed: Nothing is read any more.
         asleep: The background thread leads and sleeps without end: what is to be sent must be sent now.
     """
 
@@ -113,7 +114,7 @@ class Reactor:
         self._yield = False
         self._parked = False
         self._unpark = threading.Event()
-        self._closed = False
+        self.closed = False
         self.asleep = False
         self._thread = threading.Thread(target=self._background, name="atoll-reader", daemon=True)
 
@@ -257,7 +258,7 @@ class Reactor:
 
     def _background(self) -> None:
         seen, quiet = self._turns, 0
-        while not self._closed:
+        while not self.closed:
             self._unpark.wait(TICK_S)
             self._unpark.clear()
             quiet = quiet + 1 if self._turns == seen else 0
@@ -279,13 +280,13 @@ class Reactor:
     def _park(self) -> None:
         """Sleep while one thread leads for long; it wakes us when it stops."""
         self._parked = True
-        if self._lead.locked() and not self._closed:
+        if self._lead.locked() and not self.closed:
             self._unpark.wait()
         self._parked = False
 
     def _lead_in_background(self) -> None:
         quiet = 0
-        while not self._yield and not self._closed:
+        while not self._yield and not self.closed:
             if quiet < _ASLEEP_AFTER_TICKS:
                 timeout = min(TICK_S, self._timeout(time.monotonic() + TICK_S))
             else:
@@ -300,7 +301,7 @@ class Reactor:
 
     def close(self) -> None:
         """End the background thread and close the poll. Sockets are the caller's."""
-        self._closed = True
+        self.closed = True
         self._yield = True
         self._unpark.set()
         self.wake()

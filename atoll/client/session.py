@@ -44,12 +44,15 @@ from atoll.client.core.events import (
     TaskSubmitted,
 )
 from atoll.client.core.records import FAILED, PENDING, OutputCallback
+from atoll.client.hooks import Hooks
 from atoll.client.interrupts import Interrupts
+from atoll.client.outputs import Outputs
 from atoll.client.reactor import Reactor, Waiter
+from atoll.client.requests import Requests
 from atoll.client.store import StoreClient
 from atoll.client.switchboard import Switchboard
 from atoll.client.task_output import TaskForwarder, TaskPrinter
-from atoll.client.uplinks import AGENT, LOST_AFTER_S, SCHEDULER, Introduction, Uplink, Uplinks
+from atoll.client.uplinks import AGENT, SCHEDULER, Introduction, Uplink, Uplinks
 from atoll.exceptions import AtollError, ClusterLostError, ObjectStoreFullError, VersionMismatchError
 from atoll.ids import IdFactory, ObjectId, ProcessId, token_of
 from atoll.object_ref import ObjectRef
@@ -97,39 +100,6 @@ TIMER_S = 0.25
 """How long after `set_timer` the timer fires."""
 
 
-_NOT_BLOCKING = contextlib.nullcontext()
-
-
-class Hooks:
-    """What a worker adds to a session; a kernel leaves it as it is. Those marked * are called with the lock held.
-
-    Attributes:
-        pushed: * Takes a batch of a direct channel before the core does: the channel's peer and the messages. Returns
-            those that are not a worker's.
-        control: * Takes news from scheduler and agent that answer nothing.
-        caller_lost: * Told of channels that are gone.
-        agent_lost: * The node is gone.
-        say_again: * Returns what a scheduler that we are linked to again must hear, or None.
-        borrowed: Told of refs that come in.
-        timer: Called a while after `set_timer`.
-        has_late_answers: Whether answers wait for longer than they should; asked a few hundred times a second.
-        send_late_answers: * Queues them.
-        blocking: Makes a context in which this process waits for others; a worker lends its CPU meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self.pushed: Callable[[Peer, list[Any]], list[Any]] | None = None
-        self.control: Callable[[Peer, Any], None] = lambda _peer, _message: None
-        self.caller_lost: Callable[[Peer], None] = lambda _peer: None
-        self.agent_lost: Callable[[], None] = lambda: None
-        self.say_again: Callable[[], Message | None] = lambda: None
-        self.borrowed: Callable[[bytes], None] = lambda _object_id: None
-        self.timer: Callable[[], None] = lambda: None
-        self.has_late_answers: Callable[[], bool] = lambda: False
-        self.send_late_answers: Callable[[], None] = lambda: None
-        self.blocking: Callable[[], contextlib.AbstractContextManager[None]] = lambda: _NOT_BLOCKING
-
-
 class Session:
     """A process's connection to its cluster.
 
@@ -142,6 +112,7 @@ class Session:
         core: The decisions. Touch it only under `lock`.
         ids: Makes ids.
         hooks: What a worker adds.
+        outputs: What tasks have emitted and nobody has shown yet.
         environment: Digest of the environment of this session's workers.
         environments: Others that its tasks and actors name, by digest.
         node_id: The node that this process is on.
@@ -161,6 +132,7 @@ class Session:
         self.core = ClientCore(process_id)
         self.lock = threading.Lock()
         self.hooks = Hooks()
+        self.outputs = Outputs()
         self.store = StoreClient(self)
         self.environment = ""
         self.environments: dict[str, Environment] = {}
@@ -184,6 +156,7 @@ class Session:
         self._uplinks.on_linked = self._linked
         self._uplinks.on_lost = self._uplink_lost
         self._uplinks.on_refused = self._refused
+        self._requests = Requests(self.lock, self._switchboard, self._uplinks, self.reactor, self.interrupts)
         self._starting: Waiter | None = None
         self._start_error: AtollError | None = None
         self._wakers: dict[bytes, list[Callable[[], None]]] = {}
@@ -192,8 +165,6 @@ class Session:
         self._hold_waiters: dict[tuple[bytes, bytes], list[Waiter]] = {}
         self._released: deque[bytes] = deque()
         self._failed_dials: deque[tuple[bytes, str]] = deque()
-        self._outputs: deque[tuple[OutputCallback, str, bytes]] = deque()
-        self._output_lock = threading.Lock()
         self._submissions = 0
         self._submitted_at = 0.0
         self._timer_at: float | None = None
@@ -338,7 +309,7 @@ class Session:
             if callback is not None and callback is self.default_output:
                 callback = self.default_output.of(action.source)
             if callback is not None:
-                self._outputs.append((callback, action.kind, action.payload))
+                self.outputs.add(callback, action.kind, action.payload)
         elif isinstance(action, ConnectProcess):
             try:
                 path = action.address or self.address_of(action.process_id)
@@ -367,8 +338,8 @@ class Session:
                 self._drain_released()
                 self._release_views()
                 self._switchboard.flush()
-        if self._outputs:
-            self._show_outputs()
+        if self.outputs:
+            self.outputs.show()
 
     def _tick(self) -> None:
         """Send answers that wait for longer than they should; at the pause that follows they go."""
@@ -389,19 +360,6 @@ class Session:
         for message in self.store.collect():
             if channel is not None and channel.proved:
                 self._switchboard.send_control(channel, message)
-
-    def _show_outputs(self) -> None:
-        """Call the callbacks of what tasks emitted, in order, without the session's lock."""
-        while self._outputs:
-            with self._output_lock, contextlib.suppress(IndexError):
-                callback, kind, payload = self._outputs.popleft()
-                callback(kind, payload)
-
-    def deliver_outputs(self) -> None:
-        """Return when what tasks have emitted so far was shown: a future must not be done before its task's output."""
-        self._show_outputs()
-        with self._output_lock:  # another thread may be about to show the last piece
-            return
 
     def release(self, object_id: bytes) -> None:
         """Note that an `ObjectRef` is gone. Called by the garbage collector, at any moment, in any thread."""
@@ -510,7 +468,7 @@ class Session:
                 done = self.reactor.wait(waiter, until, interrupted)
         finally:
             self._forget_waker(missing, one_less)
-            self._show_outputs()
+            self.outputs.show()
         if self.closed:
             raise ClusterLostError("the session was closed while something waited for its values")
         return done
@@ -655,52 +613,19 @@ class Session:
             TimeoutError: No answer in time.
             KeyboardInterrupt: The user pressed interrupt.
         """
-        return self._ask(SCHEDULER, message, timeout_s)
+        return self._requests.ask(SCHEDULER, message, timeout_s)
 
     def ask_agent(self, message: Any, timeout_s: float | None = 60.0) -> Message:
         """As `ask_scheduler`, to the node agent."""
-        return self._ask(AGENT, message, timeout_s)
-
-    def _ask(self, role: str, message: Any, timeout_s: float | None) -> Message:
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        self._wait_linked(role, until)
-        with self.lock:
-            pending = self._uplinks.begin(role, message)
-        if pending is None:
-            raise ClusterLostError(f"the {role} of the cluster is gone; run `atoll status`")
-        with self.interrupts as interrupted:
-            self.reactor.wait(pending.waiter, until, interrupted)
-        with self.lock:
-            self._uplinks.give_up(message.request)
-        if pending.answer is None:
-            raise TimeoutError(f"the {role} did not answer {type(message).__name__} within {timeout_s} s")
-        return pending.answer
-
-    def _wait_linked(self, role: str, until: float | None) -> None:
-        """Wait for a daemon that is being restarted."""
-        uplink = self._uplinks.by_role[role]
-        if uplink.linked:
-            return
-        give_up = time.monotonic() + LOST_AFTER_S
-        until = give_up if until is None else min(until, give_up)
-        with self.interrupts as interrupted:
-            self.reactor.wait(
-                Waiter(1), until, lambda: uplink.linked or self.closed or (interrupted is not None and interrupted())
-            )
+        return self._requests.ask(AGENT, message, timeout_s)
 
     def tell_scheduler(self, message: Any) -> None:
         """Send a control message that is not answered, if the scheduler is there."""
-        self._tell(SCHEDULER, message)
+        self._requests.tell(SCHEDULER, message)
 
     def tell_agent(self, message: Any) -> None:
         """Send a control message that is not answered, if the agent is there."""
-        self._tell(AGENT, message)
-
-    def _tell(self, role: str, message: Any) -> None:
-        with self.lock:
-            uplink = self._uplinks.by_role[role]
-            if uplink.channel is not None and uplink.linked:
-                self._switchboard.send_control(uplink.channel, message)
+        self._requests.tell(AGENT, message)
 
     def state(self) -> ClusterState:
         """Return the cluster as people see it.

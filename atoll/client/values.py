@@ -101,7 +101,7 @@ def resolve_future(session: Session, ref: ObjectRef[Any], future: concurrent.fut
     future.set_running_or_notify_cancel()
 
     def finish() -> None:
-        session.deliver_outputs()
+        session.outputs.deliver()
         try:
             value = load(session, ref._id)
         except BaseException as error:

@@ -233,7 +233,7 @@ class CallQueue:
         session = ref._session
         try:
             if session.ready(ref._id):
-                session.deliver_outputs()
+                session.outputs.deliver()
                 value = values.load(session, ref._id)
             else:
                 error = ClusterLostError("the session was closed before the call had ended")
