@@ -43,7 +43,7 @@ from atoll.client.core.events import (
     ShowOutput,
     TaskSubmitted,
 )
-from atoll.client.core.records import FAILED, PENDING, OutputCallback
+from atoll.client.core.records import FAILED, PENDING
 from atoll.client.hooks import Hooks
 from atoll.client.interrupts import Interrupts
 from atoll.client.outputs import Outputs
