@@ -25,6 +25,7 @@ from atoll.kernel_ext.cell_messages import (
     RemoteCellError,
 )
 from atoll.kernel_ext.given import NOTHING, Changes, Given, pack_result, reaching
+from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
 
@@ -42,7 +43,11 @@ def run_cell(request: CellRequest) -> CellResult:
     """
     from atoll.client.context import emit_output
 
-    return finish(CellHost().run(request, emit_output))
+    began = before_cell()
+    try:
+        return finish(CellHost().run(request, emit_output))
+    finally:
+        after_cell(began)
 
 
 def finish(result: CellResult) -> CellResult:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from atoll.kernel_ext.cell_messages import STDERR, STDOUT, encode_event
+from atoll.kernel_ext.cell_messages import DISPLAY, STDERR, STDOUT, encode_event
 from atoll.kernel_ext.descriptors import CellDescriptors
+from atoll.kernel_ext.throttle import Throttle
 
 Emit = Callable[[str, bytes], None]
 """Sends one piece of output to whoever submitted the cell."""
@@ -43,6 +44,7 @@ class OutputPort:
         self._sent_at = float("-inf")
         self._timer: threading.Timer | None = None
         self.descriptors: CellDescriptors | None = None
+        self._throttle = Throttle()
 
     def write(self, kind: str, text: str) -> None:
         """Take text of one of the streams, after what was written past Python."""
@@ -79,16 +81,18 @@ class OutputPort:
                 self._pieces.clear()
                 self._characters = 0
                 self._sent_at = time.monotonic()
-                self._emit(self._kind, text.encode("utf-8", "replace"))
+                self._pass_on(self._throttle.text(self._kind, text, self._sent_at))
 
     def send(self, kind: str, content: dict[str, Any]) -> None:
         """Send an event, after the text before it."""
-        payload = encode_event(content)
         if self.descriptors is not None:
             self.descriptors.drain()
         with self._lock:
             self.flush()
-            self._emit(kind, payload)
+            if kind == DISPLAY:
+                self._pass_on(self._throttle.display(content, time.monotonic()))
+            else:
+                self._emit(kind, encode_event(content))
 
     def close(self) -> None:
         """Send what is left. Nothing may be written after."""
@@ -97,6 +101,11 @@ class OutputPort:
                 self._timer.cancel()
                 self._timer = None
             self.flush()
+            self._pass_on(self._throttle.end())
+
+    def _pass_on(self, shown: list[tuple[str, Any]]) -> None:
+        for kind, content in shown:
+            self._emit(kind, encode_event(content) if kind == DISPLAY else content.encode("utf-8", "replace"))
 
 
 class CellStream(io.TextIOBase):

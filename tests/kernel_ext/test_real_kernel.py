@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,42 @@ def test_text_of_a_subprocess_comes_in_order_and_in_its_cell(kernel: Kernel) -> 
     assert ran.text() == "first\nsecond\nthird\n"
     ran = kernel.good("%%remote\nimport time\nprint('mine')\ntime.sleep(0.5)")
     assert ran.text() == "mine\n", "what the first cell left running wrote into the second"
+
+
+def test_a_module_beside_the_notebook_that_is_edited_takes_effect_in_the_next_cell(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    module = tmp_path / "edited_beside.py"
+    module.write_text("value = 1\n")
+    enter = f"%%remote\nimport os, sys\nos.chdir({str(tmp_path)!r})\nsys.path.insert(0, '')\n"
+    kernel.good(f"{enter}import edited_beside\nseen = edited_beside.value")
+    assert kernel.value("seen") == "1"
+    module.write_text("value = 22\n")
+    kernel.good("%%remote\nimport edited_beside\nseen = edited_beside.value")
+    assert kernel.value("seen") == "22"
+    kernel.good(f"%%remote\nos.chdir({str(Path.cwd())!r})\nsys.path.remove('')")
+
+
+def test_a_flood_is_counted_and_the_cell_is_not_held_up(kernel: Kernel) -> None:
+    ran = kernel.good("%%remote\nfor i in range(3000): print('line', i, 'x' * 5000)")
+    text = ran.text()
+    assert len(text) < 6_000_000
+    assert "left out: too much at once]" in text
+    assert text.endswith("x" * 500 + "\n")
+
+
+def test_large_values_travel_once_and_are_never_stale(kernel: Kernel) -> None:
+    kernel.good("import numpy as np\nsource = np.zeros(2_000_000)")
+    kept = "[str(kept.ref) for kept in __import__('atoll').kernel_ext.engine.current_engine()._memory._kept.values()]"
+    kernel.good("%%remote\ntotal = source.sum()\nmade = source + 1")
+    before = kernel.value(kept)
+    kernel.good("%%remote\ntotal = source.sum() + made.sum()")
+    assert kernel.value(kept) == before, "nothing was stored: the one is there, the other came from a worker"
+    kernel.good("source[7] = 5; made[9] = 101")
+    kernel.good("%%remote\ntotal = source.sum() + made.sum()")
+    assert kernel.value("float(total)") == str(2_000_000.0 + 5 + 100)
+    kernel.good("%%remote\nmade[3] = -1")
+    assert kernel.value("float(made[3]), float(made[9]), float(made.sum())") == "(-1.0, 101.0, 2000098.0)"
 
 
 def test_output_comes_while_the_cell_runs(kernel: Kernel) -> None:
