@@ -32,7 +32,7 @@ its documentation recommends for one machine (`benchmarks/systems/`, a file each
 rounds, in another order each time, and what the machine itself allows (a bare pickled round trip over a Unix socket,
 calls pickled in batches, copies into touched memory, the disk) is measured in the same rounds. A figure is the median
 of the rounds' medians; the brackets behind it give the lowest and the highest round (of a single round, its first and
-last decile). What takes a peer longer than 8 s is measured in the first round only. Absolute times hold on no other
+last decile). What takes a peer longer than 6 s is measured in the first round only. Absolute times hold on no other
 machine: read the ratios.
 """
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from benchmarks.workload import LIMITS, USUAL_STORE_BYTES, Workload
 
 JSON = machine.ROOT / ".build" / "benchmarks" / "latest.json"
 GIVE_UP_AFTER_STARTS = 2
-ONCE_ABOVE_S = 8.0
+ONCE_ABOVE_S = 6.0
 """What took a peer so long is not repeated in later rounds."""
 SYSTEM_S = 200.0
 """A peer whose turns of one round take longer than this has none after that in this round."""
@@ -83,25 +84,32 @@ class Runner:
         self._given_up: set[tuple[str, str]] = set()
         self._failed_starts = dict.fromkeys(keys, 0)
 
-    def expected_s(self, number: int) -> float:
+    def expected_s(self, number: int, *, quick: bool) -> float:
         """Return how long a round will take at most, going by the last turns of all."""
         return sum(
             took
             for (key, name), took in self._took.items()
-            if number <= self._chosen[name].rounds and (key in (OURS, LIMITS) or took < ONCE_ABOVE_S)
+            if number <= self._chosen[name].rounds
+            and (key in (OURS, LIMITS) or took < ONCE_ABOVE_S)
+            and (self._chosen[name].quick or not quick)
         )
 
-    def round(self, number: int, rounds: int) -> None:
-        """Let every system take its turns; whoever comes first is another one each time."""
+    def round(self, number: int, rounds: int, *, quick: bool) -> None:
+        """Let every system take its turns; whoever comes first is another one each time.
+
+        Args:
+            number: Of the round, from 1.
+            rounds: How many there are to be.
+            quick: Only the workloads of the short run.
+        """
+        chosen = {name: one for name, one in self._chosen.items() if number <= one.rounds and (one.quick or not quick)}
         self._found.load_averages.append(round(os.getloadavg()[0], 2))
         turn = (number - 1) % len(self._keys)
         for key in [*self._keys[turn:], *self._keys[:turn]]:
             began = time.monotonic()
             if key == self._keys[0]:
-                self._limits(number)
-            for name, workload in sorted(self._chosen.items(), key=_order):
-                if number > workload.rounds:
-                    continue
+                self._limits(number, chosen)
+            for name, workload in sorted(chosen.items(), key=_order):
                 if key != OURS and time.monotonic() - began > SYSTEM_S:
                     for metric in workload.metrics:
                         why = f"not run: its turns before in this round took more than {SYSTEM_S:g} s"
@@ -113,10 +121,10 @@ class Runner:
             self._save()
             say(f"round {number} of {rounds}: {self._names[key]} took {time.monotonic() - began:.0f} s")
 
-    def _limits(self, number: int) -> None:
+    def _limits(self, number: int, chosen: dict[str, Workload]) -> None:
         """Measure the limits, next to the first system's turns."""
-        for name, workload in self._chosen.items():
-            if workload.limits is None or number > workload.rounds:
+        for name, workload in chosen.items():
+            if workload.limits is None:
                 continue
             answer = self._ask(LIMITS, name, workload)
             for key, samples in answer.get("samples", {}).items():
@@ -129,8 +137,11 @@ class Runner:
         who = self._names[key]
         if (key, name) in self._given_up:
             return
-        if self._failed_starts[key] >= GIVE_UP_AFTER_STARTS and workload.started:
-            answer: dict[str, Any] = {"error": f"FAILED to start {GIVE_UP_AFTER_STARTS} times"}
+        if workload.store_bytes != USUAL_STORE_BYTES and not adapter(key).has_bounded_store:
+            why = "not compared: it has no store whose size would bound what is kept in memory"
+            answer: dict[str, Any] = {"absent": {metric.key: why for metric in workload.metrics}}
+        elif self._failed_starts[key] >= GIVE_UP_AFTER_STARTS and workload.started:
+            answer = {"error": f"FAILED to start {GIVE_UP_AFTER_STARTS} times"}
         else:
             answer = self._ask(key, name, workload)
         if "error" in answer:
@@ -213,16 +224,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_rounds(runner, options, began)
         except KeyboardInterrupt:
             say("interrupted: what was measured until now follows")
-            options.document = False
-    whole = merged()
+            finish(merged(), options, document=False)
+            return 128 + signal.SIGINT
+    finish(merged(), options, document=options.document)
+    return int(any("FAILED" in row.cells["Atoll"].absent for row in found.rows.values() if "Atoll" in row.cells))
+
+
+def finish(whole: Results, options: argparse.Namespace, *, document: bool) -> None:
+    """Write the results and show them."""
     results.save(whole, options.json)
     print("\n".join(report.lines(whole)))
     print(f"\n{options.json}")
-    if options.document:
-        from benchmarks import document
+    if document:
+        from benchmarks.document import write
 
-        print("\n".join(str(path) for path in document.write(whole)))
-    return int(any("FAILED" in row.cells["Atoll"].absent for row in found.rows.values() if "Atoll" in row.cells))
+        print("\n".join(str(path) for path in write(whole)))
 
 
 def installed(keys: Sequence[str]) -> dict[str, str]:
@@ -240,11 +256,14 @@ def run_rounds(runner: Runner, options: argparse.Namespace, began: float) -> Non
     """Run as many rounds as were asked for and as there is time for."""
     rounds = min(options.rounds, max(workload.rounds for workload in options.only.values()))
     for number in range(1, rounds + 1):
-        expected_s, left_s = runner.expected_s(number), options.minutes * 60 - (time.monotonic() - began)
+        left_s = options.minutes * 60 - (time.monotonic() - began)
+        # What is asked for most is measured again where there is no time for everything.
+        quick = number > 1 and left_s < runner.expected_s(number, quick=False)
+        expected_s = runner.expected_s(number, quick=quick)
         if number > 1 and left_s < expected_s:
             say(f"no round {number}: it would take {expected_s:.0f} s of the {left_s:.0f} s that are left")
             break
-        runner.round(number, rounds)
+        runner.round(number, rounds, quick=quick)
 
 
 def empty(options: argparse.Namespace, systems: dict[str, str]) -> Results:

@@ -27,6 +27,7 @@ class System:
     Attributes:
         name: As the table shows it.
         has_refs: Whether a handle can be an argument of a task, so that its value does not travel through the client.
+        has_bounded_store: Whether `store_bytes` bounds the memory of its objects.
         nests: Whether tasks can submit tasks to the same workers.
         packages: Distributions whose versions are written down.
     """
@@ -34,6 +35,7 @@ class System:
     name: ClassVar[str]
     has_refs: ClassVar[bool] = False
     nests: ClassVar[bool] = False
+    has_bounded_store: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
 
     # ------------------------------------------------------------------------------------------ life

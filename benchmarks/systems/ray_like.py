@@ -15,6 +15,7 @@ class RayLike(System):
 
     has_refs = True
     nests = True
+    has_bounded_store = True
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[Any, int], Any] = {}

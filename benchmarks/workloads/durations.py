@@ -34,7 +34,7 @@ def measure(turn: Turn) -> None:
     for key, full_s in DURATIONS.items():
         duration_s = full_s / 10 if turn.tiny else full_s
         probe_s = duration_s * 2 if duration_s > 0.05 else run(duration_s, 2 * WORKERS)[1]
-        wanted_s = max(turn.seconds(0.6), 2 * duration_s)
+        wanted_s = max(turn.seconds(0.5), 2 * duration_s)
         count = int(wanted_s / max(duration_s / WORKERS, probe_s / (2 * WORKERS)))
         count = max(WORKERS, count - count % WORKERS)
         if probe_s < wanted_s / 20:

@@ -18,7 +18,7 @@ def measure(turn: Turn) -> None:
     for _ in range(1 if turn.tiny else 2):
         before = {pid: leftovers.cpu_s(pid) for pid in pids}
         start = time.monotonic()
-        time.sleep(max(0.1, turn.seconds(3.0)))
+        time.sleep(max(0.1, turn.seconds(1.5)))
         took = time.monotonic() - start
         used = sum(leftovers.cpu_s(pid) - before[pid] for pid in pids)
         turn.record("idle.cpu", 100 * used / took)

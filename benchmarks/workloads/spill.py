@@ -17,15 +17,12 @@ from benchmarks.workload import Metric, Skipped, Turn, Workload
 STORE_BYTES = 256 * 2**20
 OBJECT_BYTES = 32 * 2**20
 OBJECTS = 20
-SPILLS = ("Atoll", "Ray")
 
 
 def measure(turn: Turn) -> None:
     import numpy as np
 
     system = turn.system
-    if system.name not in SPILLS:
-        raise Skipped("not compared: it has no store whose size would bound what is kept in memory")
     # The store has its real size in a tiny turn too; fewer bytes would not overflow it.
     value = np.random.default_rng(0).integers(0, 255, OBJECT_BYTES, dtype=np.uint8)
     objects = 10 if turn.tiny else OBJECTS

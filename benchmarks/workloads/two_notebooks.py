@@ -25,7 +25,7 @@ def measure(turn: Turn) -> None:
 
 
 def _throughput(turn: Turn, address: str) -> None:
-    seconds = max(0.2, turn.seconds(2.0))
+    seconds = max(0.2, turn.seconds(1.5))
     with (
         newcomer.Newcomer(turn.system, "throughput", address, seconds) as one,
         newcomer.Newcomer(turn.system, "throughput", address, seconds) as other,
@@ -46,7 +46,7 @@ def _go(*all_of_them: newcomer.Newcomer) -> None:
 
 def _latency(turn: Turn, address: str) -> None:
     submit, get = turn.system.task(functions.nothing), turn.system.get
-    seconds = max(0.3, turn.seconds(2.5))
+    seconds = max(0.3, turn.seconds(2.0))
     with newcomer.Newcomer(turn.system, "flood", address, seconds + 0.5) as flood:
         _go(flood)
         time.sleep(0.1 if turn.tiny else 0.4)
