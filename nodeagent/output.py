@@ -10,8 +10,18 @@ from typing import TextIO
 _LARGE = 8192
 
 
+class _Unsent:
+    """What one thread has written and not ended with a line."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.size = 0
+
+
 class TaskStream(io.TextIOBase):
-    """A text stream that emits whole lines, or what there is when it is flushed.
+    """A text stream that emits whole lines, or what there is when it is flushed; each thread's are its own.
 
     Args:
         kind: `stdout` or `stderr`.
@@ -25,8 +35,7 @@ class TaskStream(io.TextIOBase):
         self._kind = kind
         self._log = log
         self._emit = emit
-        self._parts: list[str] = []
-        self._size = 0
+        self._unsent: dict[int, _Unsent] = {}
         self._lock = threading.Lock()
 
     def writable(self) -> bool:
@@ -41,22 +50,28 @@ class TaskStream(io.TextIOBase):
         """Take text; a line that ends, or a carriage return (a progress bar), sends what there is."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        thread = threading.get_ident()
         with self._lock:
-            self._parts.append(text)
-            self._size += len(text)
-        if "\n" in text or "\r" in text or self._size > _LARGE:
-            self.flush()
+            unsent = self._unsent.get(thread)
+            if unsent is None:
+                unsent = self._unsent[thread] = _Unsent()
+            unsent.parts.append(text)
+            unsent.size += len(text)
+        if "\n" in text or "\r" in text or unsent.size > _LARGE:
+            self._send([thread])
         return len(text)
 
     def flush(self) -> None:
-        """Send what there is."""
-        if not self._parts:
-            return
+        """Send what this thread has written; in the main thread, which ends tasks, what the others have left, too."""
+        if self._unsent:
+            thread = threading.get_ident()
+            self._send(list(self._unsent) if thread == threading.main_thread().ident else [thread])
+
+    def _send(self, threads: list[int]) -> None:
         with self._lock:
-            text = "".join(self._parts)
-            self._parts.clear()
-            self._size = 0
-        if text:
-            self._emit(self._kind, text.encode(errors="replace"))
-            self._log.write(text)
-            self._log.flush()
+            texts = ["".join(unsent.parts) for thread in threads if (unsent := self._unsent.pop(thread, None))]
+        for text in texts:
+            if text:
+                self._emit(self._kind, text.encode(errors="replace"))
+                self._log.write(text)
+                self._log.flush()
