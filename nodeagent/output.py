@@ -11,7 +11,7 @@ _LARGE = 8192
 
 
 class _Unsent:
-    """What one thread has written and not ended with a line."""
+    """What one thread has written and not ended with a line. Not known by the thread's number, which is used again."""
 
     __slots__ = ("parts", "size")
 
@@ -35,7 +35,8 @@ class TaskStream(io.TextIOBase):
         self._kind = kind
         self._log = log
         self._emit = emit
-        self._unsent: dict[int, _Unsent] = {}
+        self._own = threading.local()
+        self._unsent: dict[_Unsent, None] = {}
         self._lock = threading.Lock()
 
     def writable(self) -> bool:
@@ -50,26 +51,33 @@ class TaskStream(io.TextIOBase):
         """Take text; a line that ends, or a carriage return (a progress bar), sends what there is."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        thread = threading.get_ident()
+        unsent: _Unsent | None = getattr(self._own, "unsent", None)
+        if unsent is None:
+            unsent = self._own.unsent = _Unsent()
         with self._lock:
-            unsent = self._unsent.get(thread)
-            if unsent is None:
-                unsent = self._unsent[thread] = _Unsent()
+            self._unsent[unsent] = None
             unsent.parts.append(text)
             unsent.size += len(text)
         if "\n" in text or "\r" in text or unsent.size > _LARGE:
-            self._send([thread])
+            self._send([unsent])
         return len(text)
 
     def flush(self) -> None:
         """Send what this thread has written; in the main thread, which ends tasks, what the others have left, too."""
-        if self._unsent:
-            thread = threading.get_ident()
-            self._send(list(self._unsent) if thread == threading.main_thread().ident else [thread])
+        if not self._unsent:
+            return
+        if threading.current_thread() is threading.main_thread():
+            self._send(list(self._unsent))
+        elif (own := getattr(self._own, "unsent", None)) is not None:
+            self._send([own])
 
-    def _send(self, threads: list[int]) -> None:
+    def _send(self, written: list[_Unsent]) -> None:
         with self._lock:
-            texts = ["".join(unsent.parts) for thread in threads if (unsent := self._unsent.pop(thread, None))]
+            texts = ["".join(unsent.parts) for unsent in written]
+            for unsent in written:
+                unsent.parts.clear()
+                unsent.size = 0
+                self._unsent.pop(unsent, None)
         for text in texts:
             if text:
                 self._emit(self._kind, text.encode(errors="replace"))
