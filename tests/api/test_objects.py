@@ -322,3 +322,21 @@ def test_a_cycle_that_a_task_leaves_behind_does_not_keep_its_arguments(session: 
     atoll.get(leave_cycle.remote(array))
     del array
     assert settles_at(0)
+
+
+def test_a_ref_that_came_from_another_process_can_be_passed_on_as_an_argument() -> None:
+    @atoll.remote
+    def plus(number: int, more: int) -> int:
+        return number + more
+
+    @atoll.remote
+    def passes_on(refs: list[Any]) -> int:
+        return int(atoll.get(plus.remote(refs[0], 10)))
+
+    @atoll.remote
+    def leaves(refs: list[Any]) -> list[Any]:
+        return [plus.remote(refs[0], 20)]
+
+    refs = [plus.remote(1, 1)]
+    assert atoll.get(passes_on.remote(refs), timeout=10) == 12
+    assert atoll.get(atoll.get(leaves.remote(refs), timeout=10)[0], timeout=10) == 22

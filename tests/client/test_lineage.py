@@ -228,7 +228,6 @@ def test_an_object_of_another_process_is_not_kept_for_a_task_that_may_run_again(
     client.handle(PeerConnected(OTHER, "worker", b"another_"))
     client.core.objects.refer(borrowed)
     record = client.submit(dependencies=[borrowed])
-    client.handle(ObjectsWanted([borrowed]))
     (fetch,) = client.sent(FetchObject, OTHER)
     client.handle(Received(OTHER, [ObjectValue(fetch.request, ObjectLocation(borrowed, inline=b"1"))]))
     _store(client, client.grant(1), record)

@@ -22,6 +22,8 @@ from atoll.ids import TaskId
 from atoll.protocol.channel_messages import (
     CancelTask,
     DeclareFunction,
+    FetchObject,
+    ObjectValue,
     RunTask,
     TakeBackTasks,
     TaskOutput,
@@ -32,6 +34,7 @@ from atoll.protocol.channel_messages import (
 )
 from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
 from atoll.protocol.messages import PREEMPTED, DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
+from atoll.protocol.values import ObjectLocation
 from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
 
 
@@ -306,6 +309,16 @@ def test_what_a_retired_worker_gives_back_costs_no_attempt(client: Harness) -> N
     again = client.grant(2)
     assert client.pushed(again) == [only.task_id]
     assert only.attempt == 0
+
+
+def test_a_dependency_of_another_process_is_asked_for(client: Harness) -> None:
+    borrowed = b"another_00000001" + bytes(4)
+    client.core.objects.refer(borrowed)
+    client.handle(PeerConnected(Peer(77), "", b"another_"))
+    records = [client.submit(dependencies=[borrowed]) for _ in range(2)]
+    (fetch,) = client.sent(FetchObject, Peer(77))
+    client.handle(Received(Peer(77), [ObjectValue(fetch.request, ObjectLocation(borrowed, inline=b"1"))]))
+    assert client.pushed(client.grant(1)) == [records[0].task_id]
 
 
 def test_a_dependency_holds_a_task_back_and_its_error_fails_it(client: Harness) -> None:

@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, array_like=True):
         failures: How many attempts end so.
         sizes: The size of each value that it returns.
         children: Tasks that it submits.
+        pass_arguments: Its children take the first ref that it was given as an argument.
         wait: It waits for the children's values, and fails if one of them has failed.
         give_children: Its first value contains the children's refs.
         give_arguments: Its first value contains the refs that it was given.
@@ -52,6 +53,7 @@ class Plan(msgspec.Struct, array_like=True):
     failures: int = 0
     sizes: list[int] = msgspec.field(default_factory=lambda: [10])
     children: list[Plan] = msgspec.field(default_factory=list)
+    pass_arguments: bool = False
     wait: bool = True
     give_children: bool = False
     give_arguments: bool = False

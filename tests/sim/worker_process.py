@@ -305,7 +305,7 @@ class WorkerProcess(ClientProcess):
                     self.simulation.crash(self)
                     yield Sleep(0.0)
                 return inside, "TaskError"
-            children = [ref for child in plan.children for ref in self.submit(child, inside=refs[:1])]
+            children = [ref for child in plan.children for ref in self._submit_child(plan, child, refs[:1])]
             if plan.wait and children:
                 outcomes = yield from self.get(children)
                 if any(outcome.error for outcome in outcomes):
@@ -352,6 +352,9 @@ class WorkerProcess(ClientProcess):
         self.world.fragile_actors[actor_id] = None
         shape = SchedulingClass({}, self.environment)
         return self.make_actor(ActorSpec(actor_id, "", "", "Simulated", shape, b""), encode(values.Program(Plan())))
+
+    def _submit_child(self, plan: Plan, child: Plan, refs: list[ObjectRef[Any]]) -> list[ObjectRef[Any]]:
+        return self.submit(child, arguments=refs) if plan.pass_arguments else self.submit(child, inside=refs)
 
     def _answer(
         self, message: RunTask | CallMethod, plan: Plan, inside: list[ObjectRef[Any]], caller: bytes, began: float

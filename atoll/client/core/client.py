@@ -108,6 +108,7 @@ class ClientCore:
         self.tasks = Tasks(self.outbox, self.links, self._settlement)
         self.actors = ActorCalls(self.outbox, self.links, self._settlement)
         self._ownership = Ownership(self.outbox, self.links, self.objects, self._settlement)
+        self._settlement.fetch = self._ownership.fetch
         self._ownership.lost = lambda object_id: self._lineage.lost(object_id, self._now, elsewhere=True)
         self._streams = Streams(self.outbox, self.objects, self._settlement)
         self._lineage = Lineage(self.objects, self._settlement, lambda record: self.tasks.submit(record, self._now))

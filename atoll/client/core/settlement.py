@@ -33,6 +33,7 @@ class Settlement:
         outbox: Where actions go.
 
     Attributes:
+        fetch: Called with a borrowed object that a task waits for; the composition sets it.
         kept: Called with a task and the ids of its results that are in the store; the composition sets it.
         stream_ended: Called with a streaming task that is over and its error, if it has one; the composition sets it.
         resume: Called with a task whose last dependency has got its value, and with a call that has failed by one;
@@ -43,6 +44,7 @@ class Settlement:
         self._objects = objects
         self._outbox = outbox
         self.resume: Callable[[TaskRecord], None] = lambda _record: None
+        self.fetch: Callable[[bytes], None] = lambda _object_id: None
         self.kept: Callable[[TaskRecord, list[bytes]], None] = lambda _record, _object_ids: None
         self.stream_ended: Callable[[TaskRecord, bytes], None] = lambda _record, _error: None
 
@@ -136,6 +138,8 @@ class Settlement:
                 return True
             if entry.state == PENDING:
                 missing.append(entry)
+                if entry.producer is None and not self._objects.owns(object_id):
+                    self.fetch(object_id)
         for entry in missing:
             entry.dependents = [*(entry.dependents or ()), record]
         record.unresolved = len(missing)
