@@ -196,7 +196,8 @@ def get(
     Raises:
         GetTimeoutError: A value was not there in time; its task goes on.
         TaskError: A task raised; also an instance of the user's own exception.
-        TypeError: Something is no ref.
+        ValueError: It is neither a ref nor a list.
+        TypeError: Something in the list is no ref.
     """
     until = None if timeout is None else time.monotonic() + timeout
     if type(refs) is ObjectRef:
@@ -208,7 +209,7 @@ def get(
     if type(refs) is ObjectRefGenerator:
         return refs
     if not isinstance(refs, list | tuple):
-        raise TypeError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+        raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
     object_ids = [_id_of(ref) for ref in refs]
     if not object_ids:
         return []

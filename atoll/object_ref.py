@@ -59,6 +59,12 @@ class ObjectRef(Generic[T_co]):
 
         return asyncio.wrap_future(self.future()).__await__()
 
+    def __copy__(self) -> ObjectRef[T_co]:
+        return self
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> ObjectRef[T_co]:
+        return self  # a copy of a reference refers to the same object
+
     def __reduce__(self) -> tuple[Any, ...]:
         note_contained(self)
         return _restore, (self._id,)

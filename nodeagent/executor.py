@@ -51,7 +51,7 @@ from atoll.protocol.channel_messages import (
     WorkerRetires,
 )
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import ReportSpans, TaskBlocked, TaskUnblocked
+from atoll.protocol.messages import ActForJob, Message, ReportSpans, TaskBlocked, TaskUnblocked
 from atoll.protocol.serialization import deserialize, serialize
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Executor:
         session.hooks.pushed = self._pushed
         session.hooks.caller_lost = self._caller_lost
         session.hooks.blocking = self._blocking
-        session.hooks.say_again = self._still_blocked
+        session.hooks.say_again = self._say_again
         session.hooks.timer = self._report
         session.hooks.has_late_answers = self._has_late_answers
         session.hooks.send_late_answers = self._send_answers_locked
@@ -398,7 +398,7 @@ class Executor:
         if type(error) is DependencyMissing:
             self._streams.forget(peer, message.sequence)
             return DependencyLost(message.sequence, [error.object_id])
-        if key in self._cancelled and isinstance(error, KeyboardInterrupt | TaskCancelledError):
+        if isinstance(error, KeyboardInterrupt) or (key in self._cancelled and isinstance(error, TaskCancelledError)):
             return cancelled_answer(message.sequence)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):
             self._leave(error)
@@ -501,9 +501,13 @@ class Executor:
             if last:
                 self._session.tell_scheduler(TaskUnblocked(self.lease_id))
 
-    def _still_blocked(self) -> TaskBlocked | None:
-        """Say again that the task waits, to a scheduler that was restarted: others may need the CPU to end its wait."""
-        return TaskBlocked(self.lease_id) if self._blocked else None
+    def _say_again(self) -> list[Message]:
+        """Say to a scheduler that was restarted for whom this worker runs, and that its task waits, if it does.
+
+        Others may need the CPU to end its wait.
+        """
+        job: list[Message] = [ActForJob(self.job)] if self.job else []
+        return [*job, TaskBlocked(self.lease_id)] if self._blocked else job
 
     def _return_queued(self) -> None:
         with self._session.lock:

@@ -90,7 +90,8 @@ class ResultWriter:
         Raises:
             SerializationError: A value does not pickle.
             ObjectStoreFullError: A large one has no room.
-            ValueError: The task returned another number of values than its `num_returns`.
+            TypeError: The task returned one value, and its `num_returns` are several.
+            ValueError: It returned another number of values than these.
         """
         if message.returns == 1:
             data = serialize_plain(value)
@@ -107,7 +108,7 @@ class ResultWriter:
         try:
             parts = list(value)
         except TypeError:
-            raise ValueError(f"num_returns={message.returns}, but one {type(value).__name__} was returned") from None
+            raise TypeError(f"num_returns={message.returns}, but one {type(value).__name__} was returned") from None
         if len(parts) != message.returns:
             raise ValueError(f"num_returns={message.returns}, but {len(parts)} values were returned")
         return self._stored(message, [(part, serialize(part)) for part in parts], peer, microseconds)

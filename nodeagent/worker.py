@@ -29,7 +29,15 @@ from atoll.nodeagent.zygote_messages import WorkerStart
 from atoll.placement import Scope
 from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.machine import Peer
-from atoll.protocol.messages import ActorConstructed, BeginLease, ConstructActor, FinishLease, StopWorker, WorkerStarted
+from atoll.protocol.messages import (
+    ActForJob,
+    ActorConstructed,
+    BeginLease,
+    ConstructActor,
+    FinishLease,
+    StopWorker,
+    WorkerStarted,
+)
 from atoll.protocol.serialization import deserialize, serialize
 from atoll.protocol.values import ActorPayload
 
@@ -73,7 +81,9 @@ class Worker:
         executor = self._executor
         if isinstance(message, BeginLease):
             executor.lease_id = message.lease_id
-            executor.job = message.job
+            if executor.job != message.job:
+                executor.job = message.job
+                self._session.tell_scheduler_locked(ActForJob(message.job))
             executor.gpu_ids = [share.index for share in message.devices]
             self._session.job = ProcessId(message.job)
             scope = self._session.scope

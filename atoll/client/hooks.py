@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from atoll.protocol.machine import Peer
@@ -21,7 +21,7 @@ class Hooks:
         control: * Takes news from scheduler and agent that answer nothing.
         caller_lost: * Told of channels that are gone.
         agent_lost: * The node is gone.
-        say_again: * Returns what a scheduler that we are linked to again must hear, or None.
+        say_again: * Returns what a scheduler that we are linked to again must hear before all else.
         borrowed: Told of refs that come in.
         timer: Called a while after `set_timer`.
         has_late_answers: Whether answers wait for longer than they should; asked a few hundred times a second.
@@ -34,7 +34,7 @@ class Hooks:
         self.control: Callable[[Peer, Any], None] = lambda _peer, _message: None
         self.caller_lost: Callable[[Peer], None] = lambda _peer: None
         self.agent_lost: Callable[[], None] = lambda: None
-        self.say_again: Callable[[], Message | None] = lambda: None
+        self.say_again: Callable[[], Sequence[Message]] = lambda: ()
         self.borrowed: Callable[[bytes], None] = lambda _object_id: None
         self.timer: Callable[[], None] = lambda: None
         self.has_late_answers: Callable[[], bool] = lambda: False

@@ -78,6 +78,10 @@ class Requests:
     def tell(self, role: str, message: Any) -> None:
         """Send a message that is not answered, if the daemon is there."""
         with self._lock:
-            uplink = self._uplinks.by_role[role]
-            if uplink.channel is not None and uplink.linked:
-                self._switchboard.send_control(uplink.channel, message)
+            self.tell_locked(role, message)
+
+    def tell_locked(self, role: str, message: Any) -> None:
+        """As `tell`, for whoever holds the lock."""
+        uplink = self._uplinks.by_role[role]
+        if uplink.channel is not None and uplink.linked:
+            self._switchboard.send_control(uplink.channel, message)

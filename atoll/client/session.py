@@ -211,14 +211,14 @@ class Session:
             self.environment = answer.environment
         elif isinstance(answer, ProcessAttached):
             self.node_id = answer.node_id
+        if uplink.role == SCHEDULER:
+            for message in self.hooks.say_again():
+                self._switchboard.send_control(uplink.channel, message)
         kind = SchedulerLinked if uplink.role == SCHEDULER else AgentLinked
         for environment in self.environments.values() if uplink.role == SCHEDULER else ():
             again = AddEnvironment(self.core.outbox.next_request(), environment)
             self._switchboard.send_control(uplink.channel, again)  # before the demands that name it
         self._handle(kind(uplink.channel.peer))
-        blocked = self.hooks.say_again() if uplink.role == SCHEDULER else None
-        if blocked is not None:
-            self._switchboard.send_control(uplink.channel, blocked)
         if self._starting is not None:
             self._starting.remaining -= 1
             self._starting.wake()
@@ -626,6 +626,10 @@ class Session:
     def tell_agent(self, message: Any) -> None:
         """Send a control message that is not answered, if the agent is there."""
         self._requests.tell(AGENT, message)
+
+    def tell_scheduler_locked(self, message: Any) -> None:
+        """As `tell_scheduler`, for whoever holds the lock."""
+        self._requests.tell_locked(SCHEDULER, message)
 
     def state(self) -> ClusterState:
         """Return the cluster as people see it.

@@ -8,10 +8,10 @@ errors) are `bytes` here: daemons pass them on and never unpickle them.
 
 Who says what to whom:
 
-    client or worker ─▶ scheduler   RegisterJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor GetActor
-                                    WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName DropName
-                                    ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState WatchState
-                                    AddEnvironment GetEnvironment StopCluster
+    client or worker ─▶ scheduler   RegisterJob ActForJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor
+                                    GetActor WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName
+                                    DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState
+                                    WatchState AddEnvironment GetEnvironment StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
                                     GroupChanged Explained NameClaimed NameList EnvironmentFound State Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
@@ -124,6 +124,12 @@ class ReturnLease(Message, frozen=True):
 
     lease_id: int
     discard: bool = False
+
+
+class ActForJob(Message, frozen=True):
+    """A worker says for which job it runs, once: its lease may be over while what it has submitted is not."""
+
+    job: bytes
 
 
 class TaskBlocked(Message, frozen=True):

@@ -9,6 +9,7 @@ from atoll.protocol.explanation import encode_explanation
 from atoll.protocol.machine import ClosePeer, PeerLost
 from atoll.protocol.messages import (
     AbandonName,
+    ActForJob,
     ClaimName,
     CreateActor,
     CreateGroup,
@@ -116,7 +117,13 @@ class ClientDesk:
             lease = self._cluster.leases.of_worker(record.process_id)
             if lease is not None:
                 record.job = lease.job
+        if record.job is None and record.acts_for:
+            record.job = self._cluster.jobs.get(record.acts_for)
         return record.job
+
+    def act_for_job(self, record: PeerRecord, message: ActForJob) -> None:
+        """A worker, whose lease may be over soon, says for which job it runs, which may not be back yet itself."""
+        record.acts_for = message.job
 
     def _defer(self, record: PeerRecord, message: Message) -> bool:
         """Keep what a worker said until its lease is known again; False if that will not be."""

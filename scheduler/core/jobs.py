@@ -136,6 +136,7 @@ class PeerRecord:
 
     Attributes:
         job: The job that it acts for, once known.
+        acts_for: The job that a worker says it has run for, before the restart of the scheduler.
         node_id: The node, for an agent that has registered.
         demands: By the peer's own key.
         leases: That it holds or that are being started for it.
@@ -146,6 +147,7 @@ class PeerRecord:
     """
 
     __slots__ = (
+        "acts_for",
         "deferred",
         "demands",
         "job",
@@ -164,6 +166,7 @@ class PeerRecord:
         self.role = role
         self.process_id = process_id
         self.job: Job | None = None
+        self.acts_for = b""
         self.node_id: bytes | None = None
         self.demands: dict[int, Demand] = {}
         self.leases: dict[int, Lease] = {}

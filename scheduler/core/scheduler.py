@@ -99,6 +99,7 @@ class Scheduler:
         c, a = self._clients, self._agents
         return {
             m.RegisterJob: (clients, c.register_job),
+            m.ActForJob: (workers, c.act_for_job),
             m.SetDemand: (users, c.set_demand),
             m.ReturnLease: (users, c.return_lease),
             m.TaskBlocked: (workers, c.task_blocked),

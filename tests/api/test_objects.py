@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import signal
 import subprocess
@@ -340,3 +341,16 @@ def test_a_ref_that_came_from_another_process_can_be_passed_on_as_an_argument() 
     refs = [plus.remote(1, 1)]
     assert atoll.get(passes_on.remote(refs), timeout=10) == 12
     assert atoll.get(atoll.get(leaves.remote(refs), timeout=10)[0], timeout=10) == 22
+
+
+def test_a_copy_of_a_ref_is_the_same_ref() -> None:
+    ref = atoll.put(4)
+    assert copy.copy(ref) is ref
+    assert atoll.get(copy.deepcopy({"a": [ref]})["a"]) == [4]
+
+
+def test_get_says_what_it_takes() -> None:
+    with pytest.raises(ValueError, match="not int"):
+        atoll.get(3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="there is a int in it"):
+        atoll.get([3])  # type: ignore[list-item]

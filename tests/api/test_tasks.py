@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import atoll
+from atoll.client.core.dispatch import KEEP_IDLE_S
 from atoll.client.session import Session
 from atoll.exceptions import (
     GetTimeoutError,
@@ -330,3 +332,28 @@ def test_nothing_is_left_in_the_store_when_all_refs_are_gone(session: Session) -
     assert settles_at(5), "views keep their objects"
     del views
     assert settles_at(0)
+
+
+def test_what_a_task_leaves_behind_runs_although_its_worker_s_lease_is_over() -> None:
+    """It waits for an argument that comes only later, and then it is asked for a worker for it."""
+
+    @atoll.remote(num_cpus=0)
+    def comes_later(go: str) -> int:
+        while not os.path.exists(go):  # noqa: PTH110
+            time.sleep(0.005)
+        return 1
+
+    @atoll.remote
+    def plus(number: int) -> int:
+        return number + 1
+
+    @atoll.remote
+    def leaves(refs: list[Any]) -> list[Any]:
+        return [plus.remote(refs[0])]
+
+    with tempfile.TemporaryDirectory() as directory:
+        go = f"{directory}/go"
+        (left,) = atoll.get(leaves.remote([comes_later.remote(go)]), timeout=10)
+        time.sleep(KEEP_IDLE_S + 0.2)  # the lease of the worker that has submitted it is given back
+        Path(go).touch()
+        assert atoll.get(left, timeout=10) == 2

@@ -292,6 +292,27 @@ def test_r5_a_worker_that_waits_says_so_again_and_its_cpu_is_lent_again() -> Non
     assert world.state(client).nodes[0].resources_free["CPU"] == 0
 
 
+def test_r5_a_worker_whose_lease_is_over_gets_leases_for_what_it_has_submitted() -> None:
+    """Its task has ended, what it has submitted has not: nobody but the worker knows for which job that is."""
+    old = World()
+    old.agent(cpus=4)
+    client = old.client()
+    job = old.core.cluster.peers[client].process_id
+    old.demand(client, 1)
+    outer = old.granted(client)[0]
+
+    world = World(journal=old.journal)
+    worker = world.connect("worker", outer.worker_id)
+    world.environment = old.environment
+    world.say(worker, m.ActForJob(job))
+    world.demand(worker, 1, key=8)
+    world.agent(cpus=4)
+    assert world.granted(worker) == []
+    assert world.core.cluster.peers[world.client()].process_id == job
+    assert world.heard(worker, m.DemandRefused) == []
+    assert [granted.demand_key for granted in world.granted(worker)] == [8]
+
+
 def test_r5_a_worker_and_its_node_may_come_back_before_the_client_whose_environment_they_name() -> None:
     old = World()
     old.agent(cpus=4)

@@ -66,6 +66,8 @@ class Names:
             name: location
             for name, (asked_at, location) in self._published.items()
             if not self._drops_under_way.get(name) and self._dropped_at.get(name, 0.0) < asked_at
+            if location.object_id not in self._world.lost_on_disk
+            and location.object_id not in self._world.lost_in_store
         }
 
 
@@ -113,13 +115,19 @@ def check_places(process: ClientProcess) -> None:
                 count(record)
         for record in view.stranded:
             count(record)
-    for task_id, record in process.records.items():
+    for task_id, record in unfinished(process).items():
         found = places.pop(task_id, 0)
         waits = record.unresolved > 0
         expected = 1 if not waits or record.actor_id else 0
         assert found == expected, f"{process.name}: {record} is in {found} places, not {expected}"
     left = next(iter(places), None)
     assert left is None, f"{process.name}: task {left.hex() if left else ''} has ended and is still to be done"
+
+
+def unfinished(process: ClientProcess) -> dict[bytes, TaskRecord]:
+    """Return the tasks and calls that have not ended, those that run again for a lost result among them."""
+    again = {task_id: task.record for task_id, task in process.core._lineage._tasks.items() if task.is_running}
+    return {**process.records, **again}
 
 
 def check_refs(world: World, process: ClientProcess) -> None:
@@ -131,7 +139,9 @@ def check_refs(world: World, process: ClientProcess) -> None:
         if entry.state == PENDING and owner is process:
             record = entry.producer
             assert record is not None, f"{process.name}: nothing makes {object_id.hex()}, for which there are refs"
-            assert record.task_id in process.records, f"{process.name}: {record} has ended and {object_id.hex()} waits"
+            assert record.task_id in unfinished(process), (
+                f"{process.name}: {record} has ended and {object_id.hex()} waits"
+            )
         elif (
             owner is not None
             and owner is not process
@@ -163,6 +173,8 @@ def check_stored(world: World, process: ClientProcess, object_id: bytes, locatio
     if object_id in world.lost_on_disk:
         return
     stored = agent.core.store._objects.get(object_id)
+    if object_id in world.lost_in_store:
+        return
     assert stored is not None, f"{process.name} has a ref to {object_id.hex()}, which is not in the store"
 
 
@@ -362,7 +374,7 @@ def names_lost(world: World) -> str:
         if record is None or record.location is None:
             return f"the name {name!r} was published and has no object"
         object_id = record.location.object_id
-        if object_id in world.lost_on_disk:
+        if object_id in world.lost_on_disk or object_id in world.lost_in_store:
             continue
         kept = record.location.inline or any(object_id in agent.core.store._objects for agent in world.agents.values())
         if not kept:

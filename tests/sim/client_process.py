@@ -22,13 +22,15 @@ from atoll.client.core.events import (
     FinishCall,
     FunctionDefined,
     MethodCalled,
+    ObjectMissing,
     ObjectPut,
     RefsReleased,
     SchedulerLinked,
     ShowOutput,
     TaskSubmitted,
+    ValueTaken,
 )
-from atoll.client.core.records import INLINE, PENDING, STORED, TaskRecord
+from atoll.client.core.records import END, FAILED, INLINE, PENDING, STORED, STREAMING, TaskRecord
 from atoll.ids import IdFactory, ObjectId, ProcessId, return_id, token_of
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 RECONNECT_EVERY_S = 0.1
+LOSSES = 5
 FUNCTION = b"digest-of-the-fn"
 
 
@@ -370,7 +373,13 @@ class ClientProcess(Machine):
         return self._returned(record)
 
     def _record(
-        self, plan: Plan, arguments: Sequence[ObjectRef[Any]], inside: Sequence[ObjectRef[Any]], **more: Any
+        self,
+        plan: Plan,
+        arguments: Sequence[ObjectRef[Any]],
+        inside: Sequence[ObjectRef[Any]],
+        *,
+        streaming: bool = False,
+        **more: Any,
     ) -> TaskRecord:
         plan.refs = [ref.binary() for ref in inside]
         keepalive = ([*arguments], [*inside]) if arguments or inside else ([], [])
@@ -379,7 +388,8 @@ class ClientProcess(Machine):
             "simulated",
             encode(plan),
             dependencies=[ref.binary() for ref in arguments] or None,
-            returns=len(plan.sizes),
+            returns=STREAMING if streaming else len(plan.sizes),
+            inside=list(plan.refs),
             retries_left=plan.retries,
             retry_exceptions=plan.retry_exceptions,
             keepalive=keepalive,
@@ -389,6 +399,17 @@ class ClientProcess(Machine):
         self.world.submitted(self, record, plan)
         self.records[record.task_id] = record
         return record
+
+    def stream(
+        self, plan: Plan, limit: int, arguments: Sequence[ObjectRef[Any]] = (), inside: Sequence[ObjectRef[Any]] = ()
+    ) -> SimulatedGenerator:
+        """Submit a generator, whose values are of the plan's sizes."""
+        if FUNCTION not in self.core.links._functions:
+            self.deliver(FunctionDefined(FUNCTION, "simulated", b"code"))
+        record = self._record(plan, arguments, inside, function=FUNCTION, streaming=True, stream_limit=limit)
+        record.class_key = self.core.tasks.class_key(self.shape(plan))
+        self.deliver(TaskSubmitted(record))
+        return SimulatedGenerator(self, record)
 
     def _returned(self, record: TaskRecord) -> list[ObjectRef[Any]]:
         return [ObjectRef(return_id(record.task_id, index), self) for index in range(record.returns)]  # type: ignore[arg-type]
@@ -449,6 +470,15 @@ class ClientProcess(Machine):
             value = read_value(entry.value)
         elif entry.state == STORED:
             error, found, view = yield from self.store.read(object_id)
+            for _attempt in range(LOSSES):
+                if error != "ObjectLostError" or (entry.state == STORED and entry.value.node_id != self.node_id):  # type: ignore[union-attr]
+                    break
+                self.deliver(ObjectMissing(object_id))
+                with self.blocking():
+                    yield Objects([object_id], 1, None)
+                if entry.state != STORED:
+                    return (yield from self.load(object_id))
+                error, found, view = yield from self.store.read(object_id)
             if found is None:
                 return Outcome(error)
             value = found
@@ -457,6 +487,36 @@ class ClientProcess(Machine):
             return Outcome(type(deserialize(entry.value)).__name__)
         self.world.value_seen(self, object_id, value)
         return Outcome("", value.tag, self.borrow(value.refs), view)
+
+
+class SimulatedGenerator:
+    """SIMULATED: an `ObjectRefGenerator`, without its waiting.
+
+    Args:
+        process: Who reads it.
+        record: Its task.
+    """
+
+    def __init__(self, process: ClientProcess, record: TaskRecord) -> None:
+        assert record.stream is not None
+        self._process = process
+        self.stream = record.stream
+        self.whole = ObjectRef(record.result_id, process)  # type: ignore[arg-type, var-annotated]
+
+    def __del__(self) -> None:
+        self._process.release(self.stream.handle)
+
+    def take(self, timeout_s: float | None = None) -> Generator[Command, Any, ObjectRef[Any] | None]:
+        """Return a ref to the next value; None at the end, or when the time was over."""
+        process = self._process
+        object_id = return_id(self.stream.record.task_id, self.stream.taken + 1)
+        with process.blocking():
+            done = yield Objects([object_id], 1, timeout_s)
+        entry = process.core.objects.entries[object_id]
+        if not done or (entry.state == FAILED and entry.value == END):
+            return None
+        process.deliver(ValueTaken(self.stream))
+        return ObjectRef(object_id, process)  # type: ignore[arg-type]
 
 
 class _Nothing:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from atoll.protocol.machine import Received
+from atoll.protocol.messages import DeleteObjects
 from atoll.testing import Machine
 from tests.sim.options import PROFILES
 from tests.sim.world import World
@@ -30,6 +32,7 @@ class Faults:
             "kill client": self._kill_client,
             "kill agent": self._kill_agent,
             "kill zygote": self._kill_zygote,
+            "lose object": self._lose_object,
             "kill scheduler": self._kill_scheduler,
             "kill scheduler mid-step": self._kill_scheduler_in_a_step,
             "pause worker": lambda: self._pause(world.workers()),
@@ -78,6 +81,24 @@ class Faults:
         if agent is not None:
             self._inject("kill zygote", agent)
             agent.zygote_died(agent.zygotes()[0], was_ready=True)
+
+    def _lose_object(self) -> None:
+        """Take something out of a store that a task has returned and that nobody reads."""
+        found = []
+        for agent in self._world.agents.values():
+            peers = {process_id: peer for peer, process_id in agent.core.store._processes.items()}
+            for stored in agent.core.store.objects():
+                owner = self._world.processes.get(stored.owner)
+                if owner is None or stored.owner not in peers or stored.name is not None or stored.pins:
+                    continue
+                if stored.sealed and stored.object_id in owner.core.objects.origins:
+                    found.append((agent, peers[stored.owner], stored.object_id))
+        chosen = self._choose(found)
+        if chosen is not None:
+            agent, peer, object_id = chosen
+            self._inject("lose object", agent)
+            self._world.lost_in_store[object_id] = None
+            agent.deliver(Received(peer, DeleteObjects([object_id])))
 
     def _kill_agent(self) -> None:
         agent = self._choose(list(self._world.agents.values()))

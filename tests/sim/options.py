@@ -13,10 +13,10 @@ MIB = 2**20
 CALM = "calm"
 PROFILES: dict[str, list[str]] = {
     CALM: [],
-    "workers": ["kill worker", "kill worker", "pause worker", "kill zygote"],
+    "workers": ["kill worker", "kill worker", "pause worker", "kill zygote", "lose object", "lose object"],
     "scheduler": ["kill scheduler", "kill scheduler mid-step", "pause scheduler"],
     "clients": ["kill client", "pause client", "kill worker"],
-    "agents": ["kill agent", "pause agent", "kill worker"],
+    "agents": ["kill agent", "pause agent", "kill worker", "lose object"],
     "network": ["drop direct", "drop uplink", "drop agent", "slow", "partition", "pause worker"],
     "everything": [
         "kill worker",
@@ -25,6 +25,8 @@ PROFILES: dict[str, list[str]] = {
         "kill client",
         "kill agent",
         "kill zygote",
+        "lose object",
+        "lose object",
         "pause worker",
         "pause client",
         "pause agent",

@@ -136,6 +136,8 @@ class SimulatedStore:
         created = yield Request("agent", lambda number: CreateObject(number, object_id, size))
         if isinstance(created, Failed):
             return created.kind
+        if isinstance(created, ObjectSealed):
+            return ""  # it is there, and somebody reads it
         memory = self._segments[created.segment_id, True]
         extent = Extent(created.segment_id, created.offset, size)
         if process.random.random() < process.world.options.failing_writes:

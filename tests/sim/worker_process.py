@@ -20,7 +20,11 @@ from atoll.protocol.channel_messages import (
     INLINE_BYTES,
     CallMethod,
     CancelTask,
+    CloseStream,
     DeclareFunction,
+    DependencyLost,
+    OpenStream,
+    ReadStream,
     RunTask,
     TakeBackTasks,
     TaskOutput,
@@ -32,6 +36,7 @@ from atoll.protocol.channel_messages import (
 )
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import (
+    ActForJob,
     ActorConstructed,
     BeginLease,
     ConstructActor,
@@ -47,6 +52,7 @@ from atoll.protocol.values import ActorPayload, ActorSpec, ObjectLocation, Sched
 from tests.sim import values
 from tests.sim.client_process import ClientProcess
 from tests.sim.programs import Code, Hold, Interrupted, Program, Sleep
+from tests.sim.simulated_streams import SimulatedStreams
 from tests.sim.values import Plan, Value, encode, read_plan, read_program
 
 if TYPE_CHECKING:
@@ -100,6 +106,7 @@ class WorkerProcess(ClientProcess):
         self._cancelled: dict[tuple[Peer, int], None] = {}
         self._blocked = 0
         self.retired = False
+        self.streams = SimulatedStreams(self)
         self.open()
         self.after(START_WITHIN_S, "must have started", self._check_started)
 
@@ -114,9 +121,11 @@ class WorkerProcess(ClientProcess):
         self.tell("agent", WorkerStarted(f"process/{self.process_id.hex()}", self.pid))
 
     def introduce(self, uplink: Any) -> None:
-        super().introduce(uplink)
+        if self.job != self.process_id:
+            self.send(uplink.peer, ActForJob(self.job))
         if self._blocked:
-            self.tell("scheduler", TaskBlocked(self.lease_id))
+            self.send(uplink.peer, TaskBlocked(self.lease_id))
+        super().introduce(uplink)
 
     def _uplink_lost(self, uplink: Any) -> None:
         if uplink.role == "agent":
@@ -129,7 +138,9 @@ class WorkerProcess(ClientProcess):
     def told(self, peer: Peer, message: Message) -> None:
         if isinstance(message, BeginLease):
             self.lease_id = message.lease_id
-            self.job = message.job
+            if self.job != message.job:
+                self.job = message.job
+                self.tell("scheduler", ActForJob(self.job))
             self.has_waited = False
             self.cut_off_at = None
             self.shares = {share.uuid: share.units for share in message.devices}
@@ -146,6 +157,7 @@ class WorkerProcess(ClientProcess):
         if self.retired and isinstance(message, RunTask):
             self.send(peer, WorkerRetires())
             self.send(peer, TasksTakenBack([message.sequence]))
+            self.streams.forget(peer, message.sequence)
         elif isinstance(message, RunTask | CallMethod):
             self.queue.append((peer, message))
             self._look()
@@ -155,6 +167,8 @@ class WorkerProcess(ClientProcess):
             self._cancel(peer, message)
         elif isinstance(message, TakeBackTasks):
             self._give_back(peer, message.count)
+        elif isinstance(message, OpenStream | ReadStream | CloseStream):
+            self.streams.take(peer, message)
 
     def _later(self, work: Callable[[], None]) -> None:
         self.queue.append((Peer(0), work))
@@ -167,6 +181,7 @@ class WorkerProcess(ClientProcess):
         for index, (other, waiting) in enumerate(self.queue):
             if other == peer and getattr(waiting, "sequence", None) == message.sequence:
                 del self.queue[index]
+                self.streams.forget(peer, message.sequence)
                 self.send(peer, TaskRaised(message.sequence, CANCELLED, 0, False))
                 return
         if self.running == (peer, message.sequence):
@@ -187,6 +202,7 @@ class WorkerProcess(ClientProcess):
             item = self.queue.pop()
             if item[0] == peer and type(item[1]) is RunTask:
                 given.append(item[1].sequence)
+                self.streams.forget(peer, item[1].sequence)
             else:
                 kept.append(item)
         self.queue.extend(reversed(kept))
@@ -196,6 +212,7 @@ class WorkerProcess(ClientProcess):
     def caller_lost(self, peer: Peer) -> None:
         self.queue = deque(item for item in self.queue if item[0] != peer)
         self._answers.pop(peer, None)
+        self.streams.caller_lost(peer)
         if self.running is not None and self.running[0] == peer and not self.actor_id:
             self._interrupt()
 
@@ -266,12 +283,24 @@ class WorkerProcess(ClientProcess):
         for location in message.dependencies:
             if location.node_id:
                 error, value, view = yield from self.store.read(location.object_id)
+                if error == "ObjectLostError" and location.node_id == self.node_id:
+                    self.streams.forget(peer, message.sequence)
+                    self.world.bounced[message.task_id] = None
+                    return DependencyLost(message.sequence, [location.object_id])
                 if value is None:
                     return self._raised(message, began, error)
                 views.append(view)
                 self.borrow(value.refs)
         refs = self.borrow(plan.refs)
         attempt = self.world.begun(self, message, caller)
+        if message.returns < 0:
+            fails = bool(plan.failing) and attempt <= plan.failures
+            answer = yield from self.streams.run(peer, message, plan, caller, fails)
+            del views, refs
+            if answer is None:
+                return self._raised(message, began, "TaskError")
+            yield from self._register_borrowed()
+            return answer
         result, error = yield from self._body(plan, peer, message.sequence, attempt, refs)
         del views
         if error:

@@ -201,6 +201,7 @@ class Notebook:
             if self.random.random() < 0.5:
                 plan.children = [self.plan(sizes=[self.random.choice([10, 5000])]) for _ in range(2)]
                 plan.give_children = True
+                plan.pass_arguments = self.random.random() < 0.5
                 plan.wait = self.random.random() < 0.5
             refs += self.driver.submit(plan, (), inside)
             del inside
@@ -215,6 +216,41 @@ class Notebook:
         yield from self.finish(inner)
         if inner and self.random.random() < 0.3:
             self.kept.append(inner[0])
+
+    def streamed(self) -> Code:
+        """Generators: read to the end, in part or not at all, bounded or not; some fail or are cancelled."""
+        refs: Refs = []
+        whole: Refs = []
+        for _number in range(self.random.randint(1, 3)):
+            sizes = [self.random.choice([10, 10, 5000, self.big()]) for _ in range(self.random.randrange(7))]
+            plan = self.plan(
+                sizes=sizes, retries=self.random.choice([0, 3]), duration_s=self.random.uniform(1e-4, 0.05)
+            )
+            if self.random.random() < 0.3:
+                plan.failing = self.random.choice(["raise", "crash"])
+                plan.failures = self.random.choice([1, 9])
+                plan.retry_exceptions = self.random.random() < 0.5
+            generator = self.driver.stream(plan, self.random.choice([0, 0, 1, 3]), refs[-1:], refs[:1])
+            reads = self.random.choice([99, 99, 99, 2, 0])
+            for _value in range(reads):
+                ref = yield from generator.take(self.random.choice([None, None, 0.02]))
+                if ref is None:
+                    break
+                refs.append(ref)
+                del ref
+                if self.random.random() < 0.1:
+                    refs.pop(self.random.randrange(len(refs)))
+            if self.random.random() < 0.15:
+                self.driver.cancel(generator.whole, self.random.random() < 0.3)
+            if self.random.random() < 0.7:
+                whole.append(generator.whole)
+            del generator
+        outcomes = yield from self.driver.get(refs)
+        for outcome in outcomes:
+            self.world.outcomes[outcome.error or "value"] += 1
+        inner = [ref for outcome in outcomes for ref in outcome.refs]
+        del outcomes, refs
+        yield from self.driver.get([*whole, *inner])
 
     def nested(self) -> Code:
         """Tasks that submit tasks, wider than the machine."""
@@ -493,6 +529,7 @@ class Notebook:
         ("cancelled", 2),
         ("big_values", 3),
         ("passed_refs", 4),
+        ("streamed", 3),
         ("nested", 2),
         ("on_devices", 2),
         ("gang", 2),

@@ -87,6 +87,8 @@ class World:
         self.submissions: dict[bytes, Submission] = {}
         self.killed_actors: dict[bytes, None] = {}
         self.lost_on_disk: dict[bytes, None] = {}
+        self.lost_in_store: dict[bytes, None] = {}
+        self.bounced: dict[bytes, None] = {}
         self.named_actors: dict[bytes, str] = {}
         self.fragile_actors: dict[bytes, None] = {}
         self.actor_arguments: dict[bytes, list[bytes]] = {}
@@ -226,7 +228,9 @@ class World:
         if isinstance(message, CallMethod):
             key = (worker.process_id, caller)
             earlier = self._last_call.get(key, b"")
-            again = submission.begun > 1 or submission.plan.retries > 0  # asked for again, after those that came later
+            again = (
+                message.task_id in self.bounced or submission.begun > 1 or submission.plan.retries > 0
+            )  # asked for again, after those that came later
             assert message.task_id > earlier or again, f"call {message.task_id.hex()} begins after {earlier.hex()}"
             self._last_call[key] = max(earlier, message.task_id)
             assert worker.constructed, "a call comes after the constructor"
@@ -278,6 +282,8 @@ class World:
         if len(self.options.hosts) > 1 and any(size > INLINE_BYTES for size in plan.sizes):
             return False  # stores of different nodes do not give each other objects yet
         if not self.options.fits_everywhere(plan):
+            return False
+        if plan.pass_arguments and not all(self.is_safe(name) for name in plan.refs):
             return False
         return all(self.is_safe(name) for name in submission.arguments)
 
