@@ -53,6 +53,12 @@ def _of(part: float, whole: float) -> str:
     return f"{format_bytes(part)} / {format_bytes(whole)}"
 
 
+def store_of(node: NodeState) -> str:
+    """Return what the node's object store holds: `1 GiB / 4 GiB`, and what of it is on disk."""
+    held = _of(node.store_used_bytes, node.store_capacity_bytes)
+    return f"{held} + {format_bytes(node.store_spilled_bytes)} on disk" if node.store_spilled_bytes else held
+
+
 def _nodes(nodes: list[NodeState]) -> list[str]:
     rows = [
         [
@@ -60,7 +66,7 @@ def _nodes(nodes: list[NodeState]) -> list[str]:
             f"{node.resources_free.get(CPU, 0):g} of {node.resources_total.get(CPU, 0):g}",
             f"{node.cpu_percent:.0f} %",
             _of(node.memory_used_bytes, node.memory_total_bytes),
-            _of(node.store_used_bytes, node.store_capacity_bytes),
+            store_of(node),
             str(node.pid),
         ]
         for node in nodes

@@ -12,6 +12,7 @@ from html import escape
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
+from atoll.status import store_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def cluster_view(state: ClusterState) -> View:
                 f"{bar(total - free, total)} {total - free:g} of {total:g}",
                 f"{node.cpu_percent:.0f} %",
                 _of(node.memory_used_bytes, node.memory_total_bytes),
-                _of(node.store_used_bytes, node.store_capacity_bytes),
+                store_of(node),
                 _gpus_of(node.devices) or "-",
             )
         )

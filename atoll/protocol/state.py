@@ -38,6 +38,7 @@ class NodeState(msgspec.Struct, frozen=True):
     store_used_bytes: int
     store_capacity_bytes: int
     devices: list[DeviceState]
+    store_spilled_bytes: int = 0
 
 
 class LeaseState(msgspec.Struct, frozen=True):

@@ -212,6 +212,7 @@ class NodeSample(msgspec.Struct, frozen=True, array_like=True):
     devices: list[DeviceSample]
     workers: list[WorkerSample]
     objects: list[ObjectInfo]
+    store_spilled_bytes: int = 0
 
 
 class WorkerSample(msgspec.Struct, frozen=True, array_like=True):

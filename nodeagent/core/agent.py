@@ -452,6 +452,7 @@ class AgentCore:
             devices=event.devices,
             workers=event.workers,
             objects=self.store.describe(SHOWN_OBJECTS),
+            store_spilled_bytes=self.store.spilled_bytes,
         )
         self._outbox.tell_scheduler(NodeSampled(sample))
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atoll import cli
@@ -58,6 +59,12 @@ def state(**changes: object) -> ClusterState:
         "spans": [],
     }
     return ClusterState(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_status_says_what_of_the_store_is_on_disk() -> None:
+    node = msgspec.structs.replace(state().nodes[0], store_spilled_bytes=3 * GIB)
+    lines = status_lines(cluster_file(Path("/nowhere")), state(nodes=[node]), Painter(io.StringIO()))
+    assert any("1 GiB / 5 GiB + 3 GiB on disk" in line for line in lines)
 
 
 def test_status_shows_everything_aligned() -> None:

@@ -23,6 +23,7 @@ from atoll.protocol.messages import (
     DeleteObjects,
     Failed,
     GetObject,
+    NodeSampled,
     ObjectCreated,
     ObjectFound,
     ReleaseObjects,
@@ -233,6 +234,9 @@ def test_more_than_fits_is_spilled_and_comes_back(start_agent: Start) -> None:
     with agent.attached() as (writer, ids):
         contents = fill(agent, writer, ids, 6)
         assert len(spill_files(agent)) >= 3
+        spilled = 0
+        while spilled != 60 * MIB:  # 64 MiB hold three of the six
+            spilled = agent.scheduler.expect(NodeSampled).sample.store_spilled_bytes
         for object_id, content in contents.items():
             with agent.attached() as (reader, _ids):  # a new process each time: it gets the descriptor
                 assert read(reader, object_id) == content
