@@ -173,9 +173,10 @@ def test_what_waits_for_a_removed_group_fails(
 
     group = groups.placement_group([{"CPU": 1}])
     inside = hold.options(scheduling_strategy=in_group(strategies, group))
-    inside.remote("began")
+    running = inside.remote("began")
     until_there(str(tmp_path / "began"))
     waiting = inside.remote("never begun")
+    assert engine.wait([running, waiting], timeout=0.5)[0] == []
     groups.remove_placement_group(group)
     with pytest.raises(engine.exceptions.TaskPlacementGroupRemoved):
         engine.get(waiting, timeout=30)

@@ -269,26 +269,31 @@ def test_an_asyncio_actors_call_is_cancelled(engine: Any, until_there: Any, tmp_
 
 
 def test_an_actors_waiting_call_is_cancelled(engine: Any, until_there: Any, tmp_path: Path) -> None:
-    @engine.remote
+    @engine.remote(max_concurrency=1)
     class Busy:
-        def wait(self) -> str:
+        async def wait(self) -> str:
             (tmp_path / "began").touch()
-            until_there(str(tmp_path / "go"))
+            while not (tmp_path / "go").exists():
+                await asyncio.sleep(0.01)
             return "waited"
 
-        def one(self) -> int:
+        async def act(self) -> None:
+            (tmp_path / "acted").touch()
+
+        async def one(self) -> int:
             return 1
 
     busy = Busy.remote()
     running = busy.wait.remote()
     until_there(str(tmp_path / "began"))
-    waiting = busy.one.remote()
+    waiting = busy.act.remote()
     engine.cancel(waiting)
-    (tmp_path / "go").touch()
     with pytest.raises(engine.exceptions.TaskCancelledError):
         engine.get(waiting, timeout=30)
+    (tmp_path / "go").touch()
     assert engine.get(running, timeout=30) == "waited"
     assert engine.get(busy.one.remote(), timeout=30) == 1
+    assert not (tmp_path / "acted").exists()
 
 
 def test_an_actors_call_is_not_cancelled_by_force(engine: Any) -> None:
@@ -344,10 +349,16 @@ def test_a_cancelled_wait_in_a_task(engine: Any, spin: Any, until_there: Any, tm
         engine.get(inner, timeout=30)
 
 
-def test_many_are_cancelled_at_once(engine: Any, spin: Any, tmp_path: Path) -> None:
-    refs = [spin.remote(str(tmp_path / f"began-{i}")) for i in range(12)]
-    for ref in refs:
-        engine.cancel(ref)
-    for ref in refs:
-        with pytest.raises(engine.exceptions.TaskCancelledError):
-            engine.get(ref, timeout=30)
+def test_many_are_cancelled(engine: Any, spin: Any, eventually: Any, tmp_path: Path) -> None:
+    marks = [tmp_path / f"began-{i}" for i in range(12)]
+    refs = [spin.remote(str(mark)) for mark in marks]
+    eventually(lambda: sum(mark.exists() for mark in marks) == 4)
+    waiting = [ref for ref, mark in zip(refs, marks, strict=True) if not mark.exists()]
+    running = [ref for ref in refs if ref not in waiting]
+    for some in (waiting, running):
+        for ref in some:
+            engine.cancel(ref)
+        for ref in some:
+            with pytest.raises(engine.exceptions.TaskCancelledError):
+                engine.get(ref, timeout=30)
+    assert sum(mark.exists() for mark in marks) == 4
