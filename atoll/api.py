@@ -23,6 +23,7 @@ from atoll.ids import new_process_id
 from atoll.object_ref import ObjectRef
 from atoll.object_ref_generator import ObjectRefGenerator
 from atoll.options import ActorOptions, TaskOptions
+from atoll.protocol.cluster_file import ClusterFile
 from atoll.protocol.messages import ActorChanged, GetActor, StopCluster
 from atoll.protocol.serialization import serialize
 from atoll.remote_function import RemoteFunction
@@ -51,22 +52,32 @@ Waitable = TypeVar("Waitable", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 
 def init(
+    address: str | None = None,
     *,
-    namespace: str = "",
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    object_store_memory: int | None = None,
+    namespace: str | None = None,
     runtime_env: Mapping[str, Any] | str | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = True,
     start: bool = True,
+    **others: Any,
 ) -> Session:
     """Connect to this user's cluster, starting one if none runs. Everything else calls it when it must.
 
     Args:
+        address: Ray's: `"auto"` for a cluster that has to run already. There is one for each user and host.
+        num_cpus: CPUs that a cluster offers that is started here; those of the machine if not said.
+        num_gpus: Ray's: GPUs are those that the machine has.
+        object_store_memory: The most that its object store takes, in bytes.
         namespace: Where the names of this session's actors live.
         runtime_env: What its workers have beyond the environment of this process: `env_vars`, `working_dir`,
             `py_modules`, `pip`. Tasks and actors add to it, or replace it field by field.
         log_to_driver: Whether what tasks and actors print is printed here, each line with where it comes from.
         ignore_reinit_error: Whether a second call is fine.
         start: Whether to start a cluster if there is none.
+        others: Arguments of Ray's that say nothing here, about its dashboard and its logging.
 
     Returns:
         The session, which shows what it is connected to.
@@ -76,31 +87,26 @@ def init(
         ClusterNotFoundError: No cluster runs, and `start` is not set.
         ClusterStartError: None could be started; ends with the daemon's log.
         ClusterError: The cluster that runs cannot be used; says why and what to do.
-        TypeError: A field of `runtime_env` is of another type.
-        ValueError: A field of `runtime_env` makes no sense.
+        TypeError: A field of `runtime_env` is of another type, or there is no such argument.
+        ValueError: A field of `runtime_env` or an argument makes no sense.
     """
-    from atoll.client import launch
-    from atoll.config import settings
+    from atoll.init_options import check_names, must_exist
 
+    check_names(others)
+    start = start and not must_exist(address)
     running = existing_session()
     if running is not None:
         if not ignore_reinit_error:
             raise RuntimeError("this process has a session already; call atoll.shutdown() first")
         return running
     kind, name = _who_we_are()
-    if start:
-        cluster, started = launch.start_or_attach(linger_s=settings().linger_s, started_by=kind)
-    else:
-        found = launch.find_cluster()
-        if found is None:
-            raise ClusterNotFoundError("no cluster of yours runs on this host; start one with `atoll up`")
-        cluster, started = found, False
+    cluster, started = _find_or_start(start, kind, num_cpus, num_gpus, object_store_memory)
     environment = capture_environment()
     if runtime_env:
         from atoll.runtime_env.environments import extended, packages_directory
 
         environment = extended(environment, runtime_env, packages_directory(cluster.directory))
-    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace, environment))
+    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace or "", environment))
     session.start()
     session.ends_cluster = started and kind == "script"
     session.default_output = TaskPrinter(notebook=kind == "kernel") if log_to_driver else None
@@ -109,6 +115,26 @@ def init(
     atexit.unregister(shutdown)
     atexit.register(shutdown)
     return session
+
+
+def _find_or_start(
+    start: bool, kind: str, num_cpus: float | None, num_gpus: float | None, object_store_memory: int | None
+) -> tuple[ClusterFile, bool]:
+    """Return the cluster, and whether it was started here."""
+    from atoll.client import launch
+    from atoll.init_options import settings_said, warn_of_a_running_cluster
+
+    said = settings_said(num_cpus, num_gpus, object_store_memory)
+    if start:
+        cluster, started = launch.start_or_attach(linger_s=said.linger_s, started_by=kind, settings=said)
+    else:
+        found = launch.find_cluster()
+        if found is None:
+            raise ClusterNotFoundError("no cluster of yours runs on this host; start one with `atoll up`")
+        cluster, started = found, False
+    if not started:
+        warn_of_a_running_cluster(num_cpus, object_store_memory)
+    return cluster, started
 
 
 def _who_we_are() -> tuple[str, str]:
