@@ -358,8 +358,8 @@ def test_pool_imap_of_a_generator(multiprocessing: Any) -> None:
 
 def test_joblib(engine: Any, part: Any) -> None:
     joblib = pytest.importorskip("joblib")
-    part("util.joblib").register_ray() if engine.__name__ == "ray" else part("util.joblib").register_atoll()
-    with joblib.parallel_backend(engine.__name__, n_jobs=2):
+    part("util.joblib").register_ray()
+    with joblib.parallel_backend("ray", n_jobs=2):
         results = joblib.Parallel()(joblib.delayed(square)(i) for i in range(20))
     assert results == [i * i for i in range(20)]
 
@@ -370,8 +370,8 @@ def test_joblib_errors(engine: Any, part: Any) -> None:
     def fail(x: int) -> int:
         raise KeyError(x)
 
-    part("util.joblib").register_ray() if engine.__name__ == "ray" else part("util.joblib").register_atoll()
-    with joblib.parallel_backend(engine.__name__, n_jobs=2), pytest.raises(KeyError):
+    part("util.joblib").register_ray()
+    with joblib.parallel_backend("ray", n_jobs=2), pytest.raises(KeyError):
         joblib.Parallel()(joblib.delayed(fail)(i) for i in range(4))
 
 
