@@ -75,7 +75,7 @@ def r24_nothing_left() -> None:
     """The cluster lives for all tests here, and so does the check that nothing is left: see `engine`."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine() -> Iterator[Any]:
     """The engine's module, with a session in a cluster of 4 CPUs and 2 GPUs, as far as it knows."""
     assert ENGINE in ENVIRONMENT, f"CONFORMANCE_ENGINE={ENGINE}: there are {', '.join(ENVIRONMENT)}"
