@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from atoll.protocol.environment_messages import AddEnvironment, EnvironmentFound, GetEnvironment
 from atoll.protocol.explanation import encode_explanation
-from atoll.protocol.machine import ClosePeer, PeerLost
+from atoll.protocol.machine import ClosePeer, Instant, PeerLost
 from atoll.protocol.messages import (
     AbandonName,
     ActForJob,
@@ -23,7 +23,6 @@ from atoll.protocol.messages import (
     GetState,
     JobRegistered,
     KillActor,
-    LeaseRecalled,
     ListNames,
     Message,
     PublishName,
@@ -43,11 +42,10 @@ from atoll.protocol.state import encode_state
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
-from atoll.scheduler.core.fairness import choose_recalls
+from atoll.scheduler.core.fairness import AT_ONCE, PER_LEASE_S, choose_recalls
 from atoll.scheduler.core.groups import what_is_wrong as what_is_wrong_with_group
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.leases import Lease
-from atoll.scheduler.core.queues import Demand
 from atoll.scheduler.core.requests import what_is_wrong
 from atoll.scheduler.core.state import cluster_state
 from atoll.scheduler.core.why import Reasons
@@ -73,6 +71,7 @@ class ClientDesk:
         self._lose = lose
         self._turn = cluster.turn
         self._agents = agents
+        self._rests_until = Instant(0.0)
 
     # ----------------------------------------------------------------------------------------------------- jobs
 
@@ -226,24 +225,26 @@ class ClientDesk:
     def recall(self) -> None:
         """Ask back what others wait for, if anything changed that bears on it."""
         cluster, turn = self._cluster, self._turn
+        leases = cluster.leases
         due = turn.deadlines.get("fairness")
-        if not cluster.leases.touched and (due is None or due > turn.now):
+        if not leases.touched and (due is None or due > turn.now):
             return
-        cluster.leases.touched = False
+        if self._rests_until > turn.now:
+            turn.deadlines["fairness"] = self._rests_until
+            return
+        leases.touched = False
         turn.deadlines.pop("fairness", None)
-        recalls = choose_recalls(cluster.leases.queues.waiting(), cluster.leases, cluster.nodes, turn.now)
+        recalls = choose_recalls(
+            leases.queues.waiting(), leases.leaving.values(), cluster.jobs, cluster.nodes, turn.now
+        )
         for lease, demand in recalls.leases:
-            self._recall(lease, demand)
+            leases.recall(lease, demand)
         for lease, promised in cluster.reservations.to_recall():
-            self._recall(lease, promised)
+            leases.recall(lease, promised)
         if recalls.again is not None:
             turn.deadlines["fairness"] = recalls.again
-
-    def _recall(self, lease: Lease, demand: Demand | None) -> None:
-        lease.recalled = True
-        lease.recalled_for = demand
-        if lease.record is not None:
-            self._turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
+        if len(leases) > AT_ONCE:
+            self._rests_until = turn.in_s(len(leases) * PER_LEASE_S)
 
     # --------------------------------------------------------------------------------------------------- actors
 

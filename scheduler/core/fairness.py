@@ -13,14 +13,14 @@ A recall asks the holder to drain a lease; nothing is killed. Actors are never r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from atoll.protocol.machine import Instant
 from atoll.resources import GPU, GPU_MEMORY, Amounts
 from atoll.scheduler.core.jobs import Job
-from atoll.scheduler.core.leases import ENDING, HELD, Lease
+from atoll.scheduler.core.leases import HELD, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import eligible
 from atoll.scheduler.core.queues import ClassKey, Demand
@@ -28,6 +28,18 @@ from atoll.scheduler.core.queues import ClassKey, Demand
 QUANTUM_S = 0.05
 MAXIMUM_LOOKED_AT = 16
 """Demands that are looked at in one turn, the first of the queues."""
+
+MAXIMUM_SCANNED = 512
+"""Leases of a job that are looked at for one demand."""
+
+MAXIMUM_RECALLS = 256
+"""Leases that are recalled in one turn; the next turn goes on."""
+
+PER_LEASE_S = 50e-6
+"""With many leases, a decision rests for so long for each of them: the busier the cluster, the less it is looked at."""
+
+AT_ONCE = 64
+"""With fewer leases than this, every change is looked at, at once."""
 
 
 class Recalls(NamedTuple):
@@ -58,62 +70,116 @@ class _Shares:
     def move(self, giver: Job, taker: Job, given: Amounts, taken: Amounts) -> None:
         """Count a recall."""
         for job, amounts, sign in ((giver, given, -1), (taker, taken, 1)):
-            used = dict(self._used.get(job.job_id, job.used))
+            used = self._used.get(job.job_id)
+            if used is None:
+                used = self._used[job.job_id] = dict(job.used)
             for name, units in amounts.items():
                 used[name] = used.get(name, 0) + sign * units
-            self._used[job.job_id] = used
 
 
-def choose_recalls(waiting: Iterable[Demand], leases: Iterable[Lease], nodes: NodeTable, now: Instant) -> Recalls:
+def choose_recalls(
+    waiting: Iterable[Demand], leaving: Iterable[Lease], jobs: Iterable[Job], nodes: NodeTable, now: Instant
+) -> Recalls:
     """Decide what to recall now.
 
     Args:
         waiting: What could not be placed, in the order of the queues.
-        leases: All that there are.
+        leaving: Leases that end, or were recalled.
+        jobs: Who holds what.
         nodes: For the shares, and for what is short where.
         now: The time.
     """
-    shares, useful_for = _Shares(nodes), _Usefulness(nodes)
     looked_at = list(islice(waiting, MAXIMUM_LOOKED_AT))
-    givers = []
-    coming: dict[int, int] = {}
-    for lease in leases:
-        if lease.recalled or lease.state == ENDING:
-            taker = lease.recalled_for or next(
-                (demand for demand in looked_at if useful_for.helps(lease, demand)), None
-            )
+    return _Choice(looked_at, leaving, list(jobs), nodes, now).run() if looked_at else Recalls([], None)
+
+
+class _Choice:
+    """One decision.
+
+    Leases of one job are looked at from the newest on, or from the oldest for who starves, and no more than
+    `MAXIMUM_SCANNED` of them: so a decision costs no more on a cluster of a thousand nodes than on one of ten.
+    """
+
+    def __init__(
+        self, looked_at: list[Demand], leaving: Iterable[Lease], jobs: list[Job], nodes: NodeTable, now: Instant
+    ) -> None:
+        self._looked_at = looked_at
+        self._jobs = jobs
+        self._now = now
+        self._shares = _Shares(nodes)
+        self._useful_for = _Usefulness(nodes)
+        self._taken: dict[int, None] = {}
+        self._coming: dict[int, int] = {}
+        self._chosen: list[tuple[Lease, Demand]] = []
+        for lease in leaving:
+            helped = (demand for demand in looked_at if self._useful_for.helps(lease, demand))
+            taker = lease.recalled_for or next(helped, None)
             if taker is not None:
-                coming[taker.arrival] = coming.get(taker.arrival, 0) + 1
-                shares.move(lease.job, taker.job, lease.charged, _taken_by(taker))
-        elif lease.state == HELD and not lease.actor_id:
-            givers.append(lease)
-    chosen: list[tuple[Lease, Demand]] = []
-    again: Instant | None = None
-    for demand in looked_at:
-        needed = demand.shortfall - coming.get(demand.arrival, 0)
-        taken = _taken_by(demand)
-        useful = [lease for lease in givers if useful_for.helps(lease, demand)]
-        useful.sort(key=lambda lease: (-shares.of(lease.job), -lease.lease_id))
-        for lease in useful:
-            if needed <= 0:
-                break
-            if lease.job is not demand.job and shares.of(lease.job, less=lease.charged) >= shares.of(
-                demand.job, more=taken
-            ):
-                chosen.append((lease, demand))
-                givers.remove(lease)
-                shares.move(lease.job, demand.job, lease.charged, taken)
+                self._coming[taker.arrival] = self._coming.get(taker.arrival, 0) + 1
+                self._shares.move(lease.job, taker.job, lease.charged, _taken_by(taker))
+
+    def run(self) -> Recalls:
+        """Return the decision."""
+        again: Instant | None = None
+        for demand in self._looked_at:
+            coming = self._coming.get(demand.arrival, 0)
+            needed = demand.shortfall - coming
+            while needed > 0 and len(self._chosen) < MAXIMUM_RECALLS and (lease := self._fair(demand)) is not None:
+                self._recall(lease, demand)
                 needed -= 1
-        starves = not demand.held and not demand.starting and needed == demand.shortfall
-        if starves and demand.arrival not in coming:
-            lease_or_when = _for_the_starving(demand, [lease for lease in useful if lease in givers], shares, now)
-            if isinstance(lease_or_when, Lease):
-                chosen.append((lease_or_when, demand))
-                givers.remove(lease_or_when)
-                shares.move(lease_or_when.job, demand.job, lease_or_when.charged, taken)
-            elif lease_or_when is not None:
-                again = lease_or_when if again is None else min(again, lease_or_when)
-    return Recalls(chosen, again)
+            if demand.held or demand.starting or coming or needed != demand.shortfall:
+                continue
+            ripe = self._for_the_starving(demand)
+            if isinstance(ripe, Lease):
+                self._recall(ripe, demand)
+            elif ripe is not None:
+                again = ripe if again is None else min(again, ripe)
+        return Recalls(self._chosen, again)
+
+    def _recall(self, lease: Lease, demand: Demand) -> None:
+        self._chosen.append((lease, demand))
+        self._taken[lease.lease_id] = None
+        self._shares.move(lease.job, demand.job, lease.charged, _taken_by(demand))
+
+    def _fair(self, demand: Demand) -> Lease | None:
+        """Return a lease of the job that has most, if that has at least what the taker would then have."""
+        wanted = self._shares.of(demand.job, more=_taken_by(demand))
+        givers = [(self._shares.of(job), job) for job in self._jobs if job is not demand.job and job.leases]
+        for share, job in sorted(givers, key=lambda giver: -giver[0]):
+            if share < wanted:
+                break
+            lease = next(self._useful(job, demand, newest=True), None)
+            if lease is not None and self._shares.of(job, less=lease.charged) >= wanted:
+                return lease
+        return None
+
+    def _for_the_starving(self, demand: Demand) -> Lease | Instant | None:
+        """Return the lease to give to a demand that has none, or when one will be ripe, or None."""
+        own = self._shares.of(demand.job)
+        oldest: Lease | None = None
+        for job in self._jobs:
+            if job.leases and (job is demand.job or self._shares.of(job) >= own):
+                lease = next(self._useful(job, demand, newest=False), None)
+                if lease is not None and (
+                    oldest is None or (lease.since, lease.lease_id) < (oldest.since, oldest.lease_id)
+                ):
+                    oldest = lease
+        if oldest is None:
+            return None
+        when = Instant(oldest.since + QUANTUM_S)
+        return oldest if self._now >= when else when
+
+    def _useful(self, job: Job, demand: Demand, *, newest: bool) -> Iterator[Lease]:
+        ordered = reversed(job.leases.values()) if newest else iter(job.leases.values())
+        for lease in islice(ordered, MAXIMUM_SCANNED):
+            if (
+                lease.state == HELD
+                and not lease.actor_id
+                and not lease.recalled
+                and lease.lease_id not in self._taken
+                and self._useful_for.helps(lease, demand)
+            ):
+                yield lease
 
 
 def _taken_by(demand: Demand) -> Amounts:
@@ -158,14 +224,3 @@ class _Usefulness:
                     missing.update((GPU if name == GPU_MEMORY else name, None) for name in names)
             found = self._missing[key] = tuple(missing)
         return found
-
-
-def _for_the_starving(demand: Demand, useful: list[Lease], shares: _Shares, now: Instant) -> Lease | Instant | None:
-    """Return the lease to give to a demand that has none, or when one will be ripe, or None."""
-    own = shares.of(demand.job)
-    ripe = [lease for lease in useful if lease.job is demand.job or shares.of(lease.job) >= own]
-    if not ripe:
-        return None
-    oldest = min(ripe, key=lambda lease: (lease.since, lease.lease_id))
-    when = Instant(oldest.since + QUANTUM_S)
-    return oldest if now >= when else when

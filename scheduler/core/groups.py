@@ -202,6 +202,11 @@ class GroupTable:
             return self._groups.get(group_id) or self._removed.get(group_id)
         return self._names.get((namespace, name))
 
+    @property
+    def anything_waits(self) -> bool:
+        """Whether some group has no place."""
+        return bool(self._waiting)
+
     def waiting(self) -> list[Group]:
         """Return the groups that wait for a place, in the order in which they are tried."""
         return sorted(self._waiting.values(), key=lambda group: (group.job.share, group.order))

@@ -22,6 +22,7 @@ from atoll.protocol.messages import (
     EndLease,
     LeaseGranted,
     LeaseLost,
+    LeaseRecalled,
     LeaseStarted,
     SetDemand,
     StartLease,
@@ -120,6 +121,7 @@ class LeaseTable:
 
     Attributes:
         placement: Finds nodes.
+        leaving: Leases that end or were recalled, by id.
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         promised: How many nodes are promised to somebody.
         may_go: Whether a demand may go to a node, as far as promises to others go.
@@ -140,6 +142,7 @@ class LeaseTable:
         self._by_actor: dict[bytes, Demand] = {}
         self._demands: dict[int, Demand] = {}
         self.preemptible: dict[int, Lease] = {}
+        self.leaving: dict[int, Lease] = {}
         self._arrivals = itertools.count(1)
         self.queues = DemandQueues()
         self.promised = 0
@@ -424,6 +427,7 @@ class LeaseTable:
             self._groups.lease_over(lease.bundle)
         del self._leases[lease.lease_id]
         self.preemptible.pop(lease.lease_id, None)
+        self.leaving.pop(lease.lease_id, None)
         if lease.recalled_for is not None:
             lease.recalled_for.making_room.pop(lease.lease_id, None)
         del lease.job.leases[lease.lease_id]
@@ -451,8 +455,17 @@ class LeaseTable:
             return
         lease.state = ENDING
         lease.killed = kill
+        self.leaving[lease.lease_id] = lease
         self._detach(lease)
         self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill, gently))
+
+    def recall(self, lease: Lease, demand: Demand | None) -> None:
+        """Ask a holder for a lease back, because of a demand if it is one; nothing is killed."""
+        lease.recalled = True
+        lease.recalled_for = demand
+        self.leaving[lease.lease_id] = lease
+        if lease.record is not None:
+            self._turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
 
     def room_was_made(self) -> None:
         """Something else than a lease has given back what it held: everything that waits is to be tried again."""

@@ -31,6 +31,9 @@ from atoll.scheduler.policy import reservation as policy
 
 NEVER = float("inf")
 
+AT_ONCE, PER_LEASE_S = 64, 50e-6
+"""With more leases than this, new promises are thought of only now and then: so long for each lease."""
+
 
 class Promise(NamedTuple):
     """A node that is promised.
@@ -66,6 +69,7 @@ class ReservationTable:
         self._placement = placement
         self._durations = durations
         self._promises: dict[int, Promise] = {}
+        self._look_at = Instant(0.0)
 
     def __iter__(self) -> Iterator[Promise]:
         return iter(self._promises.values())
@@ -89,6 +93,8 @@ class ReservationTable:
             if promise.node.gone or self._is_over(promise.owner):
                 self._drop(promise.owner)
         again = None
+        if self._look_at > self._turn.now:
+            return self._look_at if self._leases.queues or self._groups.anything_waits else None
         group = next(iter(self._groups.waiting()), None)
         demand = self._first_demand()
         for owner in (group, demand):
@@ -99,6 +105,8 @@ class ReservationTable:
                 self.promise(owner)
             else:
                 again = due if again is None else min(again, due)
+        if len(self._leases) > AT_ONCE:
+            self._look_at = self._turn.in_s(len(self._leases) * PER_LEASE_S)
         return again
 
     def _first_demand(self) -> Demand | None:
