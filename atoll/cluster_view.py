@@ -28,7 +28,7 @@ def nodes() -> list[dict[str, Any]]:
             "NodeManagerHostname": node.name,
             "NodeManagerAddress": node_address(),
             "Resources": _with_store(node, node.resources_total),
-            "Labels": {},
+            "Labels": node.labels,
         }
         for node in current_session().state().nodes
     ]

@@ -39,6 +39,7 @@ class NodeState(msgspec.Struct, frozen=True):
     store_capacity_bytes: int
     devices: list[DeviceState]
     store_spilled_bytes: int = 0
+    labels: dict[str, str] = {}
 
 
 class LeaseState(msgspec.Struct, frozen=True):

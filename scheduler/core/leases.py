@@ -41,6 +41,9 @@ STARTING, HELD, ENDING = "starting", "held", "ending"
 MAXIMUM_WANTED = 100_000
 MAXIMUM_START_FAILURES = 3
 
+SHARE_STEP = 500
+"""Queues know the shares of jobs to so many millionths."""
+
 
 class Lease:
     """The right of one process to use one worker, or an actor's home.
@@ -369,6 +372,9 @@ class LeaseTable:
         while self._dirty:
             _job_id, job = self._dirty.popitem()
             share = self._nodes.dominant_share(job.used)
+            share -= (
+                share % SHARE_STEP
+            )  # finer than that, each placement would put all that the job wants in order anew
             if share != job.share:
                 job.share = share
                 for demand in job.demands.values():

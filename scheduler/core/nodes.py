@@ -273,7 +273,7 @@ class NodeTable:
         self._nodes[node.node_id] = node
         self.none_since = None
         self.changes.membership += 1
-        self._sum_up()
+        self._sum_up(node, 1)
         return node
 
     def remove(self, node: Node, now: Instant) -> None:
@@ -283,13 +283,11 @@ class NodeTable:
         self.changes.membership += 1
         if not self._nodes:
             self.none_since = now
-        self._sum_up()
+        self._sum_up(node, -1)
 
-    def _sum_up(self) -> None:
-        self.totals = {}
-        for node in self:
-            for name, units in node.total.items():
-                self.totals[name] = self.totals.get(name, 0) + units
+    def _sum_up(self, node: Node, sign: int) -> None:
+        for name, units in node.total.items():
+            self.totals[name] = self.totals.get(name, 0) + sign * units
 
     def dominant_share(self, used: Mapping[str, int]) -> int:
         """Return the largest part of any resource of the cluster that these amounts are, in millionths."""

@@ -71,6 +71,7 @@ def _node(cluster: Cluster, node: Node) -> NodeState:
         store_capacity_bytes=sample.store_capacity_bytes,
         devices=[_device(cluster, node, uuid, by_uuid.get(uuid)) for uuid in node.devices],
         store_spilled_bytes=sample.store_spilled_bytes,
+        labels=node.labels,
     )
 
 

@@ -149,6 +149,11 @@ def test_a_model_of_device() -> None:
     assert atoll.get(current.options(num_gpus=1, accelerator_type="simulated").remote()) is None
 
 
+def test_nodes_show_their_labels() -> None:
+    labels = atoll.nodes()[0]["Labels"]
+    assert (labels["zone"], labels["disk"]) == ("a", "ssd")
+
+
 def test_custom_resources(session: Session) -> None:
     assert session.state().nodes[0].resources_total["licence"] == 2
     assert atoll.get(current.options(resources={"licence": 0.5}).remote()) is None
