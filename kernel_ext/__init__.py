@@ -35,7 +35,7 @@ def unload_ipython_extension(shell: Any) -> None:
     """`%unload_ext atoll`: take the magics away. What runs, runs on."""
     for kind, names in (
         ("cell", ("remote", "actor")),
-        ("line", ("actor", "cluster", "jobs", "actors", "objects", "gpus", "dashboard")),
+        ("line", ("actor", "cluster", "jobs", "actors", "objects", "gpus", "dashboard", "logs", "attach", "tb")),
     ):
         for name in names:
             shell.magics_manager.magics[kind].pop(name, None)

@@ -27,10 +27,12 @@ class BackgroundCell:
 
     Attributes:
         name: What it is called.
+        record: Its number in the cluster: `%logs t42` shows its output, from any notebook.
     """
 
-    def __init__(self, name: str, namespace: Namespace) -> None:
+    def __init__(self, name: str, namespace: Namespace, record: str = "") -> None:
         self.name = name
+        self.record = record
         self._namespace = namespace
         self._running: Running | None = None
         self._values: Namespace | None = None
@@ -120,7 +122,8 @@ class BackgroundCell:
         return values
 
     def __repr__(self) -> str:
-        return f"<background cell {self.name}: {self.status}>"
+        number = f" ({self.record})" if self.record else ""
+        return f"<background cell {self.name}{number}: {self.status}>"
 
 
 class BackgroundOutput:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atoll.kernel_ext.cell_messages import LAST, CellRequest, CellResult, RemoteCellError
-from atoll.kernel_ext.cell_runner import CellHost, InPlace, failure_of, finish
+from atoll.kernel_ext.cell_runner import CellHost, InPlace, failure_of, finish, run_recorded
 from atoll.kernel_ext.namespace_pickle import PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.worker_output import OutputPort
 
@@ -113,7 +113,7 @@ class CellActor:
         """
         from atoll.client.context import emit_output
 
-        return finish(self._host.run(request, emit_output, keep=self._state))
+        return finish(run_recorded(self._host, request, emit_output, keep=self._state))
 
     def cell_call(self, name: str, arguments: PackedNames) -> PackedNames:
         """Call one of the cell's functions.

@@ -59,6 +59,7 @@ class CellRequest:
         keep_last: Whether the value of the last expression comes back.
         keep_state: Run only what leaves an actor's state as it is: definitions, imports, names that are new.
         colors: IPython's colour scheme for tracebacks.
+        record: The cell's number in the cluster (`t42`), under which its output is kept; empty for none.
         flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
     """
 
@@ -75,6 +76,7 @@ class CellRequest:
     keep_state: bool = False
     colors: str = "nocolor"
     flags: int = 0
+    record: str = ""
 
 
 @dataclass
@@ -86,12 +88,14 @@ class CellFailure:
         text: The exception's text.
         traceback: Lines as IPython prints them, with the notebook's own cells and line numbers.
         error: The exception itself, packed under `EXCEPTION`; None if it does not pickle.
+        frames: Where it came from, with the local variables as text.
     """
 
     kind: str
     text: str
     traceback: list[str]
     error: PackedNames | None = None
+    frames: list[Any] = field(default_factory=list)
 
 
 @dataclass

@@ -27,6 +27,8 @@ from atoll.kernel_ext.cell_messages import (
 from atoll.kernel_ext.given import NOTHING, Changes, Given, pack_result, reaching
 from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, unpack_names
+from atoll.kernel_ext.post_mortem import frames_of
+from atoll.kernel_ext.records import Ending, Recorder, directory_of
 from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
 
 _RESULTS = {"_", "__", "___"}
@@ -45,9 +47,29 @@ def run_cell(request: CellRequest) -> CellResult:
 
     began = before_cell()
     try:
-        return finish(CellHost().run(request, emit_output))
+        return finish(run_recorded(CellHost(), request, emit_output))
     finally:
         after_cell(began)
+
+
+def run_recorded(host: CellHost, request: CellRequest, emit: Emit, keep: Iterable[str] = ()) -> CellResult:
+    """Run a cell, and keep what it shows and how it ends where its kernel has taken a number for it."""
+    if not request.record:
+        return host.run(request, emit, keep)
+    from atoll.client.current import current_session
+
+    recorder = Recorder(directory_of(current_session().cluster.directory) / request.record, emit)
+    result = None
+    try:
+        result = host.run(request, recorder.emit, keep)
+    finally:
+        failure = result.failure if result is not None else None
+        if failure is not None:
+            recorder.end(Ending("failed", failure.traceback, failure.frames))
+            failure.frames = []  # they are for whoever asks
+        else:
+            recorder.end(Ending("done" if result is not None else "failed"))
+    return result
 
 
 def finish(result: CellResult) -> CellResult:
@@ -104,6 +126,8 @@ class CellHost:
         result.seconds, result.pid, result.node = seconds, os.getpid(), os.uname().nodename
         if error is not None:
             result.failure = failure_of(error, shell.cell_traceback, self.namespace)
+            if request.record:
+                result.failure.frames = frames_of(error, shell.compile._filename_map, shell.furniture)
         return result
 
     def _take(self, request: CellRequest) -> None:

@@ -103,6 +103,10 @@ class Engine(Protocol):
         """Return this session's id, in hex."""
         ...
 
+    def directory(self) -> str:
+        """Return the directory of the cluster, where the output of cells is kept; empty for none."""
+        ...
+
 
 class _Task:
     """A task or an actor's method that was called."""
@@ -211,6 +215,13 @@ class AtollEngine:
         from atoll.client.current import current_session
 
         return bytes(current_session().job).hex()
+
+    def directory(self) -> str:
+        """See `Engine`."""
+        self._api()
+        from atoll.client.current import current_session
+
+        return current_session().cluster.directory
 
 
 _engine: Engine | None = None

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class, no_var_expand
 
-from atoll.kernel_ext import actors, grammar, views
+from atoll.kernel_ext import actors, detached, grammar, views
 from atoll.kernel_ext.background import BackgroundCell, BackgroundOutput
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Actor, Resources, current_engine
-from atoll.kernel_ext.errors import one_line
+from atoll.kernel_ext.errors import CellInterrupted, named_error, one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
-from atoll.kernel_ext.namespace_pickle import PackedNames
 from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, replay, sink_for_later
-from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell
+from atoll.kernel_ext.records import new_record
+from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell, take_over_detached
 from atoll.kernel_ext.waiting import when_done
 
 USUAL_LABEL = "%%remote"
@@ -36,6 +36,12 @@ class Origin(NamedTuple):
     place: str
 
 
+def _new_record() -> str:
+    """Take a number for a cell; none where the cluster keeps no output."""
+    directory = current_engine().directory()
+    return new_record(directory) if directory else ""
+
+
 @magics_class
 class AtollMagics(Magics):  # type: ignore[misc]
     """What `%load_ext atoll` adds to IPython."""
@@ -54,19 +60,19 @@ class AtollMagics(Magics):  # type: ignore[misc]
         host = said.get("on")
         text = read_cell(self.shell, cell)
         if host is not None:
-            start, label, sent = self._inside(said, text, str(host))
+            start, label, request = self._inside(said, text, str(host))
         else:
             request = request_of(self.shell, text, take=said.get("in"), bring=said.get("out"), apart="bg" in said.flags)
-            sent = request.names
+            request.record = _new_record()
             start = send_cell(current_engine(), request, resources_of(said), label)
         quiet = "quiet" in said.flags
         if "bg" in said.flags:
-            self._in_background(said, start, label, quiet)
+            self._in_background(said, start, request.record, quiet)
             return
         title = f"%%remote {said.name}" if said.name else "%%remote"
-        run_and_show(self.shell, current_engine(), start, label, sent=sent, quiet=quiet, title=title)
+        run_and_show(self.shell, current_engine(), start, label, request=request, quiet=quiet, title=title)
 
-    def _inside(self, said: ParsedLine, text: CellText, host: str) -> tuple[Start, str, PackedNames]:
+    def _inside(self, said: ParsedLine, text: CellText, host: str) -> tuple[Start, str, CellRequest]:
         """Prepare a cell that runs inside of an actor."""
         for option in ("gpu", "cpu", "mem"):
             if said.get(option) is not None:
@@ -83,19 +89,21 @@ class AtollMagics(Magics):  # type: ignore[misc]
             stays=True,
             apart="bg" in said.flags,
         )
+        request.record = _new_record()
         start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output)  # noqa: E731
-        return start, f"{said.name or 'cell'} on {host}", request.names
+        return start, f"{said.name or 'cell'} on {host}", request
 
-    def _in_background(self, said: ParsedLine, start: Start, label: str, quiet: bool) -> None:
+    def _in_background(self, said: ParsedLine, start: Start, record: str, quiet: bool) -> None:
         """Send a cell and leave a handle."""
         name = said.name or "cell"
-        handle = BackgroundCell(name, self.shell.user_ns)
+        handle = BackgroundCell(name, self.shell.user_ns, record)
         output = BackgroundOutput(sink_for_later(self.shell), quiet)
         try:
             running = start(output.take)
         except Exception as error:
             raise one_line(error) from None
         handle.attach(running)
+        detached.watch(record, running)
         when_done(running, lambda: output.ended(handle))
         if said.name:
             self.shell.user_ns[said.name] = handle
@@ -167,11 +175,50 @@ class AtollMagics(Magics):  # type: ignore[misc]
         start: Start = lambda on_output: actor.call("cell_define", request, *origin, on_output=on_output)  # noqa: E731
         title = f"%%actor {name}"
         quiet = "quiet" in said.flags
-        run_and_show(self.shell, current_engine(), start, name, sent=request.names, quiet=quiet, title=title)
+        run_and_show(self.shell, current_engine(), start, name, request=request, quiet=quiet, title=title)
 
     @staticmethod
     def _show_line(text: str, sink: Sink) -> None:
         sink.display({"text/plain": text}, {}, {}, update=False)
+
+    # ------------------------------------------------------------------------- what cells have shown
+
+    @line_magic
+    def logs(self, line: str) -> None:
+        """`%logs t42`: show what a cell has shown so far, also after a reload or a restart of the kernel."""
+        _name, reader = detached.reader_of("%logs", line)
+        detached.show(reader, ShellSink(self.shell))
+
+    @line_magic
+    def attach(self, line: str) -> None:
+        """`%attach t42`: show what a cell shows until it ends. An interrupt stops the showing, not the cell."""
+        name, reader = detached.reader_of("%attach", line)
+        sink = ShellSink(self.shell)
+        cell = detached.take_detached(name)
+        try:
+            ending = detached.follow(reader, sink, detached.gone(name, cell))
+        except KeyboardInterrupt:
+            if cell is not None:
+                detached.detach(name, cell)
+            raise CellInterrupted(f"{name} runs on; %attach {name} shows it again") from None
+        if cell is not None:
+            take_over_detached(self.shell, cell, sink)
+        elif ending is not None and ending.status == "failed":
+            raise named_error("RemoteCellFailed", f"{name} failed", ending.traceback)
+
+    @line_magic
+    def tb(self, line: str) -> None:
+        """`%tb t42`: show a cell's error with the values of its local variables. Without a number, IPython's own."""
+        if not detached.is_number(line):
+            self._own_tb(line)
+            return
+        name, reader = detached.reader_of("%tb", line)
+        ShellSink(self.shell).text("stdout", detached.post_mortem(name, reader) + "\n")
+
+    def _own_tb(self, line: str) -> None:
+        from IPython.core.magics.basic import BasicMagics
+
+        BasicMagics(self.shell).tb(line)
 
     # ------------------------------------------------------------------------------------------ the views
 

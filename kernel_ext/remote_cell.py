@@ -13,6 +13,7 @@ from typing import Any
 
 from atoll.exceptions import AtollError
 from atoll.kernel_ext.cell_messages import CHANGES, LAST, CellRequest, CellResult
+from atoll.kernel_ext.detached import Detached, detach
 from atoll.kernel_ext.engine import Engine, OnOutput, Running
 from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
@@ -26,7 +27,7 @@ Start = Callable[[OnOutput], Running]
 
 
 def run_and_show(
-    shell: Any, engine: Engine, start: Start, label: str, *, sent: PackedNames, quiet: bool, title: str
+    shell: Any, engine: Engine, start: Start, label: str, *, request: CellRequest, quiet: bool, title: str
 ) -> None:
     """Run a prepared cell and do all that its end asks for.
 
@@ -35,7 +36,7 @@ def run_and_show(
         engine: The cluster.
         start: Sends the cell.
         label: What it is called.
-        sent: What it is given.
+        request: The cell.
         quiet: Whether to show no output.
         title: What ran, for errors: `%%remote`.
 
@@ -48,16 +49,16 @@ def run_and_show(
     try:
         result, origin = run_to_end(start, sink, status)
     except Interrupted as interrupted:
-        result = _after_interrupt(shell, interrupted)
+        result = _after_interrupt(interrupted, request, title)
         status.end("✗ interrupted")
-        apply_result(shell, result, sink, sent)
+        apply_result(shell, result, sink, request.names)
         raise failure_to_raise(result, shell.user_ns, title) from None
     except Exception as error:
         status.end("✗ failed")
         raise one_line(error) from None
     where = f"on {result.node}, pid {result.pid} · {duration(time.monotonic() - started)}"
     status.end(f"{'✗ failed' if result.failure else '✓ ran'} {where}")
-    apply_result(shell, result, sink, sent, origin)
+    apply_result(shell, result, sink, request.names, origin)
     if result.failure is not None:
         raise failure_to_raise(result, shell.user_ns, title) from None
 
@@ -83,13 +84,14 @@ def run_to_end(start: Start, sink: Sink, status: StatusLine) -> tuple[CellResult
     return result, running.ref
 
 
-def _after_interrupt(shell: Any, interrupted: Interrupted) -> CellResult:
+def _after_interrupt(interrupted: Interrupted, request: CellRequest, title: str) -> CellResult:
     """Return what the cancelled cell left; raise where it left nothing."""
     result = cell_result_of(interrupted.error) if interrupted.error is not None else None
     if result is not None and result.failure is not None and result.failure.kind == "KeyboardInterrupt":
         return result
-    text = "the cell was cancelled" if interrupted.error is not None else "the cell is being cancelled"
-    raise CellInterrupted(text) from None
+    if interrupted.error is not None:
+        raise CellInterrupted("the cell was cancelled") from None
+    raise CellInterrupted(detach(request.record, Detached(interrupted.running, request.names, title))) from None
 
 
 def _state(engine: Engine) -> Any:
@@ -153,6 +155,25 @@ def values_of(
         except Exception as error:  # a module's own code may raise anything
             lost[name] = f"{type(error).__name__}: {error}"
     return values, lost
+
+
+def take_over_detached(shell: Any, cell: Detached, sink: Sink) -> None:
+    """Take over what a cell has left that ran on without anybody waiting.
+
+    Raises:
+        BaseException: What it raised.
+    """
+    try:
+        result: CellResult = cell.running.future.result()
+        origin = cell.running.ref
+    except Exception as error:
+        failed = cell_result_of(error)
+        if failed is None:
+            raise one_line(error) from None
+        result, origin = failed, None
+    apply_result(shell, result, sink, cell.sent, origin)
+    if result.failure is not None:
+        raise failure_to_raise(result, shell.user_ns, cell.title) from None
 
 
 def send_cell(engine: Engine, request: CellRequest, resources: Any, label: str) -> Start:

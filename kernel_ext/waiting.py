@@ -28,11 +28,13 @@ class Interrupted(Exception):
 
     Attributes:
         error: What the work raised then; None if it has not ended yet.
+        running: The work.
     """
 
-    def __init__(self, error: BaseException | None) -> None:
+    def __init__(self, error: BaseException | None, running: Running) -> None:
         super().__init__("interrupted")
         self.error = error
+        self.running = running
 
 
 class OutputQueue:
@@ -74,7 +76,7 @@ def wait_for(running: Running, outputs: OutputQueue, sink: Sink, status: StatusL
         _show_until_done(outputs, sink, status, started, None)
     except KeyboardInterrupt:
         running.cancel()
-        raise Interrupted(_error_after_cancel(running, outputs, sink, status, started)) from None
+        raise Interrupted(_error_after_cancel(running, outputs, sink, status, started), running) from None
     return running.future.result()
 
 

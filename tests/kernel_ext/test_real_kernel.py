@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,65 @@ def test_large_values_travel_once_and_are_never_stale(kernel: Kernel) -> None:
     assert kernel.value("float(total)") == str(2_000_000.0 + 5 + 100)
     kernel.good("%%remote\nmade[3] = -1")
     assert kernel.value("float(made[3]), float(made[9]), float(made.sum())") == "(-1.0, 101.0, 2000098.0)"
+
+
+def test_a_cell_that_does_not_stop_is_detached_and_found_again(kernel: Kernel) -> None:
+    kernel.good("box = []")
+    sent = kernel.send(
+        "%%remote\nimport time\nprint('begun')\nend = time.monotonic() + 4\nwhile time.monotonic() < end:\n"
+        "    try:\n        time.sleep(0.05)\n    except KeyboardInterrupt:\n        print('not now')\n"
+        "box.append('late')\nprint('over')"
+    )
+    while kernel.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+        pass
+    kernel.manager.interrupt_kernel()
+    ran = kernel.finish(sent)
+    assert ran.error["ename"] == "KeyboardInterrupt"
+    found = re.search(r"runs on as (t\d+): %attach t\d+ waits for it, %logs", ran.error["evalue"])
+    assert found is not None
+    number = found[1]
+    assert kernel.value("box") == "[]"
+    assert kernel.good(f"%logs {number}").text() == "begun\nnot now\n"
+    assert kernel.good(f"%attach {number}").text() == "begun\nnot now\nover\n"
+    assert kernel.value("box") == "['late']"
+
+
+def test_a_second_press_does_not_wait(kernel: Kernel) -> None:
+    sent = kernel.send(
+        "%%remote\nimport time\nprint('begun')\nend = time.monotonic() + 2\nwhile time.monotonic() < end:\n"
+        "    try:\n        time.sleep(0.05)\n    except KeyboardInterrupt:\n        print('no')\n"
+    )
+    while kernel.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+        pass
+    kernel.manager.interrupt_kernel()
+    while kernel.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+        pass
+    kernel.manager.interrupt_kernel()
+    ran = kernel.finish(sent)
+    number = re.search(r"runs on as (t\d+)", ran.error["evalue"])
+    assert number is not None
+    kernel.good(f"%attach {number[1]}")
+
+
+def test_output_outlives_the_kernel_and_an_error_can_be_looked_into(environment: dict[str, str]) -> None:
+    kernel = Kernel(environment)
+    try:
+        kernel.good("def divide(a, b):\n    half = a / 2\n    return a / b")
+        ran = kernel.run("%%remote told bg\nprint('first')\nrows = list(range(100))\ndivide(6, 0)")
+        number = kernel.value("told.record").strip("'")
+        kernel.good("try:\n    told.result()\nexcept ZeroDivisionError:\n    pass")
+        assert ran.status == "ok"
+        kernel.restart()
+        assert kernel.good(f"%logs {number}").text() == "first\n"
+        text = kernel.good(f"%tb {number}").text()
+        assert "ZeroDivisionError: division by zero" in text
+        assert "in divide\n    a = 6\n    b = 0\n    half = 3.0" in text
+        assert "rows = [0, 1, 2, 3, 4, 5, 6, 7, ...]" in text
+        assert "executor.py" not in text
+        failed = kernel.run("%logs 42")
+        assert "needs the number of a cell: %logs t42. Kept are t" in failed.error["evalue"]
+    finally:
+        kernel.close()
 
 
 def test_output_comes_while_the_cell_runs(kernel: Kernel) -> None:

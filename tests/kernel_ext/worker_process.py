@@ -168,6 +168,9 @@ class ProcessEngine:
     def state(self) -> ClusterState:
         return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], [], [], [], [], [], [])
 
+    def directory(self) -> str:
+        return ""
+
     def job(self) -> str:
         return self.job_id
 

@@ -1,0 +1,161 @@
+"""What cells have shown, kept by the cluster: a file a cell, so that it outlives the browser's page and the kernel.
+
+A kernel takes the next number (`t42`) for a cell that it sends. The worker writes each piece of output into the cell's
+file, numbered, before it sends it; and at the end how the cell ended, with the frames of its error. Any notebook can
+read it: `%logs t42` shows it, `%attach t42` goes on showing it until the cell has ended, `%tb t42` shows the error with
+the values of the local variables.
+
+    <session directory>/cells/t42      msgpack: [number, kind, payload] …; the last one's kind is `end`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from atoll.kernel_ext.worker_output import Emit
+
+END = "end"
+LOST = "lost"
+"""The kind of a piece that stands for those which had no room."""
+
+KEPT_CELLS = 200
+"""So many cells are kept; the files of older ones are removed."""
+
+MAXIMUM_BYTES = 16 * 2**20
+"""Of one cell's output."""
+
+LOOK_EVERY = 50
+"""A kernel looks at the directory, and removes old files, once in so many cells."""
+
+_last: dict[str, int] = {}
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Frame(msgspec.Struct, array_like=True):
+    """One frame of an error.
+
+    Attributes:
+        place: `Cell In[3], line 2` or a file and line.
+        function: Its name.
+        names: Its local variables and what they were, as short text.
+    """
+
+    place: str
+    function: str
+    names: dict[str, str]
+
+
+class Ending(msgspec.Struct, array_like=True):
+    """How a cell ended.
+
+    Attributes:
+        status: `done` or `failed`.
+        traceback: As the notebook showed it.
+        frames: Of the error, the outermost first.
+    """
+
+    status: str
+    traceback: list[str] = []
+    frames: list[Frame] = []
+
+
+def directory_of(session_directory: str) -> Path:
+    """Return where the files are."""
+    return Path(session_directory) / "cells"
+
+
+def new_record(session_directory: str) -> str:
+    """Take the next number for a cell, and make its empty file."""
+    directory = directory_of(session_directory)
+    number = _last.get(session_directory, 0) + 1
+    if number % LOOK_EVERY == 1:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        numbers = sorted(int(entry.name[1:]) for entry in directory.iterdir() if entry.name[1:].isdigit())
+        for old in numbers[: max(0, len(numbers) - KEPT_CELLS)]:
+            (directory / f"t{old}").unlink(missing_ok=True)
+        number = numbers[-1] + 1 if numbers else 1
+    while True:
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(directory / f"t{number}", flags, 0o600))
+        except FileExistsError:  # another kernel was faster
+            number += 1
+        else:
+            _last[session_directory] = number
+            return f"t{number}"
+
+
+class Recorder:
+    """Writes one cell's file, in the worker.
+
+    Args:
+        path: The file; it exists.
+        emit: Sends a piece on.
+    """
+
+    def __init__(self, path: Path, emit: Emit) -> None:
+        self._emit = emit
+        self._number = 0
+        self._room = MAXIMUM_BYTES
+        self._file: BinaryIO | None = None
+        with contextlib.suppress(OSError):  # the record of an old cell may be gone; the cell runs all the same
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab", 0)
+
+    def emit(self, kind: str, payload: bytes) -> None:
+        """Write a piece, then send it."""
+        if self._room > 0:
+            self._room -= len(payload)
+            self._write(kind if self._room > 0 else LOST, payload if self._room > 0 else b"")
+        self._emit(kind, payload)
+
+    def end(self, ending: Ending) -> None:
+        """Write how the cell ended."""
+        self._write(END, _encode(ending))
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, kind: str, payload: bytes) -> None:
+        if self._file is not None:
+            self._number += 1
+            piece = _encode((self._number, kind, payload))
+            with contextlib.suppress(OSError):  # a full disk must not stop the cell
+                self._file.write(len(piece).to_bytes(4, "little") + piece)
+
+
+class RecordReader:
+    """Reads one cell's file, as far as it is written.
+
+    Raises:
+        FileNotFoundError: There is no such cell, or it is too long ago.
+    """
+
+    def __init__(self, session_directory: str, name: str) -> None:
+        self._path = directory_of(session_directory) / name
+        self._offset = 0
+        self._path.stat()
+
+    def pieces(self) -> Iterator[tuple[int, str, bytes]]:
+        """Return what has come since the last call: number, kind and payload."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        start = 0
+        while start + 4 <= len(data):
+            size = int.from_bytes(data[start : start + 4], "little")
+            if start + 4 + size > len(data):  # it is being written
+                break
+            yield msgspec.msgpack.decode(data[start + 4 : start + 4 + size], type=tuple[int, str, bytes])
+            start += 4 + size
+            self._offset += 4 + size
+
+
+def read_ending(payload: bytes) -> Ending:
+    """Read the payload of an `end` piece."""
+    return msgspec.msgpack.decode(payload, type=Ending)
