@@ -91,8 +91,7 @@ def test_frames_have_their_variables() -> None:
 
     def inner(value: int) -> None:
         rows, bad, _hidden = list(range(1000)), Bad(), 1
-        assert rows and bad
-        raise LookupError(value)
+        raise LookupError(value, len(rows), type(bad))
 
     with pytest.raises(LookupError) as caught:
         inner(7)
