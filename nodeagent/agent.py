@@ -153,6 +153,7 @@ class NodeAgent:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         processes.adopt_orphans()
+        processes.allow_descriptors()
         processes.prefer_as_victim(_OOM_SCORE)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.deliver, StopRequested(f"{signal.Signals(number).name} came"))

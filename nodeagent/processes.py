@@ -47,6 +47,16 @@ def thread_count() -> int:
     return sum(1 for _entry in Path("/proc/self/task").iterdir())
 
 
+def allow_descriptors(most: int = 2**20) -> None:
+    """Let this process and what it starts have as many descriptors as the system allows: each segment takes two."""
+    import resource
+
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def prefer_as_victim(score: int) -> None:
     """Say how readily this process is chosen when the host runs out of memory: 1000 first, -1000 never.
 

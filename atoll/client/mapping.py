@@ -35,8 +35,6 @@ _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _munmap = _libc.munmap
 _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_mprotect = _libc.mprotect
-_mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _madvise = _libc.madvise
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _memmove = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
@@ -57,7 +55,7 @@ class Segment:
         ObjectStoreFullError: The process has no room for the mapping.
     """
 
-    __slots__ = ("address", "private", "size_bytes", "touched", "writable")
+    __slots__ = ("address", "size_bytes", "touched", "writable")
 
     def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
@@ -70,26 +68,6 @@ class Segment:
         self.size_bytes = size_bytes
         self.writable = writable
         self.touched = False
-        self.private = False
-
-    def open_private(self) -> bool:
-        """Let this process write to a mapping for reading: to pages of its own, which it gets as it writes.
-
-        Returns:
-            False if the system does not allow it.
-        """
-        assert not self.writable, "what is written here is shared"
-        if not self.private:
-            self.private = _mprotect(self.address, self.size_bytes, mmap.PROT_READ | mmap.PROT_WRITE) == 0
-        return self.private
-
-    def close_private(self) -> None:
-        """Drop what was written since `open_private`: the pages show what is shared again. No view may be left."""
-        if self.private:
-            self.private = False
-            _madvise(self.address, self.size_bytes, mmap.MADV_DONTNEED)
-            _mprotect(self.address, self.size_bytes, mmap.PROT_READ)
-            self.touched = False
 
     def touch(self, copier: Copier) -> None:
         """Enter all pages into this process's page table at once, which costs a tenth of a fault for each.

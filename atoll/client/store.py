@@ -9,7 +9,6 @@ between, getting it again asks nobody.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections import deque
@@ -27,7 +26,6 @@ from atoll.exceptions import ObjectStoreFullError
 from atoll.ids import ObjectId
 from atoll.protocol import reducers
 from atoll.protocol.messages import (
-    EXCLUSIVE_BYTES,
     AbortObject,
     CreateObject,
     DeleteObjects,
@@ -45,6 +43,9 @@ from atoll.protocol.serialization import Layout, Serialized, deserialize
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
+
+KEPT_DESCRIPTORS = 256
+"""Of segments, to map them again. A process may have few in all (1,024 by default), and they are the user's."""
 
 TOUCH_AHEAD_BYTES = 2**20
 """The pages of a larger object are looked up in the background when it is got, not one by one when they are read."""
@@ -89,6 +90,7 @@ class StoreClient:
         self._released: deque[bytes] = deque()
         self._reserved: dict[int, Reserved] = {}
         self._abandoned: deque[Reserved] = deque()
+        self._writers = 0
         self._copier = Copier()
         self._descriptors: dict[int, int] = {}
 
@@ -113,9 +115,15 @@ class StoreClient:
             if created is None:
                 return layout.total_bytes
             segment, readable, offset = created
-            segment.write(offset, value.data, self._copier)
-            for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
-                segment.write(offset + start, view, self._copier)
+            with self._lock:
+                self._writers += 1
+            try:
+                segment.write(offset, value.data, self._copier)
+                for (start, _size), view in zip(layout.buffers, value.buffers, strict=True):
+                    segment.write(offset + start, view, self._copier)
+            finally:
+                with self._lock:
+                    self._writers -= 1
             self._seal(object_id, layout, _Place(readable, offset, layout, kept=True) if keep else None)
         except BaseException:
             self._session.tell_agent(AbortObject(object_id))
@@ -265,7 +273,7 @@ class StoreClient:
                     segment = Segment(descriptor, answer.segment_bytes, writable=writable)
                     with self._lock:
                         self._segments[answer.segment_id, writable] = segment
-                        if not writable:  # `private` maps it again
+                        if not writable and len(self._descriptors) < KEPT_DESCRIPTORS:  # `private` maps it again
                             self._descriptors[answer.segment_id] = os.dup(descriptor)
             finally:
                 os.close(descriptor)
@@ -284,8 +292,11 @@ class StoreClient:
             for (segment_id, writable), segment in self._segments.items():
                 offset = address - segment.address
                 if not writable and offset >= 0 and offset + view.nbytes <= segment.size_bytes:
+                    descriptor = self._descriptors.get(segment_id)
+                    if descriptor is None:
+                        return None
                     try:
-                        return PrivateMapping(self._descriptors[segment_id], offset, view.nbytes, address, view)
+                        return PrivateMapping(descriptor, offset, view.nbytes, address, view)
                     except ObjectStoreFullError:
                         return None
         return None
@@ -330,24 +341,6 @@ class StoreClient:
             return False
         return True
 
-    def open_private(self, view: memoryview) -> memoryview | None:
-        """Return a view of an object as one that can be written to, without reaching the object; None if it cannot be.
-
-        Only an object that lies in its segment alone can: others' bytes must not be in pages that do not change.
-        """
-        exporter = view.obj
-        if not isinstance(exporter, ctypes.Array) or ctypes.sizeof(exporter) <= EXCLUSIVE_BYTES:
-            return None
-        address = ctypes.addressof(exporter)
-        with self._lock:
-            for segment in self._segments.values():
-                if not segment.writable and 0 <= address - segment.address < segment.size_bytes:
-                    if not segment.open_private():
-                        return None
-                    start = address_of(view) - address
-                    return memoryview(exporter).cast("B")[start : start + view.nbytes]
-        return None
-
     def collect(self) -> list[Message]:
         """Return what the agent is to be told: which objects' last use is gone."""
         told: list[Message] = []
@@ -366,8 +359,6 @@ class StoreClient:
                 if place is None:  # its writer was interrupted
                     continue
                 place.uses -= 1
-                if place.uses == place.kept:  # no view is left
-                    place.segment.close_private()
                 if place.uses == 0:
                     del self._places[object_id]
                     gone.append(object_id)
@@ -376,9 +367,16 @@ class StoreClient:
         return told
 
     def close(self) -> None:
-        """Forget everything. Mappings stay while the process lives: views of them may."""
+        """Forget everything. Mappings stay as far as somebody still looks at them, or writes."""
         self._copier.close()
+        self.collect()
         with self._lock:
+            viewed = {id(place.segment) for place in self._places.values() if place.uses > place.kept}
+            viewed |= {id(reserved.readable) for reserved in self._reserved.values()}
+            kept = {number for (number, _writable), segment in self._segments.items() if id(segment) in viewed}
+            for (number, _writable), segment in self._segments.items():
+                if number not in kept and not self._writers:
+                    segment.unmap()
             self._places.clear()
             self._segments.clear()
             descriptors, self._descriptors = list(self._descriptors.values()), {}
@@ -388,7 +386,8 @@ class StoreClient:
 
 def _find_private(view: memoryview) -> memoryview | None:
     session = existing_session()
-    return session.store.open_private(view) if session is not None else None
+    mapping = session.store.private(view) if session is not None else None
+    return mapping.take_view() if mapping is not None else None
 
 
 reducers.find_private = _find_private

@@ -571,10 +571,6 @@ class ProcessAttached(Message, frozen=True):
     store_capacity_bytes: int
 
 
-EXCLUSIVE_BYTES = 2**20
-"""An object that is larger lies in its segment alone; smaller ones may share one."""
-
-
 class CreateObject(Message, frozen=True):
     """Ask for memory to write an object into. Answered by `ObjectCreated`, or `Failed` if there is no room.
 

@@ -9,9 +9,9 @@ numpy, pyarrow and pandas pickle their memory out of band themselves. These do n
 They are in tables of our own picklers, not in `copyreg`: what users pickle is theirs. A library that nobody has
 imported costs nothing.
 
-numpy has read-only arrays, torch has no read-only tensors. So a tensor gets memory that may be written to: private
-pages, which show the shared ones until they are written to (`find_private`). What is written stays in this process and
-never reaches the object, but other views of the same object in this process may see it, as long as they live.
+numpy has read-only arrays, torch has no read-only tensors. So a tensor gets memory that may be written to: a private
+mapping of its own, which shows the shared pages until they are written to (`find_private`). What is written is the
+tensor's alone.
 """
 
 from __future__ import annotations

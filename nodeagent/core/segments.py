@@ -28,7 +28,6 @@ from sortedcontainers import SortedDict, SortedKeyList
 from atoll.nodeagent.core.events import CreateSegment, CutSegment, DestroySegment
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import EXCLUSIVE_BYTES
 from atoll.resources import format_bytes
 
 PAGE_BYTES = 4096
@@ -126,7 +125,7 @@ class SegmentAllocator:
         self._warm_s = warm_s
         self._warm_bytes = 0
         self._slab_bytes = max(PAGE_BYTES, min(slab_bytes, self.capacity_bytes // 16) // PAGE_BYTES * PAGE_BYTES)
-        self._small_bytes = min(self._slab_bytes // 8, EXCLUSIVE_BYTES)
+        self._small_bytes = self._slab_bytes // 8
         self._segments: dict[int, Segment] = {}
         self._warm: SortedKeyList = SortedKeyList(key=lambda segment: (segment.size_bytes, segment.segment_id))
         self._free: dict[Peer | None, SortedKeyList] = {}

@@ -90,24 +90,6 @@ def protection(address: int) -> str:
     return ""
 
 
-def test_private_pages_show_the_shared_ones_until_they_are_written_to(memory: int, copier: Copier) -> None:
-    writer = Segment(memory, 8192, writable=True)
-    reader = Segment(memory, 8192, writable=False)
-    writer.write(0, b"shared", copier)
-    assert reader.open_private()
-    private = reader._export(0, 6, lambda: None)
-    assert bytes(private) == b"shared"
-    private[0:1] = b"S"
-    assert bytes(private) == b"Shared"
-    assert bytes(writer.writable_view(0, 6, lambda: None)) == b"shared"
-    del private
-    reader.close_private()
-    assert protection(reader.address) == "r--p"
-    assert bytes(reader.view(0, 6, lambda: None)) == b"shared"
-    writer.unmap()
-    reader.unmap()
-
-
 def test_touching_enters_all_pages(memory: int, copier: Copier) -> None:
     for writable in (True, False):
         segment = Segment(memory, PARALLEL_COPY_BYTES, writable=writable)

@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -308,6 +309,23 @@ def test_the_agent_keeps_no_descriptor_of_what_is_deleted(start_agent: Start) ->
         while len(list(directory.iterdir())) > before:
             assert time.monotonic() < deadline, "descriptors of destroyed segments are kept"
             time.sleep(0.01)
+
+
+@pytest.mark.processes
+def test_many_segments_need_many_descriptors(start_agent: Start) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip("the system allows few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        agent = start_agent(ATOLL_STORE_CAPACITY_BYTES="256M", ATOLL_STORE_PREPARED_BYTES="0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with agent.attached() as (writer, ids):
+        for _number in range(180):
+            _created, mapped = create(writer, ids.object_id(), MIB + MIB // 8)
+            assert mapped is not None
+            mapped.close()
 
 
 def shared_bytes(agent: RunningAgent) -> int:
