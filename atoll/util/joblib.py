@@ -13,6 +13,7 @@ long as it takes to hide the cost of a task, which is less than joblib assumes f
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import types
@@ -134,7 +135,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             return future
         name = _name_of(func)
         begin = future.set_running_or_notify_cancel
-        self._calls.submit(Call(run_batch, (payload, *arrays), {}, begin=begin, finish=finish, name=name))
+        self._calls.submit(Call(run_batch, (_disguised(payload), *arrays), {}, begin=begin, finish=finish, name=name))
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
@@ -223,19 +224,23 @@ class SharedArrays:
 
 
 class _Sharing:
-    """What both picklers do with large arrays."""
+    """What both picklers do with large arrays. A table of reducers costs nothing for whatever is no array."""
 
     shared: SharedArrays
     refs: dict[ObjectRef[Any], int]
 
-    def persistent_id(self, value: Any) -> int | None:
-        """Return the number of a large array's ref; None for everything else, which is pickled."""
-        kind = type(value)
-        if kind.__name__ != "ndarray" or kind.__module__ != "numpy":
-            return None
-        if value.nbytes < SHARED_BYTES or value.dtype.hasobject:
-            return None
-        return self.refs.setdefault(self.shared.ref_of(value), len(self.refs))
+    def share(self, shared: SharedArrays, refs: dict[ObjectRef[Any], int]) -> None:
+        """Take large arrays apart from now on."""
+        import numpy as np
+
+        self.shared, self.refs = shared, refs
+        known = getattr(self, "dispatch_table", copyreg.dispatch_table)
+        self.dispatch_table = {**known, np.ndarray: self._reduce_array}  # a dict is looked up without a call
+
+    def _reduce_array(self, array: Any) -> Any:
+        if array.nbytes < SHARED_BYTES or array.dtype.hasobject:
+            return array.__reduce_ex__(5)
+        return shared_array, (self.refs.setdefault(self.shared.ref_of(array), len(self.refs)),)
 
 
 class _PlainPickler(_Sharing, pickle.Pickler):
@@ -256,20 +261,38 @@ class _CodePickler(_Sharing, cloudpickle.Pickler):  # type: ignore[misc]
 def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any], int]) -> bytes:
     file = io.BytesIO()
     pickler = kind(file, protocol=5)
-    pickler.shared, pickler.refs = shared, refs
+    pickler.share(shared, refs)
     pickler.dump(value)
     return file.getvalue()
 
 
-class _Unpickler(pickle.Unpickler):
-    arrays: tuple[Any, ...]
-
-    def persistent_load(self, number: Any) -> Any:
-        return self.arrays[number]
+_MAIN = b"__main__"
+_DISGUISE = b"\0main\xff\xfe\0"
+"""Stands for the name in a payload: one that mentions it would be pickled again, by value, as an argument."""
 
 
-def run_batch(payload: bytes, *arrays: Any) -> Any:
+def _disguised(payload: bytes) -> tuple[bool, bytes]:
+    """Return a payload that does not mention `__main__`, and whether it had to be changed for that."""
+    if _MAIN not in payload or _DISGUISE in payload:
+        return False, payload
+    return True, payload.replace(_MAIN, _DISGUISE)
+
+
+_arrays: tuple[Any, ...] = ()
+
+
+def shared_array(number: int) -> Any:
+    """Return an array of the batch that is being read."""
+    return _arrays[number]
+
+
+def run_batch(disguised: tuple[bool, bytes], *arrays: Any) -> Any:
     """Run a batch of joblib's. Runs as a task; `arrays` are views of shared memory."""
-    unpickler = _Unpickler(io.BytesIO(payload))
-    unpickler.arrays = arrays
-    return unpickler.load()()
+    global _arrays
+    changed, payload = disguised
+    _arrays = arrays
+    try:
+        batch = pickle.loads(payload.replace(_DISGUISE, _MAIN) if changed else payload)
+    finally:
+        _arrays = ()
+    return batch()
