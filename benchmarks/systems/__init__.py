@@ -87,6 +87,10 @@ class System:
         submit = self.task(function)
         return self.get_all([submit(item) for item in items])
 
+    def joblib_backend(self) -> str:
+        """Return the name of its backend for `joblib.Parallel`, registered."""
+        raise NotOffered("backend for joblib")
+
     # ------------------------------------------------------------------------------------------ actors
 
     def actor(self, kind: type, *args: Any) -> Any:

@@ -40,6 +40,12 @@ class AtollSystem(RayLike):
         if cluster is not None:
             stop_cluster(cluster)
 
+    def joblib_backend(self) -> str:
+        from atoll.util.joblib import register_atoll
+
+        register_atoll()
+        return "atoll"
+
     def address(self) -> str:
         return os.environ["ATOLL_RUNTIME_DIR"]
 

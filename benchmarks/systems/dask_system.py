@@ -42,6 +42,9 @@ class DaskSystem(System):
         if self._cluster is not None:
             self._cluster.close()
 
+    def joblib_backend(self) -> str:
+        return "dask"  # the distributed client registers it
+
     def address(self) -> str:
         return str(self._cluster.scheduler_address)
 

@@ -47,6 +47,9 @@ class LokySystem(System):
         found = wait(handles, return_when=FIRST_COMPLETED)
         return list(found.done), list(found.not_done)
 
+    def joblib_backend(self) -> str:
+        return "loky"
+
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         from joblib import Parallel, delayed
 

@@ -56,6 +56,12 @@ class RaySystem(RayLike):
     def stop(self) -> None:
         self.library.shutdown()
 
+    def joblib_backend(self) -> str:
+        from ray.util.joblib import register_ray
+
+        register_ray()
+        return "ray"
+
     def address(self) -> str:
         return str(self.library.get_runtime_context().gcs_address)
 

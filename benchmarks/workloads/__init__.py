@@ -31,6 +31,7 @@ NAMES = (
     "two_notebooks",
     "arguments",
     "tables",
+    "search",
     "many_refs",
     "nested_tree",
     "spill",
