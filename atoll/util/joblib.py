@@ -229,15 +229,8 @@ class _Sharing:
     shared: SharedArrays
     refs: dict[ObjectRef[Any], int]
 
-    def share(self, shared: SharedArrays, refs: dict[ObjectRef[Any], int]) -> None:
-        """Take large arrays apart from now on."""
-        import numpy as np
-
-        self.shared, self.refs = shared, refs
-        known = getattr(self, "dispatch_table", copyreg.dispatch_table)
-        self.dispatch_table = {**known, np.ndarray: self._reduce_array}  # a dict is looked up without a call
-
-    def _reduce_array(self, array: Any) -> Any:
+    def reduce_array(self, array: Any) -> Any:
+        """Return how an array is pickled: a large one by its number."""
         if array.nbytes < SHARED_BYTES or array.dtype.hasobject:
             return array.__reduce_ex__(5)
         return shared_array, (self.refs.setdefault(self.shared.ref_of(array), len(self.refs)),)
@@ -259,9 +252,13 @@ class _CodePickler(_Sharing, cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any], int]) -> bytes:
+    import numpy as np
+
     file = io.BytesIO()
     pickler = kind(file, protocol=5)
-    pickler.share(shared, refs)
+    pickler.shared, pickler.refs = shared, refs
+    known = getattr(pickler, "dispatch_table", copyreg.dispatch_table)
+    pickler.dispatch_table = {**known, np.ndarray: pickler.reduce_array}  # a dict is looked up without a call
     pickler.dump(value)
     return file.getvalue()
 
