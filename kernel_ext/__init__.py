@@ -13,8 +13,13 @@ In: the text of cells; output, results and state of the cluster. Out: tasks and 
                                                                                                      │
       cell_runner (worker_shell, worker_output) runs it there ◀──────────────────────────────────────┘
       │
-      └─ output ═▶ waiting ─▶ outputs (sinks)      CellResult ═▶ remote_cell.apply_result ─▶ the user's names
-                                                   failures    ─▶ errors ─▶ the user's own exception
+      ├─ output (descriptors, throttle) ═▶ waiting ─▶ outputs (sinks)
+      │        └─▶ records: a file a cell ─▶ detached (%logs, %attach, %tb)
+      └─ CellResult ═▶ remote_cell.apply_result ─▶ the user's names
+         failures   ═▶ errors ─▶ the user's own exception
+
+What a cell changes in place comes back so (`given`, `looks`, `taking_over`).
+Large values are shared memory (`buffers`).
 """
 
 from __future__ import annotations
