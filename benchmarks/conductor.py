@@ -68,6 +68,11 @@ class Host:
         self._buffer = b""
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None
@@ -131,7 +136,6 @@ class Conductor:
         self._host: Host | None = None
         self._started = False
         self._store_bytes = USUAL_STORE_BYTES
-        self._files = leftovers.shared_files()
         self.remarks: dict[str, list[str]] = {}
 
     def __enter__(self) -> Conductor:
@@ -206,10 +210,9 @@ class Conductor:
         left = host.close()
         if left and stopped:
             self._remark(host.key, f"left {len(left)} processes after its end: {', '.join(sorted(set(left)))[:200]}")
-        files = leftovers.shared_files()
-        if stopped and files - self._files:
-            self._remark(host.key, f"left files in /dev/shm: {', '.join(sorted(files - self._files))[:200]}")
-        self._files |= files
+        files = leftovers.shared_files(host.pid)
+        if stopped and files:
+            self._remark(host.key, f"left {len(files)} files in /dev/shm, such as {files[0]}")
         self._started = False
 
     def _remark(self, key: str, text: str) -> None:

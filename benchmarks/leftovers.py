@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -110,7 +111,8 @@ def _kilobytes(path: str, name: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(name)), 0)
 
 
-def shared_files() -> set[str]:
-    """Return what lies in the host's shared memory under a name."""
+def shared_files(pid: int) -> list[str]:
+    """Return what lies in the machine's shared memory under a name that names this process as its maker."""
     directory = Path("/dev/shm")
-    return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(name for name in names if str(pid) in re.split("[-_.]", name))

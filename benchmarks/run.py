@@ -81,15 +81,16 @@ class Runner:
         self._tiny = tiny
         self._names = {key: adapter(key).name for key in keys}
         self._took: dict[tuple[str, str], float] = {}
+        self._turns: dict[tuple[str, str], int] = {}
         self._given_up: set[tuple[str, str]] = set()
         self._failed_starts = dict.fromkeys(keys, 0)
 
-    def expected_s(self, number: int, *, quick: bool) -> float:
+    def expected_s(self, *, quick: bool) -> float:
         """Return how long a round will take at most, going by the last turns of all."""
         return sum(
             took
             for (key, name), took in self._took.items()
-            if number <= self._chosen[name].rounds
+            if self._turns[key, name] < self._chosen[name].rounds
             and (key in (OURS, LIMITS) or took < ONCE_ABOVE_S)
             and (self._chosen[name].quick or not quick)
         )
@@ -102,7 +103,7 @@ class Runner:
             rounds: How many there are to be.
             quick: Only the workloads of the short run.
         """
-        chosen = {name: one for name, one in self._chosen.items() if number <= one.rounds and (one.quick or not quick)}
+        chosen = {name: one for name, one in self._chosen.items() if one.quick or not quick}
         self._found.load_averages.append(round(os.getloadavg()[0], 2))
         turn = (number - 1) % len(self._keys)
         for key in [*self._keys[turn:], *self._keys[:turn]]:
@@ -110,6 +111,8 @@ class Runner:
             if key == self._keys[0]:
                 self._limits(number, chosen)
             for name, workload in sorted(chosen.items(), key=_order):
+                if (key, name) in self._given_up or self._turns.get((key, name), 0) >= workload.rounds:
+                    continue
                 if key != OURS and time.monotonic() - began > SYSTEM_S:
                     for metric in workload.metrics:
                         why = f"not run: its turns before in this round took more than {SYSTEM_S:g} s"
@@ -124,7 +127,7 @@ class Runner:
     def _limits(self, number: int, chosen: dict[str, Workload]) -> None:
         """Measure the limits, next to the first system's turns."""
         for name, workload in chosen.items():
-            if workload.limits is None:
+            if workload.limits is None or self._turns.get((LIMITS, name), 0) >= workload.rounds:
                 continue
             answer = self._ask(LIMITS, name, workload)
             for key, samples in answer.get("samples", {}).items():
@@ -135,8 +138,6 @@ class Runner:
 
     def _turn(self, key: str, name: str, workload: Workload, number: int) -> None:
         who = self._names[key]
-        if (key, name) in self._given_up:
-            return
         if workload.store_bytes != USUAL_STORE_BYTES and not adapter(key).has_bounded_store:
             why = "not compared: it has no store whose size would bound what is kept in memory"
             answer: dict[str, Any] = {"absent": {metric.key: why for metric in workload.metrics}}
@@ -173,6 +174,7 @@ class Runner:
         figures = ", ".join(
             report.figure(results.summary(0, samples).median) for samples in answer.get("samples", {}).values()
         )
+        self._turns[key, name] = self._turns.get((key, name), 0) + 1
         took = self._took[key, name] = time.monotonic() - began
         say(f"  {self._names.get(key, key):<12} {name:<14} {took:5.1f} s  {figures}")
         return answer
@@ -258,8 +260,8 @@ def run_rounds(runner: Runner, options: argparse.Namespace, began: float) -> Non
     for number in range(1, rounds + 1):
         left_s = options.minutes * 60 - (time.monotonic() - began)
         # What is asked for most is measured again where there is no time for everything.
-        quick = number > 1 and left_s < runner.expected_s(number, quick=False)
-        expected_s = runner.expected_s(number, quick=quick)
+        quick = number > 1 and left_s < runner.expected_s(quick=False)
+        expected_s = runner.expected_s(quick=quick)
         if number > 1 and left_s < expected_s:
             say(f"no round {number}: it would take {expected_s:.0f} s of the {left_s:.0f} s that are left")
             break
