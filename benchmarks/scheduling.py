@@ -15,7 +15,7 @@ from collections import deque
 from typing import NamedTuple
 
 from atoll.protocol import messages as m
-from atoll.protocol.machine import Instant, Peer, PeerConnected, Received, Send
+from atoll.protocol.machine import DeadlineReached, Instant, Peer, PeerConnected, Received, Send
 from atoll.protocol.values import Device, Environment, SchedulingClass
 from atoll.resources import UNITS_PER_ONE
 from atoll.scheduler.core.events import RecordsRestored
@@ -77,8 +77,11 @@ class Cluster:
                 self._todo.append((action.peer, action.message))
 
     def settle(self) -> None:
-        """Let agents answer until nothing is left to say."""
-        while self._todo:
+        """Let agents answer until nothing is left to say, and nothing is due."""
+        while self._todo or self._is_due():
+            if not self._todo:
+                self._event(DeadlineReached())
+                continue
             peer, message = self._todo.popleft()
             if isinstance(message, m.StartLease):
                 worker = b"w%015d" % message.lease_id
@@ -92,6 +95,10 @@ class Cluster:
                 self.recalled.append(message.lease_id)
             elif isinstance(message, m.JobRegistered):
                 self.environment = message.environment
+
+    def _is_due(self) -> bool:
+        when = self.core.next_deadline()
+        return when is not None and when <= self.now
 
     def ask(self, count: int) -> None:
         """Each job asks for so many leases of each shape."""

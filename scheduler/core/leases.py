@@ -41,6 +41,9 @@ STARTING, HELD, ENDING = "starting", "held", "ending"
 MAXIMUM_WANTED = 100_000
 MAXIMUM_START_FAILURES = 3
 
+MAXIMUM_STARTED = 500
+"""Leases that are started in one turn: nobody waits to speak while an empty cluster of a thousand nodes is filled."""
+
 SHARE_STEP = 500
 """Queues know the shares of jobs to so many millionths."""
 
@@ -293,12 +296,17 @@ class LeaseTable:
         """Start leases for what waits, in the order of the queues, as far as resources go."""
         self._nodes.changes.trim()
         self.update_shares()
+        started = 0
         while (demand := self.queues.next_unblocked()) is not None:
+            if started == MAXIMUM_STARTED:
+                self._turn.set_earlier("placement", self._turn.now)
+                return
             found = self._choose(demand)
             if found is None:
                 self.queues.block(demand)
                 continue
             self._start(demand, *found)
+            started += 1
             self.update_shares()
 
     def _choose(self, demand: Demand) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:

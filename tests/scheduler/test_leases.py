@@ -11,6 +11,7 @@ import pytest
 from atoll.protocol import messages as m
 from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core.leases import MAXIMUM_STARTED
 from atoll.scheduler.core.nodes import Changes, Node
 from atoll.scheduler.core.supply import Wanted
 from tests.scheduler.world import World, job_id, registration
@@ -418,3 +419,15 @@ def test_within_a_job_one_class_does_not_starve_another() -> None:
     assert [granted.demand_key for granted in world.granted(client)] == [2]
     world.wait(1)
     assert world.heard(client, m.LeaseRecalled) == []
+
+
+def test_a_large_cluster_is_filled_in_turns() -> None:
+    """Nobody waits for a message to be read while thousands of leases are decided."""
+    world = World()
+    agents = [world.agent(number, cpus=200) for number in range(1, 8)]
+    client = world.client()
+    world.demand(client, 1200)
+    started = [len(world.heard(agent, m.StartLease)) for agent in agents]
+    assert sum(started) == MAXIMUM_STARTED
+    world.wait(0)
+    assert sum(started) + sum(len(world.heard(agent, m.StartLease)) for agent in agents) == 1200
