@@ -17,6 +17,7 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     worker.py   what runs in a worker, with executor.py, output.py, results.py, spans.py, streams.py
     concurrency.py  calls of an actor that run at once: threads, event loops; with concurrent_calls.py, async_streams.py
     leaving.py      how an actor ends itself
+    memory.py       segments and spill files made, filled and given back, in threads;  spill.py  the files themselves
     segments.py processes.py    what only Linux has
     monitor.py gpus.py logs.py  what is measured, the devices, the workers' output
 """

@@ -10,5 +10,6 @@ Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes 
     agent.py     the whole: one dispatch table, the link to the scheduler, the samples
     workers.py   the pool of workers and the zygotes that fork them
     leases.py    leases and actors on those workers;  devices.py  when a lease's devices are free again
-    store.py     objects, pins, owners;  segments.py  where in shared memory they lie
+    store.py     objects, pins, owners;  objects.py  which there are;  segments.py  where in shared memory they lie
+    room.py      a full store: who waits, what goes to disk
 """
