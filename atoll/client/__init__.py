@@ -1,9 +1,9 @@
 """A process's session with its cluster: everything between the API and the sockets.
 
 Owns: the session (`session`) with its reactor (`reactor`) and channels (`switchboard`, `uplinks`, `channel`), the
-shared memory that it has mapped (`store`, `mapping`, `reserved`), how arguments and values travel (`arguments`, `values`), and
-finding, starting and stopping the daemons (`launch`, `daemons`, `supervisor`). Its decisions are made in `core`, which
-does no I/O.
+shared memory that it has mapped (`store`, `mapping`, `reserved`), how arguments and values travel (`arguments`,
+`values`), and finding, starting and stopping the daemons (`launch`, `daemons`, `supervisor`). Its decisions are made
+in `core`, which does no I/O.
 
 Never: decides where something runs (the scheduler does), or imports a daemon: it starts them as processes.
 
