@@ -75,9 +75,15 @@ def token(buffer: memoryview) -> tuple[Any, ...]:
     """Return what tells whether memory was changed since: equal tokens of one process mean equal bytes."""
     address = buffer_address(buffer)
     mapping = mapping_at(address, buffer.nbytes) if buffer.nbytes >= SHARED_BYTES else None
-    if mapping is not None and not mapping.changed_runs(address - mapping.address, buffer.nbytes):
-        return ("untouched", address, buffer.nbytes)
-    return ("digest", buffer.nbytes, hashlib.blake2b(buffer, digest_size=16).digest())
+    hasher = hashlib.blake2b(digest_size=16)
+    if mapping is None:
+        hasher.update(buffer)
+        return ("digest", buffer.nbytes, hasher.digest())
+    # What was not written is the sealed object's, and never changes: only the rest is read.
+    runs = mapping.changed_runs(address - mapping.address, buffer.nbytes)
+    for begin, end in runs:
+        hasher.update(buffer[begin:end])
+    return ("written", address, buffer.nbytes, *runs, hasher.digest())
 
 
 def dirty_runs(buffer: memoryview) -> list[tuple[int, bytes]] | None:
