@@ -71,6 +71,8 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     ):
         args = tuple(_replace(value, refs) for value in args)
         kwargs = {name: _replace(value, refs) for name, value in kwargs.items()}
+    if any(map(_is_long, args)):  # pickled alone at once: to find out together with the others costs as much again
+        args = tuple(_put_large(session, value, refs, INLINE_BYTES) if _is_long(value) else value for value in args)
     serialized = serialize((args, kwargs))
     if serialized.buffers or len(serialized.data) > INLINE_BYTES:
         if serialized.total_bytes > INLINE_BYTES:
@@ -85,6 +87,15 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     return Arguments(data, [ref._id for ref in refs] or None, (refs, serialized.contained))
 
 
+_LONG = 2000
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset, str, bytes, bytearray})
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a value probably does not fit into a message."""
+    return type(value) in _CONTAINERS and len(value) >= _LONG
+
+
 def _replace(value: Any, refs: list[ObjectRef[Any]]) -> Any:
     if type(value) is not ObjectRef:
         return value
@@ -92,11 +103,11 @@ def _replace(value: Any, refs: list[ObjectRef[Any]]) -> Any:
     return Placeholder(len(refs) - 1)
 
 
-def _put_large(session: Session, value: Any, refs: list[ObjectRef[Any]]) -> Any:
+def _put_large(session: Session, value: Any, refs: list[ObjectRef[Any]], least_bytes: int = IN_BAND_BYTES) -> Any:
     if type(value) is Placeholder:
         return value
     serialized = serialize(value)
-    if serialized.total_bytes < IN_BAND_BYTES:
+    if serialized.total_bytes < least_bytes:
         return value
     return _replace(session.put_serialized(value, serialized), refs)
 
