@@ -230,7 +230,13 @@ class Executor:
 
     def _caller_lost(self, peer: Peer) -> None:
         """What a lost caller has queued is not begun; what runs for it is interrupted."""
-        self._queue = deque(item for item in self._queue if item[0] != peer)
+        others = []
+        with contextlib.suppress(IndexError):  # the main thread may take one at the same moment
+            while True:
+                item = self._queue.popleft()
+                if item[0] != peer:
+                    others.append(item)
+        self._queue.extend(others)
         self._streams.caller_lost(peer)
         task = self._main_task
         if task is not None and task[0] == peer and self.actor is None:
@@ -242,7 +248,6 @@ class Executor:
         """Run what comes until `stop`."""
         queue = self._queue
         while True:
-            queue = self._queue
             if not queue:
                 self._send_answers()
                 if self._stopping:
@@ -252,12 +257,17 @@ class Executor:
                 self._wait_for_work()
                 continue
             try:
-                peer, message = queue.popleft()
+                item = queue[0]
+                # Whoever cancels finds it among those that wait, or here, or in both places; never in neither.
+                self._main_task = item if type(item[1]) is RunTask or type(item[1]) is CallMethod else None
+                peer, message = item = queue.popleft()
             except IndexError:  # it was taken back at this moment
+                self._main_task = None
                 continue
             if type(message) is not RunTask and type(message) is not CallMethod:
                 message()
             elif self._concurrency is not None and type(message) is CallMethod:
+                self._main_task = None
                 self._concurrency.begin(self._call_of(peer, message))
             else:
                 self._run_one(peer, message)
@@ -275,7 +285,7 @@ class Executor:
 
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
         began = time.monotonic()
-        self._main_task = (peer, message)
+        self._main_task = (peer, message)  # another than the one that was looked at, if that was taken back
         self._spans.begin(self.job, self._name_of(message), began, message.task_id)
         self._session.set_timer()
         answer = self._answer(peer, message, began)
@@ -341,6 +351,8 @@ class Executor:
             del values
         self._in_user_code = True
         try:
+            if self._cancelled:
+                self._interrupted(signal.SIGINT, None)  # it came while code and arguments were loaded
             return function(*args, **kwargs)
         finally:
             self._in_user_code = False

@@ -165,6 +165,32 @@ def test_a_cancelled_task_gets_a_keyboard_interrupt(notes: Path) -> None:
     assert (notes / "interrupted").exists()
 
 
+class SlowToArrive:
+    """An argument whose unpickling says that it has begun, and takes a while."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        (state["notes"] / "arriving").touch()
+        time.sleep(0.5)
+        self.__dict__.update(state)
+
+
+@atoll.remote
+def waits_for_ever(_argument: SlowToArrive) -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def test_a_task_that_is_cancelled_while_its_arguments_arrive_does_not_begin(notes: Path) -> None:
+    ref = waits_for_ever.remote(SlowToArrive(notes))
+    _wait_for((notes / "arriving").exists)
+    atoll.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        atoll.get(ref, timeout=10)
+
+
 def test_cancelling_goes_down_to_what_the_task_has_submitted(notes: Path) -> None:
     ref = waits_two_down.remote(notes)
     _wait_for((notes / "begun").exists)
