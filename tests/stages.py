@@ -105,7 +105,7 @@ def unit() -> None:
         run("make", "-C", "widgets", "node_modules")
     if not any(path.is_file() for path in cpython_sources()):
         _install(f"libpython{sys.version_info.major}.{sys.version_info.minor}-testsuite", "CPython's executor tests")
-    # Two at once: most of the time they wait for processes. A file stays together, and with it the cluster that it shares.
+    # Two at once, since mostly they wait for processes. A file stays together, and with it the cluster that it shares.
     pytest("-q", "-m", "not browser and not slow", "--numprocesses", "2", "--dist", "loadfile")
 
 
