@@ -178,7 +178,14 @@ def test_an_anonymous_actor_goes_with_its_job(engine: Any, script: Any, tmp_path
     )
     assert done.returncode == 0, done.stderr
     pid = (tmp_path / "pid").read_text()
-    eventually(lambda: not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
+
+    def gone() -> bool:
+        try:
+            return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        except OSError:  # it may end between opening the file and reading it, too
+            return True
+
+    eventually(gone)
 
 
 def test_kill(engine: Any, who: Any) -> None:
