@@ -33,7 +33,7 @@ class Counter:
         return self.calls
 
 
-counter = Counter.options(name='counter', get_if_exists=True).remote()
+counter = Counter.options(name='counter', get_if_exists=True, lifetime='detached').remote()
 print('calls', atoll.get(counter.add.remote()))
 if 'flights' not in atoll.cache:
     atoll.cache['flights'] = numpy.zeros(1_000_000)
