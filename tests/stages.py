@@ -106,7 +106,8 @@ def unit() -> None:
     if not any(path.is_file() for path in cpython_sources()):
         _install(f"libpython{sys.version_info.major}.{sys.version_info.minor}-testsuite", "CPython's executor tests")
     # Two at once, since mostly they wait for processes. A file stays together, and with it the cluster that it shares.
-    pytest("-q", "-m", "not browser and not slow", "--numprocesses", "2", "--dist", "loadfile")
+    pytest("-q", "-m", "not browser and not slow and not alone", "--numprocesses", "2", "--dist", "loadfile")
+    pytest("-q", "-m", "alone")
 
 
 def browser() -> None:

@@ -24,6 +24,8 @@ from atoll.protocol.handshake import Versions, our_versions
 from atoll.protocol.runtime_directory import host_name
 from tests.lifecycle.conftest import cluster_file
 
+pytestmark = pytest.mark.alone
+
 Usage = namedtuple("Usage", "total used free")
 
 
