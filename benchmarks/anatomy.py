@@ -4,7 +4,7 @@
     python -m benchmarks.anatomy --actor    the same for a call to an actor
 
 The system calls at which a task leaves and enters a process are wrapped, in this process and in the worker, by what
-notes the monotonic clock, which Linux keeps the same for all processes. The wrapping itself costs about 0.3 µs a call.
+notes the monotonic clock, which Linux keeps the same for all processes. The wrapping costs a little itself.
 On a machine that others use as well, the 10th percentile says more than the median.
 
     client   submit ── send ── wait ──────────────────────────────── poll returns ── finish
