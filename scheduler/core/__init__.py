@@ -8,13 +8,14 @@ a thread, a clock, a file or randomness, and never looks into a user's payload. 
     scheduler.py   the composition: who may say what, and what happens after every event
     clients.py     the desk for clients and workers        agents.py   the desk for node agents
     lifetime.py    when the cluster ends                   cluster.py  the tables, put together
-    queues.py      what waits, in order                    leases.py   from waiting to held and back
+    demand.py, demands.py  what is wanted                  queues.py   what waits, in order
+    lease.py, leases.py  from waiting to held and back
     placement.py   where requests go                       supply.py   what a node or a bundle has to give
-    groups.py      placement groups                        nodes.py    resources and devices
+    group.py, groups.py  placement groups                  nodes.py    resources and devices
     fairness.py    what to ask back for who waits          reservations.py  nodes that are promised
     preempting.py  what to end for who waits               durations.py  how long tasks usually run
     requests.py    what is no request at all
-    jobs.py        sessions and peers                      actors.py   actors and their names
+    jobs.py        sessions and peers                      actor.py, actors.py  actors and their names
     names.py       the cache                               spans.py    the timeline
     state.py       all of it for people                    events.py, turn.py  what goes in and out
 """

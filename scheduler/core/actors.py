@@ -19,129 +19,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-import msgspec
-
 from atoll.exceptions import InternalError
-from atoll.ids import PROCESS_ID_BYTES
-from atoll.protocol.machine import Instant, Peer
-from atoll.protocol.messages import ActorChanged, CreateActor, Done, KillActor, ReleaseActor, StartActor
-from atoll.protocol.values import ActorInterface, ActorSpec, Environment
+from atoll.protocol.machine import Instant
+from atoll.protocol.messages import CreateActor, Done, KillActor, ReleaseActor, StartActor
+from atoll.protocol.values import Environment
+from atoll.scheduler.core.actor import ALIVE, DEAD, PENDING, RESTARTING, TABLE, Actor, SavedActor, encode_saved
+from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
-from atoll.scheduler.core.leases import HELD, MAXIMUM_START_FAILURES, Lease, LeaseTable
+from atoll.scheduler.core.lease import HELD, Lease
+from atoll.scheduler.core.leases import MAXIMUM_START_FAILURES, LeaseTable
 from atoll.scheduler.core.turn import Turn
 
-PENDING, ALIVE, RESTARTING, DEAD = "pending", "alive", "restarting", "dead"
-TABLE = "actors"
 MAXIMUM_DEAD = 256
 
 CREATED_WITHIN_S = 5.0
 """An actor of which somebody has a handle is waited for so long."""
-
-
-class SavedActor(msgspec.Struct, frozen=True, array_like=True):
-    """An actor as the journal keeps it. `environment` lets it be made again when its job is long gone.
-
-    Before its constructor is first begun, and before it is begun again, `begun` is false: then nothing is lost with a
-    scheduler, and to make a process is no restart.
-    """
-
-    spec: ActorSpec
-    job: bytes
-    incarnation: int
-    restarts: int
-    created: float
-    environment: Environment | None
-    begun: bool = True
-    of_detached: bool = False
-
-
-class Actor:
-    """An actor.
-
-    Attributes:
-        incarnation: Counts its processes, from 0.
-        restarts: How often it was made again.
-        begun: Whether the constructor of this incarnation may have been begun.
-        failures: Starts of a process that failed in a row.
-        lease: Its home, while it has one.
-        leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
-        watchers: Who hears of changes.
-        created: Wall clock.
-        of_detached: Whether a detached actor made it, or a task of one.
-        environment: For its workers, so that it can be made again when its job is long gone.
-    """
-
-    __slots__ = (
-        "begun",
-        "cause",
-        "created",
-        "environment",
-        "error",
-        "failures",
-        "incarnation",
-        "job",
-        "lease",
-        "leaving",
-        "of_detached",
-        "restarts",
-        "spec",
-        "state",
-        "watchers",
-    )
-
-    def __init__(self, spec: ActorSpec, job: Job, created: float, environment: Environment | None) -> None:
-        self.environment = environment
-        self.spec = spec
-        self.job = job
-        self.created = created
-        self.state = PENDING
-        self.incarnation = 0
-        self.restarts = 0
-        self.begun = False
-        self.of_detached = False
-        self.failures = 0
-        self.lease: Lease | None = None
-        self.leaving: Lease | None = None
-        self.cause = ""
-        self.error = b""
-        self.watchers: dict[Peer, PeerRecord] = {}
-
-    @property
-    def outlives_its_job(self) -> bool:
-        """Whether the actor stays when its notebook goes."""
-        return self.spec.detached or self.of_detached
-
-    @property
-    def maker(self) -> bytes:
-        """The process that made it and counts its handles."""
-        return self.spec.actor_id[:PROCESS_ID_BYTES]
-
-    @property
-    def full_name(self) -> tuple[str, str]:
-        """Its key among names."""
-        return self.spec.namespace, self.spec.name
-
-    def changed(self, request: int = 0) -> ActorChanged:
-        """Return its state as a message."""
-        alive = self.state == ALIVE and self.lease is not None
-        return ActorChanged(
-            request,
-            self.spec.actor_id,
-            self.state,
-            self.incarnation,
-            self.lease.address if alive and self.lease else "",
-            self.lease.worker_id if alive and self.lease else b"",
-            self.spec.class_name,
-            self.spec.interface if request else _NO_INTERFACE,
-            self.cause,
-            self.error,
-            self.spec.name,
-        )
-
-
-_NO_INTERFACE = ActorInterface()
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(SavedActor)
 
 
 class ActorTable:
@@ -149,12 +41,14 @@ class ActorTable:
 
     Args:
         turn: Where actions go.
-        leases: For their homes.
+        leases: Their homes.
+        demands: What they want for a home.
     """
 
-    def __init__(self, turn: Turn, leases: LeaseTable) -> None:
+    def __init__(self, turn: Turn, leases: LeaseTable, demands: DemandTable) -> None:
         self._turn = turn
         self._leases = leases
+        self._demands = demands
         self._actors: dict[bytes, Actor] = {}
         self._dead: OrderedDict[bytes, Actor] = OrderedDict()
         self._names: dict[tuple[str, str], Actor] = {}
@@ -192,7 +86,7 @@ class ActorTable:
             )
             self._turn.fail(record.peer, message.request, "ActorError", text)
             return
-        reason = self._leases.why_impossible(spec.scheduling_class)
+        reason = self._demands.why_impossible(spec.scheduling_class)
         if reason:
             self._turn.fail(record.peer, message.request, "TaskUnschedulableError", reason)
             return
@@ -203,7 +97,7 @@ class ActorTable:
         self._watch(actor, record, message.request)
         for other, request, _until in self._awaited.pop(spec.actor_id, ()):
             self._watch(actor, other, request)
-        self._leases.want_for_actor(spec.actor_id, job, spec.scheduling_class)
+        self._demands.want_for_actor(spec.actor_id, job, spec.scheduling_class)
 
     def _add(self, actor: Actor) -> None:
         self._actors[actor.spec.actor_id] = actor
@@ -398,7 +292,7 @@ class ActorTable:
         actor = self._actors.get(actor_id)
         if actor is None or actor.lease is not None:
             return False
-        self._leases.give_up_for_actor(actor_id)
+        self._demands.give_up_for_actor(actor_id)
         lease.actor_id = actor_id
         actor.lease = lease
         actor.state = ALIVE
@@ -419,7 +313,7 @@ class ActorTable:
                 actor.state == RESTARTING
                 and actor.lease is None
                 and actor.leaving is None
-                and not self._leases.wants_for_actor(actor.spec.actor_id)
+                and not self._demands.wants_for_actor(actor.spec.actor_id)
             ):
                 self._restart_or_die(actor, "its process did not come back after the scheduler was restarted")
 
@@ -449,13 +343,13 @@ class ActorTable:
             actor.begun,
             actor.of_detached,
         )
-        self._turn.persist(TABLE, actor.spec.actor_id.hex(), _encode(saved))
+        self._turn.persist(TABLE, actor.spec.actor_id.hex(), encode_saved(saved))
 
     def _stop_process(self, actor: Actor, *, gently: bool = False) -> None:
         lease, actor.lease = actor.lease, None
         if lease is not None:
             self._leases.end(lease, kill=True, gently=gently)
-        self._leases.give_up_for_actor(actor.spec.actor_id)
+        self._demands.give_up_for_actor(actor.spec.actor_id)
 
     def _restart_or_die(self, actor: Actor, cause: str) -> None:
         limit = actor.spec.maximum_restarts
@@ -473,11 +367,11 @@ class ActorTable:
             self._want_home(actor)
 
     def _want_home(self, actor: Actor) -> None:
-        self._leases.want_for_actor(actor.spec.actor_id, actor.job, actor.spec.scheduling_class)
+        self._demands.want_for_actor(actor.spec.actor_id, actor.job, actor.spec.scheduling_class)
 
     def _die(self, actor: Actor, cause: str) -> None:
         actor_id = actor.spec.actor_id
-        self._leases.give_up_for_actor(actor_id)
+        self._demands.give_up_for_actor(actor_id)
         actor.state = DEAD
         actor.cause = cause
         del self._actors[actor_id]
@@ -499,7 +393,7 @@ class ActorTable:
     def check_invariants(self) -> None:
         """Raise `InternalError` if an actor has two homes, or none and waits for none, or a name is not its own."""
         for actor in self:
-            waits = self._leases.wants_for_actor(actor.spec.actor_id)
+            waits = self._demands.wants_for_actor(actor.spec.actor_id)
             homes = [lease for lease in self._leases if lease.actor_id == actor.spec.actor_id and lease.state == HELD]
             if len(homes) > 1 or (homes and actor.lease is not homes[0]):
                 raise InternalError(f"actor {actor.spec.actor_id.hex()} has {len(homes)} live incarnations")
@@ -510,12 +404,3 @@ class ActorTable:
         for (_namespace, name), actor in self._names.items():
             if actor.state == DEAD or actor.spec.name != name:
                 raise InternalError(f"the name {name!r} belongs to no living actor")
-
-
-def read_saved(value: bytes) -> SavedActor:
-    """Read an actor's record.
-
-    Raises:
-        msgspec.DecodeError: It is of another version, or damaged.
-    """
-    return _decoder.decode(value)

@@ -27,7 +27,7 @@ from atoll.protocol.messages import (
 )
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.jobs import PeerRecord
-from atoll.scheduler.core.leases import Lease
+from atoll.scheduler.core.lease import Lease
 from atoll.scheduler.core.nodes import Node
 
 
@@ -109,17 +109,17 @@ class AgentDesk:
 
     def refuse_impossible(self) -> None:
         """Refuse what waits and no node that is here can ever give."""
-        leases = self._cluster.leases
-        for demand, reason in leases.impossible():
+        demands = self._cluster.demands
+        for demand, reason in demands.impossible():
             if demand.actor_id:
                 self._cluster.actors.impossible(demand.actor_id, reason)
             else:
-                leases.refuse(demand, "TaskUnschedulableError", reason)
+                demands.refuse(demand, "TaskUnschedulableError", reason)
 
     def expect_nodes(self) -> None:
         """While there is no node and something waits for one, see to it that it does not wait for ever."""
         cluster = self._cluster
-        if not len(cluster.nodes) and (len(cluster.leases.queues) or self._jobs_without_node):
+        if not len(cluster.nodes) and (len(cluster.demands.queues) or self._jobs_without_node):
             since = cluster.nodes.none_since
             assert since is not None, "without a node, there is a time since when"
             self._turn.set_earlier("nodes", Instant(since + GRACE_S))
@@ -132,11 +132,11 @@ class AgentDesk:
             self.refuse_impossible()
             return
         reason = "the cluster has no node: its node agent did not start, or died; see its log"
-        for demand in list(cluster.leases.queues.waiting()):
+        for demand in list(cluster.demands.queues.waiting()):
             if demand.actor_id:
                 cluster.actors.impossible(demand.actor_id, reason)
             else:
-                cluster.leases.refuse(demand, "TaskUnschedulableError", reason)
+                cluster.demands.refuse(demand, "TaskUnschedulableError", reason)
         for peer, answer in self._jobs_without_node.items():
             self._turn.fail(peer, answer.request, "ClusterLostError", reason)
         self._jobs_without_node.clear()
@@ -220,7 +220,7 @@ class AgentDesk:
         """Keep the newest sample."""
         node = self._cluster.nodes.get(record.node_id) if record.node_id is not None else None
         if node is not None and node.observe(message.sample):
-            self._cluster.leases.queues.unblock()
+            self._cluster.demands.queues.unblock()
 
     def spans_recorded(self, record: PeerRecord, message: SpansRecorded) -> None:
         """Add to the timeline."""

@@ -43,9 +43,9 @@ from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.fairness import AT_ONCE, PER_LEASE_S, choose_recalls
-from atoll.scheduler.core.groups import what_is_wrong as what_is_wrong_with_group
+from atoll.scheduler.core.group import what_is_wrong as what_is_wrong_with_group
 from atoll.scheduler.core.jobs import Job, PeerRecord
-from atoll.scheduler.core.leases import Lease
+from atoll.scheduler.core.lease import Lease
 from atoll.scheduler.core.requests import what_is_wrong
 from atoll.scheduler.core.state import cluster_state
 from atoll.scheduler.core.why import Reasons
@@ -191,7 +191,7 @@ class ClientDesk:
         if wrong is not None:
             self._turn.send(record.peer, DemandRefused(message.demand_key, kind, wrong))
             return
-        self._cluster.leases.set_demand(record, job, message)
+        self._cluster.demands.set_demand(record, job, message)
 
     def _environment_known(self, digest: str) -> bool:
         return not digest or self._cluster.environments.get(digest) is not None
@@ -225,17 +225,17 @@ class ClientDesk:
     def recall(self) -> None:
         """Ask back what others wait for, if anything changed that bears on it."""
         cluster, turn = self._cluster, self._turn
-        leases = cluster.leases
+        leases, demands = cluster.leases, cluster.demands
         due = turn.deadlines.get("fairness")
-        if not leases.touched and (due is None or due > turn.now):
+        if not demands.touched and (due is None or due > turn.now):
             return
         if self._rests_until > turn.now:
             turn.deadlines["fairness"] = self._rests_until
             return
-        leases.touched = False
+        demands.touched = False
         turn.deadlines.pop("fairness", None)
         recalls = choose_recalls(
-            leases.queues.waiting(), leases.leaving.values(), cluster.jobs, cluster.nodes, turn.now
+            demands.queues.waiting(), leases.leaving.values(), cluster.jobs, cluster.nodes, turn.now
         )
         for lease, demand in recalls.leases:
             leases.recall(lease, demand)
@@ -368,8 +368,11 @@ class ClientDesk:
                 return
             found = reasons.of_class(message.scheduling_class)
         else:
-            leases = self._cluster.leases
-            demand = leases.of_actor(message.actor_id) if message.actor_id else record.demands.get(message.demand_key)
+            demand = (
+                self._cluster.demands.of_actor(message.actor_id)
+                if message.actor_id
+                else record.demands.get(message.demand_key)
+            )
             if demand is None or demand.shortfall <= 0:
                 self._turn.fail(record.peer, message.request, "ValueError", "it does not wait for the scheduler")
                 return

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import DefineEnvironment
 from atoll.scheduler.core.actors import ActorTable
+from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.durations import Durations
-from atoll.scheduler.core.groups import Group, GroupTable
+from atoll.scheduler.core.group import Group
+from atoll.scheduler.core.groups import GroupTable
 from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
-from atoll.scheduler.core.leases import HELD, Lease, LeaseTable
+from atoll.scheduler.core.lease import HELD, Lease
+from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.placement import Placement
@@ -43,11 +46,14 @@ class Cluster:
         self.environments = EnvironmentTable()
         placement, charged = Placement(self.nodes), dict[bytes, Job]()
         self.groups = GroupTable(self.turn, self.nodes, placement, charged)
-        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, charged)
+        self.demands = DemandTable(self.turn, placement, self.groups)
+        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, self.demands, charged)
         self.durations = Durations()
-        self.reservations = ReservationTable(self.turn, self.leases, self.groups, placement, self.durations)
+        self.reservations = ReservationTable(
+            self.turn, self.leases, self.demands, self.groups, placement, self.durations
+        )
         self.leases.may_go = self.reservations.allows
-        self.actors = ActorTable(self.turn, self.leases)
+        self.actors = ActorTable(self.turn, self.leases, self.demands)
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
         self._ended: dict[bytes, Job] = {}
@@ -67,14 +73,14 @@ class Cluster:
         """Give what is free to who waits: placement groups first, which need more of it at once."""
         turn = self.turn
         if self.groups.place():
-            self.leases.queues.unblock()
+            self.demands.queues.unblock()
         turn.deadlines.pop("reservations", None)
         again = self.reservations.update()
         if again is not None:
             turn.deadlines["reservations"] = again
         self.leases.promised = len(self.reservations)
         self.leases.place()
-        for lease, demand in choose_preemptions(self.leases, self.nodes):
+        for lease, demand in choose_preemptions(self.leases, self.demands, self.nodes):
             if not self.reservations.of(demand):
                 self.reservations.promise(demand, lease.node)
             self.leases.preempt(lease, demand)
@@ -86,7 +92,7 @@ class Cluster:
         for bundle in group.bundles:
             for lease in list(bundle.leases.values()):
                 self.leases.take_from_group(lease, text)
-        self.leases.refuse_group(group.spec.group_id, text)
+        self.demands.refuse_group(group.spec.group_id, text)
         self.groups.forget(group)
         self.leases.room_was_made()
 
@@ -115,7 +121,7 @@ class Cluster:
         for demand in list(job.demands.values()):
             record = demand.record
             if record is not None and record.process_id not in workers:
-                self.leases.refuse(demand, "ClusterLostError", "the notebook or script of this job has gone")
+                self.demands.refuse(demand, "ClusterLostError", "the notebook or script of this job has gone")
         self._ended[job.job_id] = job
 
     def _staying(self, job: Job) -> dict[int, Lease]:
@@ -171,5 +177,5 @@ class Cluster:
         used.update((digest, None) for job in self.jobs for digest in job.environments)
         used.update((lease.scheduling_class.environment, None) for lease in self.leases)
         used.update((actor.spec.scheduling_class.environment, None) for actor in self.actors)
-        used.update((demand.scheduling_class.environment, None) for demand in self.leases.demands())
+        used.update((demand.scheduling_class.environment, None) for demand in self.demands)
         self.environments.keep_only(used)

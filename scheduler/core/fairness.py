@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from atoll.protocol.machine import Instant
 from atoll.resources import GPU, GPU_MEMORY, Amounts
+from atoll.scheduler.core.demand import ClassKey, Demand
 from atoll.scheduler.core.jobs import Job
-from atoll.scheduler.core.leases import HELD, Lease
+from atoll.scheduler.core.lease import HELD, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import eligible
-from atoll.scheduler.core.queues import ClassKey, Demand
 
 QUANTUM_S = 0.05
 MAXIMUM_LOOKED_AT = 16

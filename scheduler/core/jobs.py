@@ -19,8 +19,8 @@ from atoll.protocol.values import Environment
 from atoll.resources import Amounts
 
 if TYPE_CHECKING:
-    from atoll.scheduler.core.leases import Lease
-    from atoll.scheduler.core.queues import Demand
+    from atoll.scheduler.core.demand import Demand
+    from atoll.scheduler.core.lease import Lease
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")
 

@@ -11,34 +11,31 @@ killed holds its memory and its devices.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from atoll.exceptions import InternalError
-from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
     PREEMPTED,
-    DemandRefused,
     EndLease,
     LeaseGranted,
     LeaseLost,
     LeaseRecalled,
     LeaseStarted,
-    SetDemand,
     StartLease,
 )
-from atoll.protocol.values import DeviceShare, SchedulingClass
-from atoll.resources import CPU, Amounts, describe
-from atoll.scheduler.core.groups import Bundle, GroupTable
+from atoll.protocol.values import SchedulingClass
+from atoll.resources import CPU, Amounts
+from atoll.scheduler.core.demand import Demand
+from atoll.scheduler.core.demands import DemandTable
+from atoll.scheduler.core.group import Bundle
+from atoll.scheduler.core.groups import GroupTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.lease import ENDING, HELD, STARTING, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
-from atoll.scheduler.core.placement import Placement, Shape, shapes_of
-from atoll.scheduler.core.queues import Demand, DemandQueues
+from atoll.scheduler.core.placement import Placement, Shape
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
 
-STARTING, HELD, ENDING = "starting", "held", "ending"
-MAXIMUM_WANTED = 100_000
 MAXIMUM_START_FAILURES = 3
 
 MAXIMUM_STARTED = 500
@@ -48,81 +45,15 @@ SHARE_STEP = 500
 """Queues know the shares of jobs to so many millionths."""
 
 
-class Lease:
-    """The right of one process to use one worker, or an actor's home.
-
-    Attributes:
-        holder: The process that may use it; empty for an actor's.
-        record: The holder's connection, while it is here.
-        demand: What it was started for, while that is known.
-        bundle: The part of a placement group that it takes from, if any.
-        blocked: Whether its task waits, so that its CPU is lent.
-        recalled_for: The demand because of which it was recalled.
-        since: When it was granted; before that, when it began to start.
-    """
-
-    __slots__ = (
-        "actor_id",
-        "address",
-        "blocked",
-        "bundle",
-        "demand",
-        "holder",
-        "job",
-        "killed",
-        "lease_id",
-        "node",
-        "pid",
-        "recalled",
-        "recalled_for",
-        "record",
-        "scheduling_class",
-        "shares",
-        "since",
-        "state",
-        "worker_id",
-    )
-
-    def __init__(self, lease_id: int, job: Job, scheduling_class: SchedulingClass, node: Node, now: Instant) -> None:
-        self.lease_id = lease_id
-        self.job = job
-        self.scheduling_class = scheduling_class
-        self.node = node
-        self.since = now
-        self.state = STARTING
-        self.holder = b""
-        self.record: PeerRecord | None = None
-        self.demand: Demand | None = None
-        self.bundle: Bundle | None = None
-        self.actor_id = b""
-        self.shares: list[DeviceShare] = []
-        self.worker_id = b""
-        self.address = ""
-        self.pid = 0
-        self.blocked = False
-        self.recalled = False
-        self.recalled_for: Demand | None = None
-        self.killed = False
-
-    @property
-    def amounts(self) -> Amounts:
-        """What it holds now, without lent CPU."""
-        return self.node.holdings[self.lease_id].amounts
-
-    @property
-    def charged(self) -> Amounts:
-        """What its job is charged for it: nothing in a placement group, which is charged as a whole."""
-        return self.amounts if self.bundle is None else {}
-
-
 class LeaseTable:
-    """All leases and all demands.
+    """All leases.
 
     Args:
         turn: Where actions go.
         nodes: Where leases are placed.
         placement: Finds nodes.
         groups: The placement groups, from which some leases take.
+        demands: What leases are started for.
         charged: Jobs whose use has changed; shared with the groups.
 
     Attributes:
@@ -131,12 +62,17 @@ class LeaseTable:
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         promised: How many nodes are promised to somebody.
         may_go: Whether a demand may go to a node, as far as promises to others go.
-        touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
 
     def __init__(
-        self, turn: Turn, nodes: NodeTable, placement: Placement, groups: GroupTable, charged: dict[bytes, Job]
+        self,
+        turn: Turn,
+        nodes: NodeTable,
+        placement: Placement,
+        groups: GroupTable,
+        demands: DemandTable,
+        charged: dict[bytes, Job],
     ) -> None:
         self._turn = turn
         self._nodes = nodes
@@ -145,15 +81,12 @@ class LeaseTable:
         self._dirty = charged
         self._leases: dict[int, Lease] = {}
         self._by_worker: dict[bytes, Lease] = {}
-        self._by_actor: dict[bytes, Demand] = {}
-        self._demands: dict[int, Demand] = {}
+        self._demands = demands
+        demands.let_go = self._let_go
         self.preemptible: dict[int, Lease] = {}
         self.leaving: dict[int, Lease] = {}
-        self._arrivals = itertools.count(1)
-        self.queues = DemandQueues()
         self.promised = 0
         self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
-        self.touched = False
         self.first_id = 1
         self._next_id = 1
 
@@ -175,121 +108,6 @@ class LeaseTable:
         """Return the lease that a worker works for."""
         return self._by_worker.get(worker_id)
 
-    # ------------------------------------------------------------------------------------------------- demands
-
-    def set_demand(self, record: PeerRecord, job: Job, message: SetDemand) -> None:
-        """Note how many leases of a class a process wants; an impossible wish is refused at once."""
-        demand = record.demands.get(message.demand_key)
-        count = min(message.count, MAXIMUM_WANTED)
-        if demand is not None and demand.scheduling_class != message.scheduling_class:
-            self._withdraw(demand)
-            demand = None
-        if demand is None:
-            if count <= 0:
-                return
-            demand = Demand(
-                job, record, message.demand_key, message.scheduling_class, next(self._arrivals), self._turn.now
-            )
-            record.demands[message.demand_key] = demand
-            self._enter(demand)
-        elif demand.wanted == 0:
-            demand.since = self._turn.now
-        demand.wanted = max(0, count)
-        self._requeue(demand)
-        reason = self.why_impossible(message.scheduling_class) if count > 0 else None
-        if reason:
-            known = not message.scheduling_class.group or self._groups.get(message.scheduling_class.group) is not None
-            self.refuse(demand, "TaskUnschedulableError" if known else "TaskPlacementGroupRemoved", reason)
-
-    def want_for_actor(self, actor_id: bytes, job: Job, scheduling_class: SchedulingClass) -> None:
-        """Ask for the one lease in which an actor is to live."""
-        assert actor_id not in self._by_actor, "an actor asks for one lease at a time"
-        demand = Demand(job, None, 0, scheduling_class, next(self._arrivals), self._turn.now, actor_id)
-        demand.wanted = 1
-        self._by_actor[actor_id] = demand
-        self._enter(demand)
-        self._requeue(demand)
-
-    def give_up_for_actor(self, actor_id: bytes) -> None:
-        """The actor needs no lease any more; one that is on its way is ended."""
-        demand = self._by_actor.get(actor_id)
-        if demand is not None:
-            self._withdraw(demand)
-
-    def of_actor(self, actor_id: bytes) -> Demand | None:
-        """Return the demand for an actor's home, while there is one."""
-        return self._by_actor.get(actor_id)
-
-    def wants_for_actor(self, actor_id: bytes) -> bool:
-        """Whether a lease for an actor is waited for or on its way."""
-        demand = self._by_actor.get(actor_id)
-        return demand is not None and demand.wanted > 0
-
-    def refuse(self, demand: Demand, kind: str, text: str) -> None:
-        """Tell the asker that its demand is not met, and forget it."""
-        if demand.record is not None:
-            self._turn.send(demand.record.peer, DemandRefused(demand.key, kind, text))
-        self._withdraw(demand)
-
-    def why_impossible(self, scheduling_class: SchedulingClass) -> str | None:
-        """Return why no node that is here could ever give a class; None also while there is no node."""
-        reasons = [self._why_impossible(each, shape) for each, shape in shapes_of(scheduling_class)]
-        return "; and instead: ".join(filter(None, reasons)) if all(reasons) else None
-
-    def _why_impossible(self, scheduling_class: SchedulingClass, shape: Shape) -> str | None:
-        if scheduling_class.group:
-            return self._why_not_in_group(scheduling_class)
-        return self.placement.why_impossible(shape)
-
-    def _why_not_in_group(self, scheduling_class: SchedulingClass) -> str | None:
-        group = self._groups.get(scheduling_class.group)
-        if group is None:
-            return "its placement group has been removed, or never was"
-        allowed = self._groups.allowed(group, scheduling_class)
-        if not allowed:
-            return f"its placement group has {len(group.bundles)} bundles, and none of number {scheduling_class.bundle}"
-        wanted = wanted_of(scheduling_class)
-        placed = [bundle.supply for bundle in allowed if bundle.supply is not None]
-        if len(placed) < len(allowed) or any(supply.could_ever_fit(wanted) for supply in placed):
-            return None
-        bundles = "; ".join(describe(bundle.amounts) for bundle in allowed[:4])
-        return f"no bundle of its placement group has {describe(scheduling_class.resources)}; they have: {bundles}"
-
-    def impossible(self) -> list[tuple[Demand, str]]:
-        """Return what waits and can never be placed on the nodes that are here."""
-        reasons = [(demand, self.why_impossible(demand.scheduling_class)) for demand in self.queues.waiting()]
-        return [(demand, reason) for demand, reason in reasons if reason]
-
-    def demands(self) -> list[Demand]:
-        """Return all demands, by arrival."""
-        return list(self._demands.values())
-
-    def _enter(self, demand: Demand) -> None:
-        self._demands[demand.arrival] = demand
-        demand.job.demands[demand.arrival] = demand
-
-    def _requeue(self, demand: Demand) -> None:
-        self.touched = True
-        self.queues.update(demand)
-        if demand.wanted == 0 and not demand.starting and not demand.held:
-            self._demands.pop(demand.arrival, None)
-            demand.job.demands.pop(demand.arrival, None)
-            if demand.record is not None and demand.record.demands.get(demand.key) is demand:
-                del demand.record.demands[demand.key]
-            if self._by_actor.get(demand.actor_id) is demand:
-                del self._by_actor[demand.actor_id]
-
-    def _withdraw(self, demand: Demand) -> None:
-        """Forget what is wanted; what is on its way ends, what is held stays."""
-        demand.wanted = 0
-        if demand.record is not None and demand.record.demands.get(demand.key) is demand:
-            del demand.record.demands[demand.key]
-        if self._by_actor.get(demand.actor_id) is demand:
-            del self._by_actor[demand.actor_id]
-        for lease_id in list(demand.starting):
-            self.end(self._leases[lease_id], kill=False)
-        self._requeue(demand)
-
     # ----------------------------------------------------------------------------------------------- placement
 
     def place(self) -> None:
@@ -297,13 +115,13 @@ class LeaseTable:
         self._nodes.changes.trim()
         self.update_shares()
         started = 0
-        while (demand := self.queues.next_unblocked()) is not None:
+        while (demand := self._demands.queues.next_unblocked()) is not None:
             if started == MAXIMUM_STARTED:
                 self._turn.set_earlier("placement", self._turn.now)
                 return
             found = self._choose(demand)
             if found is None:
-                self.queues.block(demand)
+                self._demands.queues.block(demand)
                 continue
             self._start(demand, *found)
             started += 1
@@ -338,7 +156,7 @@ class LeaseTable:
         lease.shares = node.take(lease.lease_id, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease.lease_id] = None
-        self._requeue(demand)
+        self._demands.requeue(demand)
         self._turn.send(
             node.peer,
             StartLease(
@@ -363,7 +181,7 @@ class LeaseTable:
         self.end(lease, kill=True)
 
     def _add(self, lease: Lease) -> None:
-        self.touched = True
+        self._demands.touched = True
         self._leases[lease.lease_id] = lease
         lease.job.leases[lease.lease_id] = lease
         if lease.record is not None:
@@ -386,13 +204,13 @@ class LeaseTable:
             if share != job.share:
                 job.share = share
                 for demand in job.demands.values():
-                    self.queues.update(demand)
+                    self._demands.queues.update(demand)
 
     def nodes_changed(self, jobs: Sequence[Job]) -> None:
         """All shares are to be computed anew, and everything that waits is to be tried again."""
-        self.touched = True
+        self._demands.touched = True
         self._dirty.update((job.job_id, job) for job in jobs)
-        self.queues.unblock()
+        self._demands.queues.unblock()
 
     # ------------------------------------------------------------------------------------------- what agents say
 
@@ -415,7 +233,7 @@ class LeaseTable:
         demand.wanted -= 1
         del demand.starting[lease.lease_id]
         demand.held[lease.lease_id] = None
-        self._requeue(demand)
+        self._demands.requeue(demand)
         self._grant(lease, demand.key)
 
     def over(self, lease: Lease, kind: str, text: str) -> None:
@@ -430,10 +248,12 @@ class LeaseTable:
         elif state == STARTING and demand is not None and not lease.actor_id:
             demand.failures += 1
             if kind != "WorkerCrashedError" or demand.failures >= MAXIMUM_START_FAILURES:
-                self.refuse(demand, kind or "WorkerCrashedError", text or "the worker process ended while it started")
+                self._demands.refuse(
+                    demand, kind or "WorkerCrashedError", text or "the worker process ended while it started"
+                )
 
     def _free(self, lease: Lease) -> None:
-        self.touched = True
+        self._demands.touched = True
         lease.job.discharge(lease.charged)
         lease.node.release(lease.lease_id)
         if lease.bundle is not None:
@@ -449,7 +269,11 @@ class LeaseTable:
             del self._by_worker[lease.worker_id]
         self._detach(lease)
         self._dirty[lease.job.job_id] = lease.job
-        self.queues.unblock()
+        self._demands.queues.unblock()
+
+    def _let_go(self, demand: Demand) -> None:
+        for lease_id in list(demand.starting):
+            self.end(self._leases[lease_id], kill=False)
 
     def _detach(self, lease: Lease) -> None:
         if lease.record is not None:
@@ -459,7 +283,7 @@ class LeaseTable:
         if demand is not None:
             demand.starting.pop(lease.lease_id, None)
             demand.held.pop(lease.lease_id, None)
-            self._requeue(demand)
+            self._demands.requeue(demand)
 
     # ----------------------------------------------------------------------------------------- what holders say
 
@@ -483,8 +307,8 @@ class LeaseTable:
 
     def room_was_made(self) -> None:
         """Something else than a lease has given back what it held: everything that waits is to be tried again."""
-        self.touched = True
-        self.queues.unblock()
+        self._demands.touched = True
+        self._demands.queues.unblock()
 
     def take_from_group(self, lease: Lease, text: str) -> None:
         """A placement group is removed: what runs in it ends, and its holder hears why."""
@@ -492,25 +316,19 @@ class LeaseTable:
             self._turn.send(lease.record.peer, LeaseLost(lease.lease_id, "TaskPlacementGroupRemoved", text))
         self.end(lease, kill=True)
 
-    def refuse_group(self, group_id: bytes, text: str) -> None:
-        """What waits for a placement group that is removed waits in vain."""
-        for demand in self.demands():
-            if demand.group == group_id:
-                self.refuse(demand, "TaskPlacementGroupRemoved", text)
-
     def holder_lost(self, record: PeerRecord) -> None:
         """Forget what a process wanted, and take back what it held: it may have died in the middle of a task."""
         for demand in list(record.demands.values()):
-            self._withdraw(demand)
+            self._demands.withdraw(demand)
         for lease in list(record.leases.values()):
             self.end(lease, kill=lease.state == HELD)
 
     def block(self, lease: Lease) -> None:
         """The task waits in `get`: lend its CPU."""
         if lease.state == HELD and not lease.blocked:
-            self.touched = lease.blocked = True
+            self._demands.touched = lease.blocked = True
             units = lease.node.lend_cpu(lease.lease_id)
-            self.queues.unblock()  # also without a CPU: there is room for a worker more
+            self._demands.queues.unblock()  # also without a CPU: there is room for a worker more
             if units and lease.bundle is None:
                 lease.job.discharge({CPU: units})
                 self._dirty[lease.job.job_id] = lease.job
@@ -518,7 +336,7 @@ class LeaseTable:
     def unblock(self, lease: Lease) -> None:
         """The task goes on, whether its CPU is free or not."""
         if lease.blocked:
-            self.touched = True
+            self._demands.touched = True
             lease.blocked = False
             units = lease.node.reclaim_cpu(lease.lease_id)
             if units and lease.bundle is None:
@@ -575,7 +393,7 @@ class LeaseTable:
 
     def check_invariants(self) -> None:
         """Raise `InternalError` if leases, demands, holdings and charges contradict each other."""
-        self.queues.check_invariants(self.demands())
+        self._demands.queues.check_invariants(list(self._demands))
         for lease in self:
             if lease.lease_id not in lease.node.holdings or self._nodes.get(lease.node.node_id) is not lease.node:
                 raise InternalError(f"lease {lease.lease_id} holds nothing on {lease.node.name}")
@@ -586,7 +404,7 @@ class LeaseTable:
         held = sum(len(node.holdings) for node in self._nodes)
         if held != len(self._leases):
             raise InternalError(f"{held} leases hold something and there are {len(self._leases)}")
-        for demand in self.demands():
+        for demand in self._demands:
             starting = [lease_id for lease_id in demand.starting if self._leases[lease_id].state != STARTING]
             if starting or demand.wanted < 0 or len(demand.starting) > len(self._leases):
                 raise InternalError(f"demand {demand.arrival} counts leases as starting that do not: {starting}")

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
-from atoll.scheduler.core.leases import ENDING, Lease, LeaseTable
+from atoll.scheduler.core.demand import Demand
+from atoll.scheduler.core.demands import DemandTable
+from atoll.scheduler.core.lease import ENDING, Lease
+from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import eligible
-from atoll.scheduler.core.queues import Demand
 from atoll.scheduler.core.supply import Wanted
 from atoll.scheduler.policy import preemption
 
@@ -21,13 +23,13 @@ MAXIMUM_LOOKED_AT = 16
 """Demands that are looked at in one turn, the first of the queues."""
 
 
-def choose_preemptions(leases: LeaseTable, nodes: NodeTable) -> list[tuple[Lease, Demand]]:
+def choose_preemptions(leases: LeaseTable, demands: DemandTable, nodes: NodeTable) -> list[tuple[Lease, Demand]]:
     """Return which leases to end now, each for a demand."""
     if not leases.preemptible:
         return []
     chosen: list[tuple[Lease, Demand]] = []
     taken: dict[int, None] = {}
-    for demand in islice(leases.queues.waiting(), MAXIMUM_LOOKED_AT):
+    for demand in islice(demands.queues.waiting(), MAXIMUM_LOOKED_AT):
         if demand.group or demand.scheduling_class.preemptible or demand.making_room:
             continue
         for lease in _victims(demand, leases, nodes, taken):

@@ -18,12 +18,15 @@ from typing import NamedTuple
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
 from atoll.resources import Amounts
+from atoll.scheduler.core.demand import Demand
+from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.durations import Durations
-from atoll.scheduler.core.groups import Group, GroupTable
-from atoll.scheduler.core.leases import ENDING, HELD, STARTING, Lease, LeaseTable
+from atoll.scheduler.core.group import Group
+from atoll.scheduler.core.groups import GroupTable
+from atoll.scheduler.core.lease import ENDING, HELD, STARTING, Lease
+from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.placement import Placement, Shape
-from atoll.scheduler.core.queues import Demand
 from atoll.scheduler.core.supply import Holding, Supply, Wanted
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.policy import bundles, labels, preemption
@@ -54,17 +57,25 @@ class ReservationTable:
 
     Args:
         turn: The time.
-        leases: What is held, and what waits.
+        leases: What is held.
+        demands: What waits.
         groups: Placement groups that wait.
         placement: Knows which nodes will do.
         durations: How long tasks usually run.
     """
 
     def __init__(
-        self, turn: Turn, leases: LeaseTable, groups: GroupTable, placement: Placement, durations: Durations
+        self,
+        turn: Turn,
+        leases: LeaseTable,
+        demands: DemandTable,
+        groups: GroupTable,
+        placement: Placement,
+        durations: Durations,
     ) -> None:
         self._turn = turn
         self._leases = leases
+        self._demands = demands
         self._groups = groups
         self._placement = placement
         self._durations = durations
@@ -94,7 +105,7 @@ class ReservationTable:
                 self._drop(promise.owner)
         again = None
         if self._look_at > self._turn.now:
-            return self._look_at if self._leases.queues or self._groups.anything_waits else None
+            return self._look_at if self._demands.queues or self._groups.anything_waits else None
         group = next(iter(self._groups.waiting()), None)
         demand = self._first_demand()
         for owner in (group, demand):
@@ -110,7 +121,7 @@ class ReservationTable:
         return again
 
     def _first_demand(self) -> Demand | None:
-        for demand in self._leases.queues.waiting():
+        for demand in self._demands.queues.waiting():
             if demand.group or demand.held or demand.starting or demand.scheduling_class.preemptible:
                 continue
             if demand.since + policy.AFTER_S > self._turn.now or self._needs_much(demand):
@@ -138,14 +149,14 @@ class ReservationTable:
     def _drop(self, owner: Demand | Group) -> None:
         for promise in self.of(owner):
             del self._promises[promise.node.order]
-        self._leases.queues.unblock()
+        self._demands.queues.unblock()
 
     def promise(self, owner: Demand | Group, node: Node | None = None) -> None:
         """Promise the best nodes to somebody, or this one."""
         made = self._for_group(owner) if isinstance(owner, Group) else self._for_demand(owner, node)
         for each in made:
             self._promises[each.node.order] = each
-        self._leases.touched = self._leases.touched or bool(made)
+        self._demands.touched = self._demands.touched or bool(made)
 
     def _for_demand(self, demand: Demand, node: Node | None) -> list[Promise]:
         best: tuple[float, int] | None = None

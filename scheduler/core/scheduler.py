@@ -29,8 +29,8 @@ from atoll.protocol.machine import (
     Received,
     Story,
 )
-from atoll.scheduler.core import actors as actor_records
-from atoll.scheduler.core import groups as group_records
+from atoll.scheduler.core import actor as actor_records
+from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.clients import ClientDesk, request_of
@@ -192,8 +192,8 @@ class Scheduler:
             nodes=len(cluster.nodes),
             jobs=len(list(cluster.jobs)),
             leases=len(cluster.leases),
-            demands=len(cluster.leases.demands()),
-            waiting=len(cluster.leases.queues),
+            demands=len(cluster.demands),
+            waiting=len(cluster.demands.queues),
             actors=len(list(cluster.actors)),
             groups=len(cluster.groups),
             names=len(cluster.names.infos()),

@@ -18,12 +18,12 @@ from atoll.protocol.state import (
 )
 from atoll.protocol.values import DeviceSample, NodeSample, WorkerSample
 from atoll.resources import MEMORY, UNITS_PER_ONE, from_units
-from atoll.scheduler.core.actors import Actor
+from atoll.scheduler.core.actor import Actor
 from atoll.scheduler.core.cluster import Cluster
-from atoll.scheduler.core.groups import Group
-from atoll.scheduler.core.leases import ENDING, STARTING, Lease
+from atoll.scheduler.core.demand import Demand
+from atoll.scheduler.core.group import Group
+from atoll.scheduler.core.lease import ENDING, STARTING, Lease
 from atoll.scheduler.core.nodes import Node
-from atoll.scheduler.core.queues import Demand
 
 MAXIMUM_OBJECTS = 1000
 """The largest are shown; a store may hold far more than anybody reads."""
@@ -42,7 +42,7 @@ def cluster_state(cluster: Cluster) -> ClusterState:
         leases=_leases(cluster),
         actors=[_actor(actor) for actors in (cluster.actors, cluster.actors.dead()) for actor in actors],
         jobs=_jobs(cluster),
-        demands=[_demand(cluster, demand) for demand in cluster.leases.queues.waiting()],
+        demands=[_demand(cluster, demand) for demand in cluster.demands.queues.waiting()],
         objects=_objects(cluster),
         names=[NameState(info.name, info.state, info.size_bytes, info.created) for info in cluster.names.infos()],
         spans=cluster.spans.states(),
@@ -186,7 +186,7 @@ def why_it_waits(cluster: Cluster, demand: Demand) -> str:
         return _why_it_waits_in_group(cluster, demand)
     nodes = cluster.leases.placement.eligible(demand.shape)
     if not nodes:
-        return cluster.leases.why_impossible(demand.scheduling_class) or "no node may be used"
+        return cluster.demands.why_impossible(demand.scheduling_class) or "no node may be used"
     reason = "; ".join(node.why_not(demand.shape.wanted) for node in nodes)
     recalled = sum(lease.recalled_for is demand for lease in cluster.leases)
     if recalled:

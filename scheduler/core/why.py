@@ -14,11 +14,11 @@ from atoll.protocol.explanation import ASK, END, FITS, IMPOSSIBLE, WAITS, Change
 from atoll.protocol.values import SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe, from_units
 from atoll.scheduler.core.cluster import Cluster
-from atoll.scheduler.core.groups import Bundle, Group
-from atoll.scheduler.core.leases import ENDING, Lease
+from atoll.scheduler.core.demand import Demand
+from atoll.scheduler.core.group import Bundle, Group
+from atoll.scheduler.core.lease import ENDING, Lease
 from atoll.scheduler.core.nodes import MAXIMUM_WORKERS, Node
 from atoll.scheduler.core.placement import Shape, shapes_of
-from atoll.scheduler.core.queues import Demand
 from atoll.scheduler.core.supply import Holding, Supply, Wanted
 from atoll.scheduler.policy.smallest import Part, smallest_release
 
@@ -70,14 +70,14 @@ class Reasons:
 
     def of_demand(self, demand: Demand) -> Explanation:
         """Explain what a process or an actor waits for."""
-        waiting = list(self._cluster.leases.queues.waiting())
+        waiting = list(self._cluster.demands.queues.waiting())
         before = waiting.index(demand) if demand in waiting else 0
         waited_s = self._cluster.turn.now - demand.since
         return self._explain(demand.scheduling_class, demand, waited_s, before)
 
     def of_class(self, scheduling_class: SchedulingClass) -> Explanation:
         """Explain what would be if somebody asked for this now."""
-        return self._explain(scheduling_class, None, 0.0, len(self._cluster.leases.queues))
+        return self._explain(scheduling_class, None, 0.0, len(self._cluster.demands.queues))
 
     # ---------------------------------------------------------------------------------------------- the whole of it
 
@@ -85,7 +85,7 @@ class Reasons:
         self, scheduling_class: SchedulingClass, demand: Demand | None, waited_s: float, before: int
     ) -> Explanation:
         request = " or ".join(describe(shape.wanted_as_asked) for _class, shape in shapes_of(scheduling_class))
-        impossible = self._cluster.leases.why_impossible(scheduling_class)
+        impossible = self._cluster.demands.why_impossible(scheduling_class)
         if not len(self._cluster.nodes):
             return Explanation(request, WAITS, "no node has registered with the cluster yet", waited_s)
         group = self._cluster.groups.get(scheduling_class.group) if scheduling_class.group else None

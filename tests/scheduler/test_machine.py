@@ -219,7 +219,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_fits_that_waits(self) -> None:
         """Work conservation: no demand waits for what is free, unless that is promised to one that needs more."""
-        for demand in self.world.core.cluster.leases.queues.waiting():
+        for demand in self.world.core.cluster.demands.queues.waiting():
             wanted = wanted_of(demand.scheduling_class)
             for node in self.world.core.cluster.nodes:
                 promise = self.world.core.cluster.reservations.on(node)

@@ -256,10 +256,10 @@ def test_what_is_proposed_works_with_all_that_happens_in_between() -> None:
     granted = 0
     for _state in range(500):
         world, client = random_state(chance)
-        for demand in world.core.cluster.leases.demands():
+        for demand in world.core.cluster.demands:
             if demand.record is not None and demand.shortfall > 0:
                 world.say(demand.record.peer, m.SetDemand(demand.key, demand.scheduling_class, 0))
-        if len(world.core.cluster.leases.queues) or world.core.cluster.groups.waiting():
+        if len(world.core.cluster.demands.queues) or world.core.cluster.groups.waiting():
             continue  # an actor or a group waits, and would be served first
         wanted = chance.choice(SHAPES) or {"CPU": 5}
         world.demand(client, 1, key=77, **wanted)

@@ -280,8 +280,8 @@ def unsettled_leases(world: World) -> str:
     cluster = world.scheduler.core.cluster
     if len(cluster.groups):
         return f"{len(cluster.groups)} placement groups are left"
-    if len(cluster.leases.queues):
-        return f"{len(cluster.leases.queues)} demands wait"
+    if len(cluster.demands.queues):
+        return f"{len(cluster.demands.queues)} demands wait"
     for lease in cluster.leases:
         if not lease.actor_id:
             return f"lease {lease.lease_id} is {lease.state} for {lease.holder.hex()}"

@@ -1,0 +1,110 @@
+"""What somebody wants of one scheduling class, and where that stands among what waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.protocol.machine import Instant
+from atoll.protocol.values import SchedulingClass
+from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.placement import Shape, shapes_of
+
+ClassKey = tuple[Any, ...]
+Place = tuple[int, float, int, int]
+
+BELOW_ALL = 1 << 40
+"""What may be preempted comes after everything else, whatever its priority."""
+
+NEVER = float("inf")
+
+
+class Demand:
+    """What one process wants of one class, or what one actor needs.
+
+    Attributes:
+        job: Who is charged.
+        record: The connection that asked; None for an actor's.
+        key: The asker's own number.
+        actor_id: Empty unless it is for an actor.
+        choices: What will do, the best first: each a class without choices, and its shape.
+        making_room: Leases that are being ended so that this one can begin.
+        group: The placement group that they take from; empty for none.
+        class_key: Equal for demands that are interchangeable in placement.
+        wanted: Leases beyond those that it holds.
+        starting: Leases on their way, by id; each will satisfy one.
+        held: Leases that it was granted and that have not ended, by id.
+        since: When it began to wait.
+        failures: Starts that failed in a row.
+    """
+
+    __slots__ = (
+        "actor_id",
+        "arrival",
+        "choices",
+        "class_key",
+        "failures",
+        "group",
+        "held",
+        "job",
+        "key",
+        "listed",
+        "making_room",
+        "record",
+        "scheduling_class",
+        "since",
+        "starting",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        job: Job,
+        record: PeerRecord | None,
+        key: int,
+        scheduling_class: SchedulingClass,
+        arrival: int,
+        now: Instant,
+        actor_id: bytes = b"",
+    ) -> None:
+        self.job = job
+        self.record = record
+        self.key = key
+        self.actor_id = actor_id
+        self.scheduling_class = scheduling_class
+        self.choices = shapes_of(scheduling_class)
+        self.group = scheduling_class.group
+        self.class_key: ClassKey = (
+            scheduling_class.priority - (BELOW_ALL if scheduling_class.preemptible else 0),
+            scheduling_class.group,
+            scheduling_class.bundle,
+            *(shape.key for _class, shape in self.choices),
+        )
+        self.making_room: dict[int, None] = {}
+        self.arrival = arrival
+        self.since = now
+        self.wanted = 0
+        self.failures = 0
+        self.starting: dict[int, None] = {}
+        self.held: dict[int, None] = {}
+        self.listed: Place | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What it asks for first."""
+        return self.choices[0][1]
+
+    @property
+    def deadline(self) -> float:
+        """When it had better begin."""
+        wanted_s = self.scheduling_class.deadline_s
+        return self.since + wanted_s if wanted_s else NEVER
+
+    @property
+    def shortfall(self) -> int:
+        """Leases that are still to be started for it."""
+        return self.wanted - len(self.starting)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands among those that wait: the job that has least goes first, and of it what is due first."""
+        return self.job.share, self.deadline, len(self.held) + len(self.starting), self.arrival
