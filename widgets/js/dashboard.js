@@ -192,6 +192,9 @@ export class Dashboard {
 
   #liveness() {
     const silent = (performance.now() - this.lastNews) / 1000;
+    if (this.state && this.source === "saved") this.header.setTime(this.state, this.state.now);
+    // A cluster in which nothing happens sends only a sign of life, seldom; its clock runs on until that is missed.
+    else if (this.state && silent <= STALE_AFTER_S) this.header.setTime(this.state, performance.now() / 1000 + this.offset);
     if (this.troubleText) this.header.setLiveness("trouble", this.troubleText);
     else if (this.source === "saved" && this.state) this.header.setLiveness("saved", `as of ${formatClock(this.state.now)}`);
     else if (this.state && silent > STALE_AFTER_S) this.header.setLiveness("stale", `for ${formatDuration(silent)}`);

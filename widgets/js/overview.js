@@ -35,8 +35,12 @@ export class Header {
   /** @param {ClusterState} state */
   update(state) {
     setText(this.cluster, shortId(state.cluster_id));
-    setText(this.uptime, `v${state.version} · up ${formatDuration(state.now - state.started)}`);
     this.simulated.hidden = !state.simulated_devices;
+  }
+
+  /** @param {ClusterState} state @param {number} now of the cluster, which goes on while nothing else changes */
+  setTime(state, now) {
+    setText(this.uptime, `v${state.version} · up ${formatDuration(now - state.started)}`);
   }
 
   /** @param {Liveness} liveness @param {string} detail */
