@@ -1,8 +1,8 @@
 """The room of what a notebook sees: cells and magics.
 
-Owns: the grammar of `%%remote` and `%%actor`, what a cell reads and sets, the request and the result that travel,
-IPython in the worker, output and errors as the notebook shows them, the views of the line magics. `server/` is the
-Jupyter server's part.
+Owns: what a cell reads and sets, the request and the result that travel, IPython in the worker, output and errors as
+the notebook shows them, the views of the line magics. `grammar/` reads the magics' lines, `magics/` has the magics,
+`server/` is the Jupyter server's part.
 
 Never: decides where something runs, opens a connection, reads the scheduler's or a node agent's code. It asks the
 cluster for everything through `engine`.
@@ -29,18 +29,13 @@ from typing import Any
 
 def load_ipython_extension(shell: Any) -> None:
     """`%load_ext atoll`: add the magics. The cluster is joined by the first cell that needs it."""
-    from atoll.kernel_ext import completion
-    from atoll.kernel_ext.magics import AtollMagics
+    from atoll.kernel_ext import magics
 
-    shell.register_magics(AtollMagics)
-    completion.install(shell)
+    magics.install(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """`%unload_ext atoll`: take the magics away. What runs, runs on."""
-    for kind, names in (
-        ("cell", ("remote", "actor")),
-        ("line", ("actor", "cluster", "jobs", "actors", "objects", "gpus", "dashboard", "logs", "attach", "tb")),
-    ):
-        for name in names:
-            shell.magics_manager.magics[kind].pop(name, None)
+    from atoll.kernel_ext import magics
+
+    magics.uninstall(shell)

@@ -1,42 +1,81 @@
-"""Completion of a cell magic's first line; the body stays Python's."""
+"""Completion of a magic's line in IPython's completer; a cell's body stays Python's.
+
+The candidates come from the magic's grammar. What exists in the cluster now (actors, nodes, GPU types, cells) is asked
+only where a value of that kind is to be completed.
+
+It is a matcher of IPython's, not a `complete_command` hook: a hook is given only what stands after the last of
+IPython's own delimiters, of which `=` is one, and cannot keep Jedi's Python names out of a line that is no Python.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from IPython.core.completer import SimpleCompletion, context_matcher
 
 from atoll.exceptions import AtollError
 from atoll.kernel_ext import grammar
-from atoll.kernel_ext.engine import current_engine
+from atoll.kernel_ext.detached import kept_numbers
+from atoll.kernel_ext.engine import Engine, current_engine
+from atoll.kernel_ext.grammar import Grammar
 
-GRAMMARS = {"%%remote": grammar.REMOTE, "%%actor": grammar.ACTOR}
-
-
-def install(shell: Any) -> None:
-    """Let the shell complete first lines."""
-    for magic in GRAMMARS:
-        shell.set_hook("complete_command", complete, str_key=magic)
+IDENTIFIER = "atoll.magics"
+"""Of the matcher, as IPython lists and disables them."""
 
 
-def complete(_shell: Any, event: Any) -> list[str]:
-    """IPython's hook.
-
-    Args:
-        _shell: IPython's.
-        event: Has `line`, the text up to the cursor in its line, and `symbol`, the word there.
-    """
-    line = str(event.line)
-    magic = line.split(maxsplit=1)[0] if line.split() else ""
-    schema = GRAMMARS.get(magic)
-    if schema is None:
-        return []
-    values = {"on": _actor_names()} if "on=" in line else {}
-    return grammar.completions(schema, line[len(magic) :], values)
+def install(shell: Any, grammars: Sequence[Grammar]) -> None:
+    """Let the shell complete the lines of these magics."""
+    uninstall(shell)
+    shell.Completer.custom_matchers.append(matcher(grammars))
 
 
-def _actor_names() -> list[str]:
-    """Return the names of the living actors, if the cluster can be asked."""
+def uninstall(shell: Any) -> None:
+    """Take the completion away."""
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [other for other in matchers if getattr(other, "matcher_identifier", "") != IDENTIFIER]
+
+
+def matcher(grammars: Sequence[Grammar]) -> Callable[[Any], dict[str, Any]]:
+    """Return what IPython's completer asks; see its `context_matcher`."""
+    by_magic = {schema.magic: schema for schema in grammars}
+
+    def complete(context: Any) -> dict[str, Any]:
+        line = str(context.text_until_cursor).rpartition("\n")[2]
+        magic = line.split(maxsplit=1)[0] if line.strip() else ""
+        schema = by_magic.get(magic)
+        text = line.lstrip()[len(magic) :]
+        if schema is None or not text or (schema.kind == "cell" and context.cursor_line > 0):
+            return {"completions": []}
+        word, found = grammar.completions(schema, text, known_values)
+        return {
+            "completions": [SimpleCompletion(text=candidate, type="param") for candidate in found],
+            "matched_fragment": word,
+            "suppress": True,
+            "ordered": True,
+        }
+
+    asked: Callable[[Any], dict[str, Any]] = context_matcher(identifier=IDENTIFIER)(complete)
+    return asked
+
+
+def _actors(engine: Engine) -> Iterable[str]:
+    return (actor.name for actor in engine.state().actors if actor.name and actor.state != "dead")
+
+
+def _cells(engine: Engine) -> Iterable[str]:
+    """Return the cells whose output is kept, the newest first."""
+    directory = engine.directory()
+    return (f"t{number}" for number in reversed(kept_numbers(directory))) if directory else ()
+
+
+KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {"actor": _actors, "cell": _cells}
+"""What there is of each kind that a grammar names."""
+
+
+def known_values(kind: str) -> list[str]:
+    """Return what there is of a kind, if the cluster can be asked."""
     try:
-        state = current_engine().state()
+        return list(dict.fromkeys(KINDS[kind](current_engine())))
     except (AtollError, OSError):
         return []
-    return [actor.name for actor in state.actors if actor.name and actor.state != "dead"]

@@ -90,12 +90,17 @@ def reader_of(magic: str, line: str) -> tuple[str, RecordReader]:
         raise MagicUsageError(f"there is no cell {name}. {known_cells(directory)}") from None
 
 
+def kept_numbers(directory: str) -> list[int]:
+    """Return the numbers of the cells whose output is kept, the oldest first."""
+    try:
+        return sorted(int(entry.name[1:]) for entry in directory_of(directory).iterdir() if is_number(entry.name))
+    except OSError:
+        return []
+
+
 def known_cells(directory: str) -> str:
     """Return which cells are kept, in a sentence."""
-    try:
-        numbers = sorted(int(entry.name[1:]) for entry in directory_of(directory).iterdir())
-    except OSError:
-        numbers = []
+    numbers = kept_numbers(directory) if directory else []
     return f"Kept are t{numbers[0]} to t{numbers[-1]}" if numbers else "None is kept yet"
 
 

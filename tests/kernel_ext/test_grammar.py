@@ -136,4 +136,6 @@ def test_documentation_begins_with_examples_and_names_everything() -> None:
     ],
 )
 def test_completion(text: str, expected: list[str]) -> None:
-    assert completions(REMOTE, text, {"on": ["other", "llm"]}) == expected
+    word, found = completions(REMOTE, text, lambda kind: ["llm", "other"] if kind == "actor" else [])
+    assert text.endswith(" " + word)
+    assert found == expected

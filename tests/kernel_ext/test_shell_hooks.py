@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from atoll.kernel_ext import completion, load_ipython_extension, unload_ipython_extension
+from IPython.core.completer import provisionalcompleter
+
+from atoll.kernel_ext import load_ipython_extension, unload_ipython_extension
 from tests.kernel_ext.conftest import Notebook
 
 
@@ -15,15 +16,28 @@ def test_help_begins_with_examples(notebook: Notebook) -> None:
     assert text.index("Examples:") < text.index("key=value")
 
 
-def test_first_lines_are_completed_and_bodies_are_left_to_python(notebook: Notebook) -> None:
-    def complete(line: str) -> list[str]:
-        symbol = line.rsplit(maxsplit=1)[-1] if not line.endswith(" ") else ""
-        return completion.complete(notebook.shell, SimpleNamespace(line=line, symbol=symbol))
+def completed(notebook: Notebook, text: str) -> list[str]:
+    """Complete at the end of a text as a front end does; return what the last word becomes."""
+    with provisionalcompleter():
+        found = list(notebook.shell.Completer.completions(text, len(text)))
+    word = len(text) - len(text.replace("\n", " ").rpartition(" ")[2])
+    return [text[word : each.start] + each.text for each in found]
 
-    assert complete("%%remote g") == ["gpu="]
-    assert complete("%%remote gpu=1 b") == ["bg"]
-    assert "fresh" in complete("%%actor llm ")
-    assert complete("x = 1") == []
+
+def test_first_lines_are_completed_and_bodies_are_left_to_python(notebook: Notebook) -> None:
+    assert completed(notebook, "%%remote g") == ["gpu="]
+    assert completed(notebook, "%%remote gpu=1 b") == ["bg"]
+    assert "fresh" in completed(notebook, "%%actor llm ")
+    notebook.good("remote_name = 1")
+    assert completed(notebook, "%%remote gpu=1\nremote_n") == ["remote_name"]
+    assert "gpu=" not in completed(notebook, "remote g")
+
+
+def test_values_are_completed_where_ipython_splits_words(notebook: Notebook) -> None:
+    notebook.good("%%actor llm\ndef f(): return 1")
+    assert completed(notebook, "%%remote on=") == ["on=llm"]
+    assert completed(notebook, "%%remote gpu=1 on=l") == ["on=llm"]
+    assert completed(notebook, "%actor l") == ["llm"]
 
 
 def test_unloading_takes_the_magics_away(notebook: Notebook) -> None:

@@ -22,7 +22,7 @@ import cloudpickle
 from atoll.exceptions import TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import OnOutput, Resources
-from atoll.protocol.state import ClusterState
+from atoll.protocol.state import ActorState, ClusterState
 
 
 def _serve(connection: Any) -> None:
@@ -166,7 +166,11 @@ class ProcessEngine:
         return running.future.result(30)
 
     def state(self) -> ClusterState:
-        return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], [], [], [], [], [], [])
+        actors = [
+            ActorState("a" * 32, name, "", actor.class_name, "alive", 0, "", 0, self.job_id, {}, [], "", time.time())
+            for name, actor in self.actors.items()
+        ]
+        return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], actors, [], [], [], [], [])
 
     def directory(self) -> str:
         return ""

@@ -1,0 +1,77 @@
+"""What the line magics may say: those that show the cluster, and those that show what cells have shown."""
+
+from __future__ import annotations
+
+from atoll.kernel_ext.grammar.schema import Grammar
+
+CLUSTER = Grammar(
+    magic="%cluster",
+    summary="Show the cluster's nodes: what they have, what is used, what waits.",
+    examples=(("%cluster", "every node"),),
+)
+
+JOBS = Grammar(
+    magic="%jobs",
+    summary="Show what runs and what waits, of all sessions.",
+    examples=(("%jobs", "every session"),),
+)
+
+ACTORS = Grammar(
+    magic="%actors",
+    summary="Show the actors of the cluster.",
+    examples=(("%actors", "every actor, those that have died for a while too"),),
+)
+
+OBJECTS = Grammar(
+    magic="%objects",
+    summary="Show the names of the cache and the objects in shared memory, the largest first.",
+    examples=(("%objects", "every object"),),
+)
+
+GPUS = Grammar(
+    magic="%gpus",
+    summary="Show the GPUs: how busy they are, who holds them.",
+    examples=(("%gpus", "every GPU"),),
+)
+
+DASHBOARD = Grammar(
+    magic="%dashboard",
+    summary="Show the cluster live.",
+    examples=(("%dashboard", "below this cell"),),
+)
+
+_CELL = "the number of a cell, as its status line and %jobs have it: t42"
+
+LOGS = Grammar(
+    magic="%logs",
+    summary="Show what a cell has shown so far, also after a reload or a restart of the kernel.",
+    examples=(("%logs t42", "all that the cell has shown"),),
+    name_help=_CELL,
+    name_known="cell",
+)
+
+ATTACH = Grammar(
+    magic="%attach",
+    summary="Show what a cell shows until it ends, and take over what it has set. An interrupt ends the showing only.",
+    examples=(("%attach t42", "wait for a cell that runs on"),),
+    name_help=_CELL,
+    name_known="cell",
+)
+
+TRACEBACK = Grammar(
+    magic="%tb",
+    summary="Show the error of a remote cell with the values of its local variables.",
+    examples=(("%tb t42", "of a remote cell"), ("%tb", "IPython's own: the last error of this kernel")),
+    name_help=_CELL + "; or one of IPython's modes, such as Verbose",
+    name_known="cell",
+)
+
+BIND = Grammar(
+    magic="%actor",
+    summary="Bind the name of an actor that another notebook has made.",
+    examples=(("%actor llm", "then llm.generate('...') from any cell"),),
+    name_help="the actor's name",
+    name_required=True,
+    name_known="actor",
+    notes=("To make an actor, write %%actor above a cell.",),
+)

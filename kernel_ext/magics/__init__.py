@@ -1,0 +1,48 @@
+"""The room of the magics: thin functions between what a line says and what the other modules do.
+
+Owns: the table of the magics (`MAGICS`), their registration, and for each a function that reads what was said and
+calls what does it.
+
+Never: reads a line itself (`grammar` does), analyses or packs cells (`capture`), talks to the cluster (`engine`).
+
+In: the shell, a `ParsedLine`, a cell's text. Out: what the user's names become, what is shown.
+
+A new magic is a `Grammar`, a function and a line in the table; help and completion follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.kernel_ext import completion, grammar
+from atoll.kernel_ext.magics import actor, remote, shown, views
+from atoll.kernel_ext.magics.table import Magic, register, unregister
+
+__all__ = ["MAGICS", "Magic", "install", "uninstall"]
+
+MAGICS = (
+    Magic(grammar.REMOTE, remote.run),
+    Magic(grammar.ACTOR, actor.make),
+    Magic(grammar.BIND, actor.bind),
+    Magic(grammar.LOGS, shown.logs),
+    Magic(grammar.ATTACH, shown.attach),
+    Magic(grammar.TRACEBACK, shown.traceback),
+    Magic(grammar.CLUSTER, views.cluster),
+    Magic(grammar.JOBS, views.jobs),
+    Magic(grammar.ACTORS, views.actors),
+    Magic(grammar.OBJECTS, views.objects),
+    Magic(grammar.GPUS, views.gpus),
+    Magic(grammar.DASHBOARD, views.dashboard),
+)
+
+
+def install(shell: Any) -> None:
+    """Add the magics to a shell, with the completion of their lines."""
+    register(shell, MAGICS)
+    completion.install(shell, tuple(magic.grammar for magic in MAGICS))
+
+
+def uninstall(shell: Any) -> None:
+    """Take them away. What runs, runs on."""
+    unregister(shell, MAGICS)
+    completion.uninstall(shell)

@@ -1,0 +1,89 @@
+"""`%%actor` and `%actor`: making, updating and binding actors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from atoll.kernel_ext import actors
+from atoll.kernel_ext.capture import CellText, read_cell, request_of
+from atoll.kernel_ext.cell_messages import CellRequest
+from atoll.kernel_ext.engine import Actor, current_engine
+from atoll.kernel_ext.errors import one_line
+from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
+from atoll.kernel_ext.magics.remote import resources_of
+from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, replay
+from atoll.kernel_ext.remote_cell import Start, run_and_show
+
+
+class Origin(NamedTuple):
+    """What an actor remembers of the cell that made it; see `ActorFacts`."""
+
+    functions: tuple[str, ...]
+    digest: str
+    origins: tuple[str, ...]
+    place: str
+
+
+def make(shell: Any, said: ParsedLine, cell: str) -> None:
+    """`%%actor llm`: make an actor of a cell, or update the one that the cell has made."""
+    assert said.name is not None, "the grammar asks for a name"
+    try:
+        _make_or_update(shell, said, said.name, read_cell(shell, cell))
+    except (KeyboardInterrupt, MagicUsageError):
+        raise
+    except Exception as error:
+        raise (error if hasattr(error, "_render_traceback_") else one_line(error)) from None
+
+
+def bind(shell: Any, said: ParsedLine, _cell: str) -> None:
+    """`%actor llm`: bind the name of an actor that another notebook has made."""
+    assert said.name is not None, "the grammar asks for a name"
+    engine = current_engine()
+    facts = actors.facts_of(engine, actors.require_actor(engine, said.name), said.name)
+    shell.user_ns[said.name] = actors.CellActorHandle(said.name)
+    _show_line(actors.describe_actor(said.name, facts), ShellSink(shell))
+
+
+def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> None:
+    engine = current_engine()
+    sink: Sink = NoSink() if "quiet" in said.flags else ShellSink(shell)
+    tokens, place = actors.origins(engine, shell.user_ns)
+    functions = tuple(part for part in text.names.functions if not part.startswith("_"))
+    origin = Origin(functions, actors.code_digest(text.code), tokens, place)
+    actor = engine.find_actor(name)
+    if actor is not None and "fresh" in said.flags:
+        actor.kill()
+        actor = None
+    if actor is None:
+        packed = request_of(shell, text, take=said.get("in"), stays=True)
+        request = actors.defining_request(packed, keep_state=False)
+        actor = actors.make_actor(engine, name, functions, resources_of(said))
+        try:
+            _define(shell, said, name, actor, request, origin)
+        except BaseException:
+            # What its cell could not make is no actor; the name is free for the next attempt.
+            actor.kill()
+            raise
+    else:
+        facts = actors.facts_of(engine, actor, name)
+        if facts.digest == origin.digest:
+            for kind, payload in engine.wait(actor.call("cell_shown")):
+                replay(kind, payload, sink)
+        elif actors.same_notebook(facts, tokens):
+            packed = request_of(shell, text, take=said.get("in"), there=facts.state, stays=True)
+            _define(shell, said, name, actor, actors.defining_request(packed, keep_state=True), origin)
+        else:
+            raise actors.taken(name, facts)
+    shell.user_ns[name] = actors.CellActorHandle(name)
+    _show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
+
+
+def _define(shell: Any, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: Origin) -> None:
+    start: Start = lambda on_output: actor.call("cell_define", request, *origin, on_output=on_output)  # noqa: E731
+    title = f"%%actor {name}"
+    quiet = "quiet" in said.flags
+    run_and_show(shell, current_engine(), start, name, request=request, quiet=quiet, title=title)
+
+
+def _show_line(text: str, sink: Sink) -> None:
+    sink.display({"text/plain": text}, {}, {}, update=False)
