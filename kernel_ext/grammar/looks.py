@@ -47,6 +47,7 @@ LOGS = Grammar(
     summary="Show what a cell has shown so far, also after a reload or a restart of the kernel.",
     examples=(("%logs t42", "all that the cell has shown"),),
     name_help=_CELL,
+    name_free=True,
     name_known="cell",
 )
 
@@ -55,6 +56,7 @@ ATTACH = Grammar(
     summary="Show what a cell shows until it ends, and take over what it has set. An interrupt ends the showing only.",
     examples=(("%attach t42", "wait for a cell that runs on"),),
     name_help=_CELL,
+    name_free=True,
     name_known="cell",
 )
 
@@ -63,6 +65,7 @@ TRACEBACK = Grammar(
     summary="Show the error of a remote cell with the values of its local variables.",
     examples=(("%tb t42", "of a remote cell"), ("%tb", "IPython's own: the last error of this kernel")),
     name_help=_CELL + "; or one of IPython's modes, such as Verbose",
+    name_free=True,
     name_known="cell",
 )
 

@@ -126,7 +126,7 @@ def _value_of(text: str, evaluate: Evaluate) -> Any:
 
 
 def _checked_name(grammar: Grammar, word: str) -> str:
-    if not word.isidentifier():
+    if not grammar.name_free and not word.isidentifier():
         near = _near(grammar, word)
         raise MagicUsageError(f"{word!r} is no name{near or '; names are made of letters, digits and _'}")
     return word

@@ -57,6 +57,7 @@ class Grammar:
         options: In the order of the documentation.
         flags: Likewise.
         name_required: Whether the bare word must be there.
+        name_free: Whether the bare word may be something else than a Python name.
         name_known: What the bare word names, where a completion can list it: `actor`, `cell`.
         notes: Paragraphs after the tables.
     """
@@ -68,6 +69,7 @@ class Grammar:
     options: tuple[Option, ...] = ()
     flags: tuple[Flag, ...] = ()
     name_required: bool = False
+    name_free: bool = False
     name_known: str = ""
     notes: tuple[str, ...] = ()
 
