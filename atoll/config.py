@@ -13,7 +13,8 @@ ATOLL_STORE_IDLE_GIVE_BACK_S      | 60                    | memory of the store 
 ATOLL_STORE_PATIENCE_S            | 5                     | how long who needs room in a full store waits while nothing
                                   |                       | can be spilled, before it is told so
 ATOLL_SPILL_DIRECTORY             | the session directory | where objects are written that have no room in memory
-ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only
+ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only: how many,
+                                  |                       | or the path of a script (`atoll.simulated_gpus`)
 ATOLL_SIMULATED_GPU_MEMORY_BYTES  | 16G                   | memory of each of those
 ATOLL_RESOURCES                   | none                  | what else the node offers: `licence=2,tpu=1`
 ATOLL_LABELS                      | none                  | labels of the node: `zone=a,disk=ssd`
@@ -62,7 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store_idle_give_back_s: Its memory without objects is given back to the system after so long.
         store_patience_s: How long somebody waits for room while nothing can be spilled.
         spill_directory: Where spilled objects go; None for the session directory.
-        simulated_gpus: Number of simulated GPUs.
+        simulated_gpus: Number of simulated GPUs; 0 with a script.
+        simulated_gpu_script: What they are like and what happens to them; None for plain ones.
         simulated_gpu_memory_bytes: Memory of each.
         resources: What else the node offers, by name.
         labels: Of the node, for those who say where their work may run.
@@ -79,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_patience_s: float = 5.0
     spill_directory: Path | None = None
     simulated_gpus: int = 0
+    simulated_gpu_script: Path | None = None
     simulated_gpu_memory_bytes: int = 16 * 2**30
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
@@ -96,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "ATOLL_STORE_PREPARED_BYTES": str(self.store_prepared_bytes),
             "ATOLL_STORE_IDLE_GIVE_BACK_S": str(self.store_idle_give_back_s),
             "ATOLL_STORE_PATIENCE_S": str(self.store_patience_s),
-            "ATOLL_SIMULATED_GPUS": str(self.simulated_gpus),
+            "ATOLL_SIMULATED_GPUS": str(self.simulated_gpu_script or self.simulated_gpus),
             "ATOLL_SIMULATED_GPU_MEMORY_BYTES": str(self.simulated_gpu_memory_bytes),
             "ATOLL_RESOURCES": ",".join(f"{name}={amount:g}" for name, amount in self.resources.items()),
             "ATOLL_LABELS": ",".join(f"{name}={value}" for name, value in self.labels.items()),
@@ -127,6 +130,8 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
             raise ValueError(f"{name}={text!r}: {error}; write for example {name}={example}") from None
 
     linger_default: float | None = 60.0
+    no_gpus: int | Path = 0
+    simulated_gpus = read("ATOLL_SIMULATED_GPUS", _number_or_file, no_gpus, "2")
     memory_bytes = read("ATOLL_MEMORY_BYTES", _size, _machine_memory_bytes(), "64G")
     store_default = int(memory_bytes * STORE_SHARE)
     return Settings(
@@ -137,7 +142,8 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         store_idle_give_back_s=read("ATOLL_STORE_IDLE_GIVE_BACK_S", _duration, 60.0, "60"),
         store_patience_s=read("ATOLL_STORE_PATIENCE_S", _duration, 5.0, "5"),
         spill_directory=read("ATOLL_SPILL_DIRECTORY", _directory, None, "/mnt/scratch"),
-        simulated_gpus=read("ATOLL_SIMULATED_GPUS", _whole, 0, "2"),
+        simulated_gpus=simulated_gpus if isinstance(simulated_gpus, int) else 0,
+        simulated_gpu_script=simulated_gpus if isinstance(simulated_gpus, Path) else None,
         simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
         resources=read("ATOLL_RESOURCES", _resources, {}, "licence=2,tpu=1"),
         labels=read("ATOLL_LABELS", _pairs, {}, "zone=a,disk=ssd"),
@@ -174,6 +180,15 @@ def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise ValueError("not a whole number of 0 or more")
     return int(text)
+
+
+def _number_or_file(text: str) -> int | Path:
+    if "/" not in text:
+        return _whole(text)
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise ValueError("no file is there")
+    return path
 
 
 def _whole_from_one(text: str) -> int:

@@ -309,13 +309,14 @@ def _memory(_path: Path) -> Iterator[Finding]:
 
 def _gpus(_path: Path) -> Iterator[Finding]:
     try:
-        simulated = read_settings().simulated_gpus
+        settings = read_settings()
+        simulated = counted(settings.simulated_gpus, "simulated GPU")
+        if settings.simulated_gpu_script:
+            simulated = "simulated GPUs by a script"
+        if settings.simulated_gpu_script or settings.simulated_gpus:
+            yield Finding(NOTE, "GPUs", f"{simulated} (ATOLL_SIMULATED_GPUS): they compute nothing")
     except ValueError:
-        simulated = 0
-    if simulated:
-        yield Finding(
-            NOTE, "GPUs", f"{counted(simulated, 'simulated GPU')} (ATOLL_SIMULATED_GPUS): they compute nothing"
-        )
+        pass  # said by the check of the settings
     devices = _nvidia_devices()
     import pynvml
 

@@ -19,5 +19,6 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     leaving.py      how an actor ends itself
     memory.py       segments and spill files made, filled and given back, in threads;  spill.py  the files themselves
     segments.py processes.py    what only Linux has
-    monitor.py gpus.py logs.py  what is measured, the devices, the workers' output
+    monitor.py logs.py          what is measured, the workers' output
+    gpus.py     who knows the devices: nvml.py, or simulated_gpus.py
 """

@@ -92,7 +92,7 @@ class NodeAgent:
         self._directory = Path(cluster.directory)
         (self._directory / "workers").mkdir(mode=0o700, exist_ok=True)
         self._logs = WorkerLogs(self._directory / "logs", settings.log_bytes)
-        self._provider = provider or find_provider(settings.simulated_gpus, settings.simulated_gpu_memory_bytes)
+        self._provider = provider or find_provider(settings)
         self._monitor = Monitor(self._provider)
         self.node = describe_node(cluster, settings, self._provider)
         self.core = AgentCore(
@@ -327,7 +327,7 @@ class NodeAgent:
         self._after(work, self.deliver)
 
     def _observe(self, action: ObserveNode) -> None:
-        self._after(self._measuring_thread.submit(self._monitor.observe, action.workers), self.deliver)
+        self._after(self._measuring_thread.submit(self._monitor.observe, action.workers, action.held), self.deliver)
 
     def _keep_logs(self) -> None:
         living = {worker.worker_id.hex() for worker in self.core.pool.workers()}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from atoll.nodeagent import processes
 from atoll.nodeagent.core.events import DeviceMemory, DeviceMemoryMeasured, NodeObserved
 from atoll.nodeagent.gpus import DeviceReading, Provider
-from atoll.protocol.values import DeviceSample, WorkerSample
+from atoll.protocol.values import DeviceSample, Outsider, WorkerSample
 
 if TYPE_CHECKING:
     import psutil
+
+UNNAMED_BYTES = 512 * 2**20
+"""So much of a device a driver or a desktop takes without a process that is named for it."""
+
+MAXIMUM_OUTSIDERS = 8
+"""Told of one device."""
 
 
 class Monitor:
@@ -26,15 +33,20 @@ class Monitor:
         self._processes: dict[int, psutil.Process] = {}
         self._began = False
 
-    def observe(self, workers: list[tuple[bytes, int]]) -> NodeObserved:
-        """Sample the node, its devices and the workers (id, pid). A worker that is gone is left out."""
+    def observe(self, workers: list[tuple[bytes, int]], held: Iterable[str] = ()) -> NodeObserved:
+        """Sample the node, its devices and the workers.
+
+        Args:
+            workers: Id and process id; one that is gone is left out.
+            held: The devices that workers hold, or did a moment ago.
+        """
         import psutil
 
         if not self._began:
             psutil.cpu_percent(None)  # the first call only remembers
             self._began = True
         memory = psutil.virtual_memory()
-        pids = {pid for _worker_id, pid in workers}
+        pids, used = {pid for _worker_id, pid in workers}, set(held)
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
         readings = [reading for uuid in self._uuids if (reading := self._provider.read(uuid)) is not None]
@@ -42,8 +54,9 @@ class Monitor:
             cpu_percent=psutil.cpu_percent(None),
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
-            devices=[self._device_sample(reading, pids) for reading in readings],
+            devices=[self._device_sample(reading, pids, used) for reading in readings],
             workers=[sample for worker_id, pid in workers if (sample := self._worker_sample(worker_id, pid))],
+            faults=tuple(self._provider.faults()),
         )
 
     def _worker_sample(self, worker_id: bytes, pid: int) -> WorkerSample | None:
@@ -59,14 +72,22 @@ class Monitor:
             self._processes.pop(pid, None)
             return None
 
-    @staticmethod
-    def _device_sample(reading: DeviceReading, workers: set[int]) -> DeviceSample:
-        foreign = sum(
-            size
-            for pid, size in reading.processes.items()
+    def _device_sample(self, reading: DeviceReading, workers: set[int], held: set[str]) -> DeviceSample:
+        """Tell memory of workers from that of others. What the driver does not lay to anybody's charge is others'."""
+        outsiders = [
+            Outsider(process.pid, process.used_bytes, process.user, process.name)
+            for pid, process in reading.processes.items()
             if pid not in workers and processes.session_of(pid) not in workers
+        ]
+        if reading.uuid not in held:
+            unnamed = reading.used_bytes - sum(process.used_bytes for process in reading.processes.values())
+            if unnamed > UNNAMED_BYTES:
+                outsiders.append(Outsider(0, unnamed))
+        outsiders.sort(key=lambda outsider: (-outsider.used_bytes, outsider.pid))
+        foreign = sum(outsider.used_bytes for outsider in outsiders)
+        return DeviceSample(
+            reading.uuid, reading.use_percent, reading.used_bytes, foreign, outsiders[:MAXIMUM_OUTSIDERS]
         )
-        return DeviceSample(reading.uuid, reading.use_percent, reading.used_bytes, foreign)
 
     def measure(self, lease_id: int, uuids: list[str], worker_pid: int) -> DeviceMemoryMeasured:
         """Look what is in use on devices, and whether anything of it is the worker's."""
@@ -80,10 +101,9 @@ class Monitor:
 
 def _device_memory(reading: DeviceReading, worker_pid: int) -> DeviceMemory:
     own = other = 0
-    for pid, size in reading.processes.items():
-        session = processes.session_of(pid)
-        if worker_pid and worker_pid in {pid, session}:
-            own += max(1, size)  # a driver that lists a process without its size still says that it is there
-        elif session is not None:
-            other += size
+    for pid, process in reading.processes.items():
+        if worker_pid and worker_pid in {pid, processes.session_of(pid)}:
+            own += max(1, process.used_bytes)  # one that is listed without its size is there, too
+        elif process.lives:
+            other += process.used_bytes
     return DeviceMemory(reading.uuid, reading.used_bytes, own, other)

@@ -156,6 +156,11 @@ class Device(msgspec.Struct, frozen=True, array_like=True):
         model: For example `NVIDIA H100 80GB HBM3`; simulated ones say so.
         memory_bytes: Its memory.
         simulated: True for a device that exists for tests and demonstrations only.
+        parent: The UUID of the device of which it is a part (a MIG instance); empty if it is whole.
+        numa_node: The processor that it is nearest to; -1 if that is not known.
+        distances: How far other devices are, by UUID, where that is known: 0 for parts of one device, 1 to 9 over
+            NVLink (10 less the number of links), then what the way over PCI Express crosses: 10 one switch, 20
+            several, 30 a host bridge, 40 bridges of one processor, 50 other processors.
     """
 
     uuid: str
@@ -163,6 +168,9 @@ class Device(msgspec.Struct, frozen=True, array_like=True):
     model: str
     memory_bytes: int
     simulated: bool = False
+    parent: str = ""
+    numa_node: int = -1
+    distances: dict[str, int] = {}
 
 
 class DeviceShare(msgspec.Struct, frozen=True, array_like=True):
@@ -174,13 +182,48 @@ class DeviceShare(msgspec.Struct, frozen=True, array_like=True):
     simulated: bool = False
 
 
+class Outsider(msgspec.Struct, frozen=True, array_like=True):
+    """A process that is no worker of the cluster and has memory of a device.
+
+    Attributes:
+        pid: Its process id; 0 if nobody knows whose memory it is.
+        used_bytes: How much.
+        user: Whose it is; empty if that is not known.
+        name: What it runs, likewise.
+    """
+
+    pid: int
+    used_bytes: int
+    user: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "processes that the driver does not name"
+        who = f" of {self.user}" if self.user else ""
+        return f"process {self.pid}{who}{f' ({self.name})' if self.name else ''}"
+
+
 class DeviceSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a device does now: use in percent, memory in bytes."""
+    """What a device does now.
+
+    Attributes:
+        uuid: Which.
+        use_percent: How busy it is.
+        memory_used_bytes: Memory in use.
+        foreign_memory_bytes: What of that processes outside of the cluster hold.
+        outsiders: Those processes, the largest first.
+        trouble: Why it is not given to anybody now, in words; empty if nothing is wrong with it.
+        quarantined: Whether that is because it has failed too often.
+    """
 
     uuid: str
     use_percent: float
     memory_used_bytes: int
     foreign_memory_bytes: int = 0
+    outsiders: list[Outsider] = []
+    trouble: str = ""
+    quarantined: bool = False
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, array_like=True):

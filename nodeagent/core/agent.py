@@ -436,7 +436,8 @@ class AgentCore:
 
     def _observe(self) -> None:
         self._observing = True
-        self._outbox.do(ObserveNode([(w.worker_id, w.pid) for w in self.pool.workers() if w.pid]))
+        workers = [(worker.worker_id, worker.pid) for worker in self.pool.workers() if worker.pid]
+        self._outbox.do(ObserveNode(workers, self.leases.devices_in_use()))
 
     def _node_observed(self, event: NodeObserved, now: Instant) -> None:
         self._observing = False

@@ -136,14 +136,29 @@ class DeviceMemoryMeasured(Event, frozen=True):
     devices: list[DeviceMemory]
 
 
+class DeviceFault(msgspec.Struct, frozen=True):
+    """Something that a device has failed at.
+
+    Attributes:
+        uuid: The device.
+        text: What the driver says.
+        counts: Whether it is the device's fault; else it is the program's, and the device is as good as before.
+    """
+
+    uuid: str
+    text: str
+    counts: bool = True
+
+
 class NodeObserved(Event, frozen=True):
-    """The answer to `ObserveNode`."""
+    """The answer to `ObserveNode`. `faults` are those since the last one."""
 
     cpu_percent: float
     memory_used_bytes: int
     memory_total_bytes: int
     devices: list[DeviceSample]
     workers: list[WorkerSample]
+    faults: tuple[DeviceFault, ...] = ()
 
 
 class StopRequested(Event, frozen=True):
@@ -285,9 +300,10 @@ class MeasureDeviceMemory(Action, frozen=True):
 
 
 class ObserveNode(Action, frozen=True):
-    """Sample the node, its devices and these workers (id, pid)."""
+    """Sample the node, its devices and these workers (id, pid). `held` are the devices that leases hold."""
 
     workers: list[tuple[bytes, int]]
+    held: tuple[str, ...] = ()
 
 
 class DialScheduler(Action, frozen=True):

@@ -126,6 +126,10 @@ class Leases:
         """Return all leases, oldest first."""
         return list(self._leases.values())
 
+    def devices_in_use(self) -> tuple[str, ...]:
+        """Return the devices that leases hold, in order."""
+        return tuple(dict.fromkeys(share.uuid for lease in self._leases.values() for share in lease.devices))
+
     # -------------------------------------------------------------------------------------------- beginning
 
     def start(self, message: StartLease, now: Instant) -> None:

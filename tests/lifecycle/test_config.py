@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,13 @@ def test_the_table_names_every_variable() -> None:
     assert atoll.config.__doc__ is not None
     for name in settings({}).environment():
         assert f"\n{name} " in atoll.config.__doc__
+
+
+def test_simulated_gpus_may_come_from_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "gpus.json"
+    script.write_text("{}")
+    found = settings({"ATOLL_SIMULATED_GPUS": str(script)})
+    assert (found.simulated_gpus, found.simulated_gpu_script) == (0, script)
+    assert settings(found.environment()) == found
+    with pytest.raises(ValueError, match="no file is there"):
+        settings({"ATOLL_SIMULATED_GPUS": str(tmp_path / "none.json")})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atoll.environment import capture_environment, digest, filter_variables
-from atoll.nodeagent.gpus import NoDevices, SimulatedProvider, find_provider
+from atoll.nodeagent.gpus import NoDevices
 from atoll.nodeagent.logs import WorkerLogs, last_line
 from atoll.nodeagent.monitor import Monitor
 from atoll.protocol.messages import DefineEnvironment, decode, encode
@@ -86,58 +86,7 @@ def test_equal_environments_have_equal_digests() -> None:
     assert len({digest(environment) for environment in (one, *others)}) == 5
 
 
-# ------------------------------------------------------------------------------------------------------- devices
-
-
-def test_simulated_devices_say_so() -> None:
-    provider = find_provider(2, 2**34)
-    devices = provider.devices()
-    assert [device.uuid for device in devices] == ["SIM-GPU-00000000", "SIM-GPU-00000001"]
-    assert all(device.simulated and "Simulated" in device.model for device in devices)
-    reading = provider.read(devices[0].uuid)
-    assert reading is not None
-    assert reading.used_bytes == 0
-    assert provider.read("GPU-of-another-node") is None
-
-
-def test_a_node_without_device_files_has_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoll.nodeagent.gpus._DEVICE_FILES", ("/nowhere",))
-    assert isinstance(find_provider(0, 0), NoDevices)
-
-
-def test_a_driver_that_does_not_answer_means_no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    if Path("/dev/nvidiactl").exists():
-        pytest.skip("there is a driver here")
-    monkeypatch.setattr("atoll.nodeagent.gpus._DEVICE_FILES", ("/dev/null",))
-    assert isinstance(find_provider(0, 0), NoDevices)
-
-
-def test_memory_on_a_device_is_told_apart_by_process() -> None:
-    provider = SimulatedProvider(1, 2**34)
-    uuid = provider.devices()[0].uuid
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    provider.hold(uuid, os.getpid(), 3000)
-    provider.hold(uuid, gone.pid, 500)
-    monitor = Monitor(provider)
-    (mine,) = monitor.measure(1, [uuid], os.getpid()).devices
-    assert (mine.used_bytes, mine.worker_bytes, mine.other_bytes) == (3500, 3000, 0)
-    (others,) = monitor.measure(1, [uuid], 2**22).devices
-    assert (others.worker_bytes, others.other_bytes) == (0, 3000)
-    (sample,) = monitor.observe([(b"worker", os.getpid())]).devices
-    assert (sample.memory_used_bytes, sample.foreign_memory_bytes) == (3500, 500)
-    assert monitor.measure(1, ["GPU-lost"], 0).devices == []
-
-
-def test_a_process_whose_session_began_outside_of_this_container_still_holds_its_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("os.getsid", lambda _pid: 0)  # what Linux says of a leader in an outer namespace
-    provider = SimulatedProvider(1, 2**34)
-    uuid = provider.devices()[0].uuid
-    provider.hold(uuid, os.getpid(), 3000)
-    (others,) = Monitor(provider).measure(1, [uuid], 2**22).devices
-    assert (others.worker_bytes, others.other_bytes) == (0, 3000)
+# ------------------------------------------------------------------------------------------------------- samples
 
 
 def test_workers_are_sampled_and_those_that_are_gone_left_out() -> None:

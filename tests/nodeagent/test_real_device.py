@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.nodeagent.gpus import NvmlProvider
+from atoll.nodeagent.nvml import NvmlProvider
 from atoll.protocol.messages import EndLease, LeaseEnded, NodeSampled
 from atoll.protocol.values import DeviceShare
 from tests.nodeagent.running import RunningAgent, eventually
