@@ -46,6 +46,7 @@ class SchedulerServer:
             cluster_id=cluster.cluster_id,
             version=cluster.version,
             linger_s=cluster.linger_s,
+            local_offset_s=time.localtime().tm_gmtoff,
         )
         self._endpoint = Endpoint(cluster.key_bytes(), Identity("scheduler", new_process_id()), self._deliver)
         self._timer: asyncio.TimerHandle | None = None

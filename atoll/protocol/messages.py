@@ -11,9 +11,10 @@ Who says what to whom:
     client or worker ─▶ scheduler   RegisterJob ActForJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor
                                     GetActor WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName
                                     DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState
-                                    WatchState AddEnvironment GetEnvironment StopCluster
+                                    WatchState GetUsage AddEnvironment GetEnvironment StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Done Failed
+                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Usage Done
+                                    Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
@@ -35,6 +36,8 @@ from atoll.protocol.environment_messages import AddEnvironment as AddEnvironment
 from atoll.protocol.environment_messages import EnvironmentFound as EnvironmentFound
 from atoll.protocol.environment_messages import GetEnvironment as GetEnvironment
 from atoll.protocol.message import Message as Message
+from atoll.protocol.node_messages import GetUsage as GetUsage
+from atoll.protocol.node_messages import Usage as Usage
 from atoll.protocol.placement_messages import CreateGroup as CreateGroup
 from atoll.protocol.placement_messages import Explain as Explain
 from atoll.protocol.placement_messages import Explained as Explained
@@ -426,7 +429,8 @@ class StartLease(Message, frozen=True):
     """Give a worker to a lease: one that is idle in this environment, or a new one.
 
     `holder` is the process that the lease is for; empty for an actor's. `bundle` is the part of the class's placement
-    group that it takes from, -1 for none. `namespace` is the job's.
+    group that it takes from, -1 for none. `namespace` is the job's. `begun` is when, on the scheduler's clock: said
+    back to one that was restarted, it tells since when the lease holds what it holds.
     """
 
     lease_id: int
@@ -437,6 +441,7 @@ class StartLease(Message, frozen=True):
     holder: bytes = b""
     bundle: int = -1
     namespace: str = ""
+    begun: float = 0.0
 
 
 class LeaseStarted(Message, frozen=True):

@@ -148,7 +148,7 @@ class AgentDesk:
         started = {start.lease_id: start for start in message.started}
         homes = {lease_id: actor_id for actor_id, lease_id in message.actors}
         for lease_id, worker_id, address in message.leases:
-            lease = self._restore_lease(node, started.get(lease_id), worker_id, address)
+            lease = self._restore_lease(node, started.get(lease_id), worker_id, address, homes.get(lease_id, b""))
             if lease is None:
                 self._turn.send(node.peer, EndLease(lease_id, True))
                 continue
@@ -167,14 +167,16 @@ class AgentDesk:
         if cluster.leases.unclaimed():
             self._turn.set_earlier("grace", self._turn.in_s(GRACE_S))
 
-    def _restore_lease(self, node: Node, start: StartLease | None, worker_id: bytes, address: str) -> Lease | None:
+    def _restore_lease(
+        self, node: Node, start: StartLease | None, worker_id: bytes, address: str, actor_id: bytes
+    ) -> Lease | None:
         cluster = self._cluster
         if start is None:
             return None
         job = cluster.jobs.open(start.job, self._turn.now)
         if job.peer is None:
             cluster.mark_ended(job)
-        return cluster.leases.restore(node, job, start, worker_id, address)
+        return cluster.leases.restore(node, job, start, worker_id, address, actor_id)
 
     # ----------------------------------------------------------------------------------------- what happens there
 

@@ -21,6 +21,7 @@ from atoll.protocol.messages import (
     FindGroup,
     GetActor,
     GetState,
+    GetUsage,
     JobRegistered,
     KillActor,
     ListNames,
@@ -34,11 +35,13 @@ from atoll.protocol.messages import (
     State,
     TaskBlocked,
     TaskUnblocked,
+    Usage,
     WaitGroup,
     WatchActor,
     WatchState,
 )
 from atoll.protocol.state import encode_state
+from atoll.protocol.usage import encode_usage
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
@@ -357,6 +360,10 @@ class ClientDesk:
     def get_state(self, record: PeerRecord, message: GetState) -> None:
         """Answer with the whole state."""
         self._turn.send(record.peer, State(message.request, self._encoded_state()))
+
+    def get_usage(self, record: PeerRecord, message: GetUsage) -> None:
+        """Answer who has held and used how much."""
+        self._turn.send(record.peer, Usage(message.request, encode_usage(self._cluster.ledger.report())))
 
     def explain(self, record: PeerRecord, message: Explain) -> None:
         """Answer why something waits, or what would be."""

@@ -21,6 +21,7 @@ from atoll.scheduler.core.preempting import choose_preemptions
 from atoll.scheduler.core.reservations import ReservationTable
 from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.core.usage import Ledger
 
 GRACE_S = 10.0
 """How long processes of a restarted scheduler's cluster, and nodes that were lost, may take to come back."""
@@ -34,9 +35,12 @@ class Cluster:
         version: Of Atoll.
         now: The time at the start.
         wall_offset: As in `Turn`.
+        local_offset_s: What local time is ahead of UTC.
     """
 
-    def __init__(self, cluster_id: str, version: str, now: Instant, wall_offset: float) -> None:
+    def __init__(
+        self, cluster_id: str, version: str, now: Instant, wall_offset: float, local_offset_s: float = 0.0
+    ) -> None:
         self.cluster_id = cluster_id
         self.version = version
         self.turn = Turn(now, wall_offset)
@@ -45,9 +49,10 @@ class Cluster:
         self.jobs = JobTable()
         self.environments = EnvironmentTable()
         placement, charged = Placement(self.nodes), dict[bytes, Job]()
-        self.groups = GroupTable(self.turn, self.nodes, placement, charged)
+        self.ledger = Ledger(self.turn, local_offset_s)
+        self.groups = GroupTable(self.turn, self.nodes, placement, charged, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
-        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, self.demands, charged)
+        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, self.demands, charged, self.ledger)
         self.durations = Durations()
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
@@ -157,6 +162,7 @@ class Cluster:
             elif not job.leases and not job.demands and not job.used and not self._something_lives(job):
                 del self._ended[job.job_id]
                 self.jobs.forget(job)
+                self.ledger.job_forgotten(job.job_id)
                 self._forget_environments()
 
     def _something_lives(self, job: Job) -> bool:

@@ -38,6 +38,7 @@ from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import Placement
 from atoll.scheduler.core.supply import Wanted
 from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.core.usage import Ledger
 from atoll.scheduler.policy import bundles as policy
 from atoll.scheduler.policy import labels
 
@@ -75,13 +76,17 @@ class GroupTable:
         nodes: Where bundles are placed.
         placement: Finds nodes.
         charged: Jobs whose use has changed; shared with the leases.
+        ledger: Counts what is held.
     """
 
-    def __init__(self, turn: Turn, nodes: NodeTable, placement: Placement, charged: dict[bytes, Job]) -> None:
+    def __init__(
+        self, turn: Turn, nodes: NodeTable, placement: Placement, charged: dict[bytes, Job], ledger: Ledger
+    ) -> None:
         self._turn = turn
         self._nodes = nodes
         self._placement = placement
         self._charged = charged
+        self._ledger = ledger
         self._groups: dict[bytes, Group] = {}
         self._names: dict[tuple[str, str], Group] = {}
         self._removed: OrderedDict[bytes, Group] = OrderedDict()
@@ -230,6 +235,7 @@ class GroupTable:
         bundle.node = node
         bundle.supply = node.reservations[bundle.number].supply
         bundle.group.job.charge(bundle.held)
+        self._ledger.take(self._ledger.key_of_groups(bundle.group.job), bundle.held)
         self._charged[bundle.group.job.job_id] = bundle.group.job
 
     def _complete(self, group: Group) -> None:
@@ -240,6 +246,7 @@ class GroupTable:
 
     def _discharge(self, bundle: Bundle) -> None:
         bundle.group.job.discharge(bundle.held)
+        self._ledger.give_back(self._ledger.key_of_groups(bundle.group.job), bundle.held)
         self._charged[bundle.group.job.job_id] = bundle.group.job
 
     def bundle_for(self, wanted: Wanted, scheduling_class: SchedulingClass) -> Bundle | None:
@@ -285,6 +292,8 @@ class GroupTable:
                     bundle.expected = None
                     if node.reserve(bundle.number, bundle.shape.wanted, shares) is not None:
                         self._settle(bundle, node)
+                        begun = group.created - self._turn.wall_offset
+                        self._ledger.resume(self._ledger.key_of_groups(group.job), bundle.held, begun, bundle.number)
                         group.state = RESCHEDULING
             if all(bundle.node is not None for bundle in group.bundles):
                 self._complete(group)

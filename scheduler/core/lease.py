@@ -9,6 +9,7 @@ from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.usage import AccountKey
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 
@@ -24,9 +25,11 @@ class Lease:
         blocked: Whether its task waits, so that its CPU is lent.
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
+        account: Where what it holds is counted.
     """
 
     __slots__ = (
+        "account",
         "actor_id",
         "address",
         "blocked",
@@ -68,6 +71,7 @@ class Lease:
         self.recalled = False
         self.recalled_for: Demand | None = None
         self.killed = False
+        self.account: AccountKey | None = None
 
     @property
     def amounts(self) -> Amounts:

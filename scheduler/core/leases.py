@@ -35,6 +35,7 @@ from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import Placement, Shape
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.core.usage import Ledger
 
 MAXIMUM_START_FAILURES = 3
 
@@ -55,6 +56,7 @@ class LeaseTable:
         groups: The placement groups, from which some leases take.
         demands: What leases are started for.
         charged: Jobs whose use has changed; shared with the groups.
+        ledger: Counts what is held.
 
     Attributes:
         placement: Finds nodes.
@@ -73,8 +75,10 @@ class LeaseTable:
         groups: GroupTable,
         demands: DemandTable,
         charged: dict[bytes, Job],
+        ledger: Ledger,
     ) -> None:
         self._turn = turn
+        self._ledger = ledger
         self._nodes = nodes
         self.placement = placement
         self._groups = groups
@@ -168,6 +172,7 @@ class LeaseTable:
                 lease.holder,
                 bundle.index if bundle is not None else -1,
                 lease.job.namespace,
+                self._turn.now,
             ),
         )
 
@@ -192,6 +197,10 @@ class LeaseTable:
             self.preemptible[lease.lease_id] = lease
         lease.job.charge(lease.charged)
         self._dirty[lease.job.job_id] = lease.job
+        lease.account = self._ledger.key_of(lease.job, lease.scheduling_class.label, actor=bool(lease.actor_id))
+        self._ledger.take(lease.account, lease.amounts, leases=1)
+        if lease.bundle is not None:
+            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
 
     def update_shares(self) -> None:
         """Bring the order of the queues up to date with what jobs use now."""
@@ -255,6 +264,10 @@ class LeaseTable:
     def _free(self, lease: Lease) -> None:
         self._demands.touched = True
         lease.job.discharge(lease.charged)
+        assert lease.account is not None, "a lease that holds something has an account"
+        self._ledger.give_back(lease.account, lease.amounts, leases=1)
+        if lease.bundle is not None:
+            self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
         lease.node.release(lease.lease_id)
         if lease.bundle is not None:
             del lease.bundle.leases[lease.lease_id]
@@ -329,6 +342,8 @@ class LeaseTable:
             self._demands.touched = lease.blocked = True
             units = lease.node.lend_cpu(lease.lease_id)
             self._demands.queues.unblock()  # also without a CPU: there is room for a worker more
+            if units:
+                self._count_lent(lease, -units)
             if units and lease.bundle is None:
                 lease.job.discharge({CPU: units})
                 self._dirty[lease.job.job_id] = lease.job
@@ -339,14 +354,28 @@ class LeaseTable:
             self._demands.touched = True
             lease.blocked = False
             units = lease.node.reclaim_cpu(lease.lease_id)
+            if units:
+                self._count_lent(lease, units)
             if units and lease.bundle is None:
                 lease.job.charge({CPU: units})
                 self._dirty[lease.job.job_id] = lease.job
 
+    def _count_lent(self, lease: Lease, units: int) -> None:
+        """CPU was lent (less than 0) or taken again: a lease in a placement group lends to the others there."""
+        assert lease.account is not None, "a lease that holds something has an account"
+        self._ledger.take(lease.account, {CPU: units})
+        if lease.bundle is not None:
+            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), {CPU: units})
+
     # ------------------------------------------------------------------------------------ after a reconnection
 
-    def restore(self, node: Node, job: Job, start: StartLease, worker_id: bytes, address: str) -> Lease | None:
-        """Take up a lease that lives on from a predecessor's time; None if what it holds is not there."""
+    def restore(
+        self, node: Node, job: Job, start: StartLease, worker_id: bytes, address: str, actor_id: bytes = b""
+    ) -> Lease | None:
+        """Take up a lease that lives on from a predecessor's time; None if what it holds is not there.
+
+        With `actor_id`, it is counted as an actor's; whose home it is, its actor says.
+        """
         if start.lease_id in self._leases:
             return None
         wanted, shares = wanted_of(start.scheduling_class), list(start.devices)
@@ -364,9 +393,13 @@ class LeaseTable:
         lease.shares = list(start.devices)
         lease.worker_id = worker_id
         lease.address = address
+        lease.actor_id = actor_id
         self._add(lease)
         if worker_id:
             self._by_worker[worker_id] = lease
+        if lease.lease_id < self.first_id and lease.account is not None:
+            giver = self._ledger.key_of_groups(bundle.group.job) if bundle is not None else None
+            self._ledger.resume(lease.account, lease.amounts, start.begun, lease.lease_id, giver)
         return lease
 
     def claim(self, record: PeerRecord) -> None:

@@ -69,6 +69,14 @@ class Node:
         self.sample: NodeSample | None = None
         self._changes = changes
 
+    @property
+    def occupied(self) -> Amounts:
+        """What is not free, in units; more than there is while CPU that was lent is wanted back."""
+        free = self.pool.free
+        return {
+            name: units for name in {**self.total, **free} if (units := self.total.get(name, 0) - free.get(name, 0))
+        }
+
     def could_ever_fit(self, wanted: Wanted) -> bool:
         """Whether the request fits while nothing else is held."""
         return self.supply.could_ever_fit(wanted)

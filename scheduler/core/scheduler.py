@@ -32,6 +32,7 @@ from atoll.protocol.machine import (
 from atoll.scheduler.core import actor as actor_records
 from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
+from atoll.scheduler.core import usage as usage_records
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.clients import ClientDesk, request_of
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
@@ -72,6 +73,7 @@ class Scheduler:
         cluster_id: As people see it.
         version: Of Atoll.
         linger_s: How long to stay without a job; None for ever.
+        local_offset_s: What local time is ahead of UTC: days of use begin at midnight.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class Scheduler:
         cluster_id: str = "",
         version: str = "",
         linger_s: float | None = None,
+        local_offset_s: float = 0.0,
     ) -> None:
-        self.cluster = Cluster(cluster_id, version, now, wall_offset)
+        self.cluster = Cluster(cluster_id, version, now, wall_offset, local_offset_s)
         self._turn = self.cluster.turn
         self._story = Story()
         self._agents = AgentDesk(self.cluster)
@@ -122,6 +125,7 @@ class Scheduler:
             m.ListNames: (users, c.list_names),
             m.Explain: (users, c.explain),
             m.GetState: (users, c.get_state),
+            m.GetUsage: (users, c.get_usage),
             m.WatchState: (users, c.watch_state),
             m.StopCluster: (clients, self._lifetime.stop_cluster),
             m.RegisterNode: (agents, a.register_node),
@@ -178,6 +182,7 @@ class Scheduler:
             cluster.leases.check_charges(iter(cluster.jobs))
             cluster.actors.check_invariants()
             cluster.names.check_invariants(cluster.peers)
+            cluster.ledger.check_invariants(node.occupied for node in cluster.nodes)
             for lease in cluster.leases:
                 if lease.record is not None and cluster.peers.get(lease.record.peer) is not lease.record:
                     raise InternalError(f"lease {lease.lease_id} is held by a peer that is gone")
@@ -280,6 +285,8 @@ class Scheduler:
                     self._lifetime.stop("nobody used it")
                 case "nodes":
                     self._agents.nodes_due()
+                case usage_records.TIMER:
+                    self.cluster.ledger.write_down()
                 case "grace":
                     self._grace_over()
                 case "stop":
@@ -292,6 +299,7 @@ class Scheduler:
         cluster.groups.grace_over()
         for job in cluster.jobs:
             job.ended = job.peer is None
+        cluster.ledger.keep_only(cluster.jobs)
         for lease in cluster.leases.unclaimed():
             cluster.leases.end(lease, kill=True)
         for record in list(cluster.peers.values()):
@@ -312,6 +320,10 @@ class Scheduler:
                 elif table == group_records.TABLE:
                     saved = group_records.read_saved(value)
                     self.cluster.groups.restore(saved, self._job_before(saved.job))
+                elif table == usage_records.TABLE:
+                    self.cluster.ledger.restore(value)
+                elif table == usage_records.NOTEBOOKS_TABLE:
+                    self.cluster.ledger.restore_notebook(key, value)
                 elif table == name_records.TABLE:
                     self.cluster.names.restore(key, value)
                 else:

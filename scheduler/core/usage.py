@@ -1,0 +1,385 @@
+"""Who has held and used how much, for how long: CPU-, GPU- and byte-seconds by notebook, cell and actor.
+
+What is *held* is integrated, not sampled. Each account knows what it holds and since when; whenever that changes, what
+it held until then is added up first. So a change costs the same however many leases there are, and the sum over all
+accounts is at every moment the integral of what is occupied on all nodes. Amounts are integers (units times
+microseconds): nothing is lost to rounding in months.
+
+    lease or bundle takes ─▶ settle, add to holding        midnight ─▶ settle all; today begins anew
+    gives back, lends CPU ─▶ settle, take off holding      too many accounts ─▶ the longest quiet ones are added up
+
+A lease in a placement group moves what it takes from the group's account to its own, and back.
+
+What is *used* comes from the samples of node agents, and is as fine as those are: see `measured`.
+
+Accounts are written down soon after they change and now and then while they hold something, each with the instant up
+to which it counts. Instants are of a clock that all processes of a host share, so a restarted scheduler goes on from
+there for every lease that lives on. Of what ended while nobody looked, what came after that instant is not counted: an
+account never says more than was held, and a crash of the scheduler costs it at most `WRITE_EVERY_S` of a lease.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from atoll.exceptions import InternalError
+from atoll.protocol.machine import Instant
+from atoll.protocol.usage import EARLIER, OTHERS, RESERVED, UsageReport, UsageRow
+from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core.jobs import Job
+from atoll.scheduler.core.turn import Turn
+
+TABLE, NOTEBOOKS_TABLE = "usage", "usage notebooks"
+TIMER = "usage"
+
+WRITE_WITHIN_S = 1.0
+"""A change is written down within this time."""
+
+WRITE_EVERY_S = 10.0
+"""While something is held, accounts are written down so often."""
+
+MAXIMUM_ACCOUNTS = 2000
+
+_MICRO = 1_000_000
+_DAY_US = 24 * 3600 * _MICRO
+
+Sums = dict[str, int]
+
+
+class AccountKey(NamedTuple):
+    """Whose account: see `UsageRow`."""
+
+    notebook: str
+    kind: str
+    cell: str
+    actor: str = ""
+
+
+class SavedAccount(msgspec.Struct, frozen=True, array_like=True):
+    """An account as the journal keeps it. Sums are decimal, since they may be larger than the journal's integers."""
+
+    key: AccountKey
+    until_us: int
+    day: int
+    held: dict[str, str]
+    held_today: dict[str, str]
+    used: dict[str, str]
+    used_today: dict[str, str]
+
+
+class Account:
+    """What one cell, function or actor holds, has held and has used.
+
+    Attributes:
+        holding: In units, now.
+        since_us: Since when; what it held before is in the sums.
+        leases: That it has.
+        held: Units times microseconds, before today.
+        held_today: Likewise, since midnight.
+        used: As `held`, measured.
+        used_today: As `held_today`, measured.
+        restored_until_us: To when a predecessor of this scheduler has counted; 0 if none has.
+    """
+
+    __slots__ = (
+        "held",
+        "held_today",
+        "holding",
+        "key",
+        "leases",
+        "restored_until_us",
+        "since_us",
+        "used",
+        "used_today",
+    )
+
+    def __init__(self, key: AccountKey, since_us: int) -> None:
+        self.key = key
+        self.holding: Sums = {}
+        self.since_us = since_us
+        self.leases = 0
+        self.held: Sums = {}
+        self.held_today: Sums = {}
+        self.used: Sums = {}
+        self.used_today: Sums = {}
+        self.restored_until_us = 0
+
+    def settle(self, now_us: int) -> None:
+        """Add up what was held until now."""
+        elapsed = now_us - self.since_us
+        if elapsed:
+            self.since_us = now_us
+            today = self.held_today
+            for name, units in self.holding.items():
+                today[name] = today.get(name, 0) + units * elapsed
+
+    def end_day(self) -> None:
+        """What was today is before."""
+        _add(self.held, self.held_today)
+        _add(self.used, self.used_today)
+        self.held_today, self.used_today = {}, {}
+
+
+class Ledger:
+    """All accounts.
+
+    Args:
+        turn: The time, and the journal.
+        local_offset_s: What local time is ahead of UTC; midnight is there.
+    """
+
+    def __init__(self, turn: Turn, local_offset_s: float = 0.0) -> None:
+        self._turn = turn
+        self._began_us = round(turn.now * _MICRO)
+        self._since = turn.wall(turn.now)
+        self._accounts: OrderedDict[AccountKey, Account] = OrderedDict()
+        self._changed: dict[AccountKey, None] = {}
+        self._notebooks: dict[bytes, tuple[str, str]] = {}
+        self._resumed: dict[int, None] = {}
+        self._to_local_us = round((turn.wall_offset + local_offset_s) * _MICRO)
+        self._day = (self._began_us + self._to_local_us) // _DAY_US
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    # ------------------------------------------------------------------------------------------------ whose
+
+    def key_of(self, job: Job, label: str, *, actor: bool = False) -> AccountKey:
+        """Return the account of what a job runs under a label."""
+        notebook, kind = self._notebook_of(job)
+        return AccountKey(notebook, kind, "", label) if actor else AccountKey(notebook, kind, label)
+
+    def key_of_groups(self, job: Job) -> AccountKey:
+        """Return the account of what a job's placement groups keep free."""
+        return AccountKey(*self._notebook_of(job), RESERVED)
+
+    def _notebook_of(self, job: Job) -> tuple[str, str]:
+        known = self._notebooks.get(job.job_id)
+        if known is not None:
+            return known
+        if not job.name:
+            return job.job_id.hex(), job.kind
+        named = self._notebooks[job.job_id] = (job.name, job.kind)
+        self._turn.persist(NOTEBOOKS_TABLE, job.job_id.hex(), msgspec.msgpack.encode(named))
+        return named
+
+    def job_forgotten(self, job_id: bytes) -> None:
+        """Nothing more comes of a job; its notebook may have others."""
+        if self._notebooks.pop(job_id, None) is not None:
+            self._turn.remove_record(NOTEBOOKS_TABLE, job_id.hex())
+
+    def keep_only(self, jobs: Iterable[Job]) -> None:
+        """Forget which notebook a job was of, where the job did not come back after a restart."""
+        there = {job.job_id: None for job in jobs}
+        for job_id in [job_id for job_id in self._notebooks if job_id not in there]:
+            self.job_forgotten(job_id)
+
+    # ------------------------------------------------------------------------------------------------- held
+
+    def take(self, key: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
+        """Count what is held from now on."""
+        account = self._settled(key)
+        account.leases += leases
+        _add(account.holding, amounts)
+
+    def give_back(self, key: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
+        """Count it no more from now on."""
+        account = self._settled(key)
+        account.leases -= leases
+        _add(account.holding, amounts, -1)
+
+    def move(self, giver: AccountKey, taker: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
+        """Count for another account what one has held."""
+        self.give_back(giver, amounts)
+        self.take(taker, amounts, leases=leases)
+
+    def resume(
+        self,
+        key: AccountKey,
+        amounts: Mapping[str, int],
+        begun: float,
+        number: int,
+        giver: AccountKey | None = None,
+    ) -> None:
+        """Count what lives on from a predecessor's time, and was held since it was last counted there.
+
+        Args:
+            key: Whose.
+            amounts: What is held. The caller says `take` too.
+            begun: When it was taken.
+            number: Of the lease or bundle: it is resumed once, even if its node comes and goes.
+            giver: The account of the placement group that it is taken from, if it is from one.
+        """
+        account = self._settled(key)
+        if number in self._resumed:
+            return
+        self._resumed[number] = None
+        now_us, midnight_us = account.since_us, self._day * _DAY_US - self._to_local_us
+        from_us = max(account.restored_until_us or self._began_us, round(begun * _MICRO))
+        before, today = max(0, midnight_us - from_us), max(0, now_us - max(from_us, midnight_us))
+        for each, sign in ((account, 1), *([(self._settled(giver), -1)] if giver is not None else [])):
+            _add(each.held, {name: sign * units * before for name, units in amounts.items()})
+            _add(each.held_today, {name: sign * units * today for name, units in amounts.items()})
+
+    def use(self, key: AccountKey, sums: Mapping[str, int]) -> None:
+        """Count what was measured: units times microseconds."""
+        _add(self._settled(key).used_today, sums)
+
+    def _settled(self, key: AccountKey) -> Account:
+        """Return an account, with everything added up until now. It is about to change."""
+        now_us = self._now_us()
+        account = self._accounts.get(key)
+        if account is None:
+            if len(self._accounts) >= MAXIMUM_ACCOUNTS:
+                self._add_up_the_quietest()
+            account = self._accounts[key] = Account(key, now_us)
+        self._accounts.move_to_end(key)
+        account.settle(now_us)
+        self._changed[key] = None
+        self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
+        return account
+
+    def _now_us(self) -> int:
+        now_us = round(self._turn.now * _MICRO)
+        day = (now_us + self._to_local_us) // _DAY_US
+        if day > self._day:
+            midnight_us = day * _DAY_US - self._to_local_us
+            for account in self._accounts.values():
+                account.settle(midnight_us)
+                account.end_day()
+            self._day = day
+        return now_us
+
+    def _add_up_the_quietest(self) -> None:
+        """Make room: of the accounts that hold nothing, add the one that changed longest ago to a common one."""
+        quiet = (account for account in self._accounts.values() if not account.holding and not account.leases)
+        victim = next((account for account in quiet if account.key.notebook != OTHERS), None)
+        if victim is None:
+            return  # all hold something: there are as many as leases, and those are bounded
+        del self._accounts[victim.key]
+        self._changed.pop(victim.key, None)
+        self._turn.remove_record(TABLE, _record_key(victim.key))
+        key = victim.key
+        several = key.cell == EARLIER or sum(other.notebook == key.notebook for other in self._accounts) == 0
+        target = AccountKey(OTHERS, "", EARLIER) if several else AccountKey(key.notebook, key.kind, EARLIER)
+        heir = self._accounts.get(target)
+        if heir is None:
+            heir = self._accounts[target] = Account(target, victim.since_us)
+        for name in ("held", "held_today", "used", "used_today"):
+            _add(getattr(heir, name), getattr(victim, name))
+        self._changed[target] = None
+
+    # ---------------------------------------------------------------------------------------------- journal
+
+    def write_down(self) -> None:
+        """Write down what has changed and what holds something; to be called at the deadline `TIMER`."""
+        now_us = self._now_us()
+        holding = False
+        for account in self._accounts.values():
+            if account.holding:
+                holding = True
+            elif account.key not in self._changed:
+                continue
+            account.settle(now_us)
+            self._turn.persist(TABLE, _record_key(account.key), _encode(self._saved(account)))
+        self._changed.clear()
+        if holding:
+            self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_EVERY_S))
+
+    def _saved(self, account: Account) -> SavedAccount:
+        sums = (account.held, account.held_today, account.used, account.used_today)
+        texts = [{name: str(amount) for name, amount in each.items()} for each in sums]
+        return SavedAccount(account.key, account.since_us, self._day, *texts)
+
+    def restore(self, value: bytes) -> None:
+        """Take up an account from the journal.
+
+        Raises:
+            msgspec.DecodeError: It is of another version, or damaged.
+            ValueError: Likewise.
+        """
+        saved = _decoder.decode(value)
+        account = Account(saved.key, round(self._turn.now * _MICRO))
+        for name in ("held", "held_today", "used", "used_today"):
+            setattr(account, name, {each: int(text) for each, text in getattr(saved, name).items()})
+        if saved.day != self._day:
+            account.end_day()
+        account.restored_until_us = saved.until_us
+        self._accounts[saved.key] = account
+        self._since = min(self._since, self._turn.wall(Instant(saved.until_us / _MICRO)))
+
+    def restore_notebook(self, key: str, value: bytes) -> None:
+        """Take up which notebook a job is of.
+
+        Raises:
+            msgspec.DecodeError: It is of another version, or damaged.
+            ValueError: Likewise.
+        """
+        self._notebooks[bytes.fromhex(key)] = msgspec.msgpack.decode(value, type=tuple[str, str])
+
+    # ----------------------------------------------------------------------------------------------- people
+
+    def report(self) -> UsageReport:
+        """Return all accounts as of now, the busiest first."""
+        now_us = self._now_us()
+        rows = []
+        for account in self._accounts.values():
+            account.settle(now_us)
+            rows.append(_row(account))
+        rows.sort(key=lambda row: (-row.held.get("GPU", 0.0), -row.held.get("CPU", 0.0), row.notebook, row.cell))
+        return UsageReport(self._turn.wall(self._turn.now), self._since, self._day, rows)
+
+    def held_sums(self) -> Sums:
+        """Return what all accounts together have held, in units times microseconds."""
+        now_us = self._now_us()
+        sums: Sums = {}
+        for account in self._accounts.values():
+            account.settle(now_us)
+            _add(sums, account.held)
+            _add(sums, account.held_today)
+        return sums
+
+    def check_invariants(self, occupied: Iterator[Mapping[str, int]]) -> None:
+        """Raise `InternalError` unless the accounts hold exactly what is occupied on the nodes."""
+        total: Sums = {}
+        for amounts in occupied:
+            _add(total, amounts)
+        holding: Sums = {}
+        for account in self._accounts.values():
+            _add(holding, account.holding)
+        if holding != total:
+            raise InternalError(f"accounts hold {holding}, and {total} is occupied")
+
+
+def _add(sums: Sums, amounts: Mapping[str, int], sign: int = 1) -> None:
+    for name, amount in amounts.items():
+        total = sums.get(name, 0) + sign * amount
+        if total:
+            sums[name] = total
+        else:
+            sums.pop(name, None)
+
+
+def _row(account: Account) -> UsageRow:
+    held, used = dict(account.held), dict(account.used)
+    _add(held, account.held_today)
+    _add(used, account.used_today)
+    shown = [_seconds(each) for each in (held, used, account.held_today, account.used_today)]
+    return UsageRow(*account.key, account.leases, *shown)
+
+
+def _seconds(sums: Sums) -> dict[str, float]:
+    return {name: amount / (UNITS_PER_ONE * _MICRO) for name, amount in sums.items()}
+
+
+def _record_key(key: AccountKey) -> str:
+    return hashlib.sha256(_encode(key)).hexdigest()[:32]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(SavedAccount)
