@@ -67,7 +67,9 @@ class Monitor:
             if process is None:
                 process = self._processes[pid] = psutil.Process(pid)
             with process.oneshot():
-                return WorkerSample(worker_id, pid, process.cpu_percent(None), process.memory_info().rss)
+                times = process.cpu_times()
+                used_s = times.user + times.system + times.children_user + times.children_system
+                return WorkerSample(worker_id, pid, process.cpu_percent(None), process.memory_info().rss, used_s)
         except psutil.Error:
             self._processes.pop(pid, None)
             return None

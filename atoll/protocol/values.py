@@ -259,12 +259,13 @@ class NodeSample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker process does now."""
+    """What a worker process does now, and how much processor time it and its ended children have used in its life."""
 
     worker_id: bytes
     pid: int
     cpu_percent: float
     memory_bytes: int
+    cpu_time_s: float = 0.0
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):

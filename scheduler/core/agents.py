@@ -91,6 +91,7 @@ class AgentDesk:
                 cluster.lease_over(lease, "WorkerCrashedError", f"the node agent of {node.name} is gone")
         cluster.groups.node_lost(node)
         cluster.nodes.remove(node, self._turn.now)
+        cluster.meter.node_gone(node)
         cluster.leases.nodes_changed(list(cluster.jobs))
         self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
 
@@ -221,7 +222,10 @@ class AgentDesk:
     def node_sampled(self, record: PeerRecord, message: NodeSampled) -> None:
         """Keep the newest sample."""
         node = self._cluster.nodes.get(record.node_id) if record.node_id is not None else None
-        if node is not None and node.observe(message.sample):
+        if node is None:
+            return
+        self._cluster.meter.take(node, message.sample, self._turn.now)
+        if node.observe(message.sample):
             self._cluster.demands.queues.unblock()
 
     def spans_recorded(self, record: PeerRecord, message: SpansRecorded) -> None:

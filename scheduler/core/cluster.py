@@ -14,6 +14,7 @@ from atoll.scheduler.core.groups import GroupTable
 from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
 from atoll.scheduler.core.lease import HELD, Lease
 from atoll.scheduler.core.leases import LeaseTable
+from atoll.scheduler.core.measured import UseMeter
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.placement import Placement
@@ -53,6 +54,7 @@ class Cluster:
         self.groups = GroupTable(self.turn, self.nodes, placement, charged, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
         self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, self.demands, charged, self.ledger)
+        self.meter = UseMeter(self.ledger, self.leases)
         self.durations = Durations()
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations

@@ -235,8 +235,8 @@ class Ledger:
         now_us = self._now_us()
         account = self._accounts.get(key)
         if account is None:
-            if len(self._accounts) >= MAXIMUM_ACCOUNTS:
-                self._add_up_the_quietest()
+            while len(self._accounts) >= MAXIMUM_ACCOUNTS and self._add_up_the_quietest():
+                pass
             account = self._accounts[key] = Account(key, now_us)
         self._accounts.move_to_end(key)
         account.settle(now_us)
@@ -255,24 +255,28 @@ class Ledger:
             self._day = day
         return now_us
 
-    def _add_up_the_quietest(self) -> None:
-        """Make room: of the accounts that hold nothing, add the one that changed longest ago to a common one."""
+    def _add_up_the_quietest(self) -> bool:
+        """Make room: of the accounts that hold nothing, add the one that changed longest ago to a common one.
+
+        False if all hold something: then there are no more than leases, and those are bounded.
+        """
         quiet = (account for account in self._accounts.values() if not account.holding and not account.leases)
         victim = next((account for account in quiet if account.key.notebook != OTHERS), None)
         if victim is None:
-            return  # all hold something: there are as many as leases, and those are bounded
+            return False
         del self._accounts[victim.key]
         self._changed.pop(victim.key, None)
         self._turn.remove_record(TABLE, _record_key(victim.key))
         key = victim.key
-        several = key.cell == EARLIER or sum(other.notebook == key.notebook for other in self._accounts) == 0
-        target = AccountKey(OTHERS, "", EARLIER) if several else AccountKey(key.notebook, key.kind, EARLIER)
+        alone = key.cell == EARLIER or not any(other.notebook == key.notebook for other in self._accounts)
+        target = AccountKey(OTHERS, "", EARLIER) if alone else AccountKey(key.notebook, key.kind, EARLIER)
         heir = self._accounts.get(target)
         if heir is None:
             heir = self._accounts[target] = Account(target, victim.since_us)
         for name in ("held", "held_today", "used", "used_today"):
             _add(getattr(heir, name), getattr(victim, name))
         self._changed[target] = None
+        return True
 
     # ---------------------------------------------------------------------------------------------- journal
 
