@@ -34,6 +34,7 @@ from atoll.client.current import begin_with
 
 if TYPE_CHECKING:
     from atoll import exceptions, util
+    from atoll.accounting import usage
     from atoll.actor import ActorHandle, method
     from atoll.api import cancel, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
     from atoll.arrays import empty, empty_like
@@ -72,6 +73,7 @@ _HOMES = {
     "shutdown": "atoll.api",
     "simulate": "atoll.reasons",
     "timeline": "atoll.trace",
+    "usage": "atoll.accounting",
     "wait": "atoll.api",
     "why": "atoll.reasons",
 }
@@ -104,6 +106,7 @@ __all__ = [
     "shutdown",
     "simulate",
     "timeline",
+    "usage",
     "util",
     "wait",
     "why",

@@ -3,6 +3,7 @@
     atoll up        start this user's cluster on this host, or say that it runs
     atoll down      stop it
     atoll status    what runs where, who waits for what, what is in memory
+    atoll usage     what notebooks, cells and actors have held and used
     atoll logs      what scheduler, agent and workers wrote
     atoll doctor    what is wrong on this machine, and what to do about it
 
@@ -29,6 +30,7 @@ from atoll.protocol.cluster_file import ClusterFile, default_path, read_cluster_
 
 if TYPE_CHECKING:
     from atoll.client.supervisor import Supervisor
+    from atoll.protocol.messages import Message
 
 FAILED = 1
 NOT_RUNNING = 3
@@ -74,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--timeout", type=float, default=10.0, metavar="S", help="then it is killed (default 10)")
     status = add("status", _status, "show what runs where and who waits for what")
     status.add_argument("--json", action="store_true", help="the whole state, as JSON")
+    usage = add("usage", _usage, "show what notebooks, cells and actors have held and used")
+    usage.add_argument("--by", choices=["notebook", "cell", "actor"], default="cell", help="a line for each (cell)")
+    usage.add_argument("--today", action="store_true", help="only what was since midnight")
+    usage.add_argument("--json", action="store_true", help="all of it, as JSON")
     logs = add("logs", _logs, "show what the daemons and workers wrote")
     logs.add_argument("of", nargs="?", choices=["scheduler", "agent", "worker"], help="only these")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
@@ -141,10 +147,27 @@ def _down(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace) -> int:
+def _ask(cluster: ClusterFile, make: Callable[[int], Message]) -> Message:
+    """Ask the scheduler something and return its answer.
+
+    Raises:
+        AtollError: It refused.
+        ClusterLostError: It is gone.
+    """
     from atoll.client.connection import Connection, failure
     from atoll.ids import new_process_id
     from atoll.protocol.handshake import Identity
+
+    identity = Identity("client", new_process_id())
+    with Connection(cluster.scheduler_socket, cluster.key_bytes(), identity) as connection:
+        answer = connection.request(make(connection.next_request()), timeout_s=10.0)
+    error = failure(answer)
+    if error is not None:
+        raise error
+    return answer
+
+
+def _status(options: argparse.Namespace) -> int:
     from atoll.protocol.messages import GetState, State
     from atoll.protocol.state import decode_state
     from atoll.status import status_lines
@@ -152,15 +175,32 @@ def _status(options: argparse.Namespace) -> int:
     cluster = _running()
     if cluster is None:
         return NOT_RUNNING
-    identity = Identity("client", new_process_id())
-    with Connection(cluster.scheduler_socket, cluster.key_bytes(), identity) as connection:
-        answer = connection.request(GetState(connection.next_request()), timeout_s=10.0)
+    answer = _ask(cluster, GetState)
     if not isinstance(answer, State):
-        raise failure(answer) or AtollError(f"the scheduler answered {type(answer).__name__} to GetState")
+        raise AtollError(f"the scheduler answered {type(answer).__name__} to GetState")
     if options.json:
         sys.stdout.write(answer.state.decode() + "\n")
         return 0
     for line in status_lines(cluster, decode_state(answer.state), Painter(sys.stdout)):
+        print(line)
+    return 0
+
+
+def _usage(options: argparse.Namespace) -> int:
+    from atoll.accounting import usage_lines
+    from atoll.protocol.messages import GetUsage, Usage
+    from atoll.protocol.usage import decode_usage
+
+    cluster = _running()
+    if cluster is None:
+        return NOT_RUNNING
+    answer = _ask(cluster, GetUsage)
+    if not isinstance(answer, Usage):
+        raise AtollError(f"the scheduler answered {type(answer).__name__} to GetUsage")
+    if options.json:
+        sys.stdout.write(answer.usage.decode() + "\n")
+        return 0
+    for line in usage_lines(decode_usage(answer.usage).rows, options.by, today=options.today):
         print(line)
     return 0
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.protocol.state import ClusterState
+from atoll.protocol.usage import UsageReport
 
 OnOutput = Callable[[str, bytes], None]
 """Takes a piece of output, in order, in some thread of the client."""
@@ -97,6 +98,10 @@ class Engine(Protocol):
 
     def state(self) -> ClusterState:
         """Return the cluster's state."""
+        ...
+
+    def usage(self) -> UsageReport:
+        """Return what notebooks, cells and actors have held and used."""
         ...
 
     def job(self) -> str:
@@ -208,6 +213,13 @@ class AtollEngine:
 
         state: ClusterState = current_session().state()
         return state
+
+    def usage(self) -> UsageReport:
+        """See `Engine`."""
+        self._api()
+        from atoll.accounting import fetch_report
+
+        return fetch_report()
 
     def job(self) -> str:
         """See `Engine`."""

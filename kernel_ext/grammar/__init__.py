@@ -27,6 +27,7 @@ from atoll.kernel_ext.grammar.looks import (
     LOGS,
     OBJECTS,
     TRACEBACK,
+    USAGE,
 )
 from atoll.kernel_ext.grammar.parser import Evaluate, parse, split_words
 from atoll.kernel_ext.grammar.schema import Flag, Grammar, MagicUsageError, Option, ParsedLine
@@ -45,6 +46,7 @@ __all__ = [
     "OBJECTS",
     "REMOTE",
     "TRACEBACK",
+    "USAGE",
     "Evaluate",
     "Flag",
     "Grammar",

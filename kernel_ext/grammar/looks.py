@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.kernel_ext.grammar.schema import Grammar
+from atoll.kernel_ext.grammar.schema import Flag, Grammar
 
 CLUSTER = Grammar(
     magic="%cluster",
@@ -32,6 +32,26 @@ GPUS = Grammar(
     magic="%gpus",
     summary="Show the GPUs: how busy they are, who holds them.",
     examples=(("%gpus", "every GPU"),),
+)
+
+USAGE = Grammar(
+    magic="%usage",
+    summary="Show who has held and used how much: CPU and GPU time, memory times time.",
+    examples=(
+        ("%usage", "this notebook today, and all notebooks since the cluster was started"),
+        ("%usage cell", "each cell and actor, of all notebooks"),
+        ("%usage notebook today", "each notebook, since midnight"),
+    ),
+    flags=(
+        Flag("notebook", "a line for each notebook"),
+        Flag("cell", "a line for each cell, function and actor"),
+        Flag("actor", "a line for each actor"),
+        Flag("today", "only what was since midnight"),
+    ),
+    notes=(
+        "Held is what was kept from others, used is what was measured meanwhile.",
+        "A notebook's sessions are added up, also after a restart of its kernel.",
+    ),
 )
 
 DASHBOARD = Grammar(

@@ -32,6 +32,7 @@ MAGICS = (
     Magic(grammar.ACTORS, views.actors),
     Magic(grammar.OBJECTS, views.objects),
     Magic(grammar.GPUS, views.gpus),
+    Magic(grammar.USAGE, views.usage),
     Magic(grammar.DASHBOARD, views.dashboard),
 )
 

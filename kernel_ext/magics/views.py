@@ -1,4 +1,4 @@
-"""`%cluster`, `%jobs`, `%actors`, `%objects`, `%gpus`, `%dashboard`: the cluster as it is now."""
+"""`%cluster`, `%jobs`, `%actors`, `%objects`, `%gpus`, `%usage`, `%dashboard`: the cluster as it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from atoll.kernel_ext.engine import current_engine
 from atoll.kernel_ext.grammar import ParsedLine
+from atoll.kernel_ext.usage_view import Views, usage_view
 from atoll.kernel_ext.views import View, actors_view, cluster_view, gpus_view, jobs_view, objects_view
 
 
@@ -32,6 +33,14 @@ def objects(_shell: Any, _said: ParsedLine, _cell: str) -> View:
 def gpus(_shell: Any, _said: ParsedLine, _cell: str) -> View:
     """`%gpus`."""
     return gpus_view(current_engine().state())
+
+
+def usage(_shell: Any, said: ParsedLine, _cell: str) -> View | Views:
+    """`%usage`."""
+    engine = current_engine()
+    job = engine.job()
+    notebook = next((each.name for each in engine.state().jobs if each.job == job), "")
+    return usage_view(engine.usage(), said.flags, notebook or job)
 
 
 def dashboard(_shell: Any, _said: ParsedLine, _cell: str) -> Any:

@@ -6,9 +6,10 @@ the HTTP routes and the WebSocket under `/atoll/api`.
 Never: runs a task, unpickles, opens a listener of its own, shows a key, changes anything on a GET, delays the
 server's start, or lets anybody in whom Jupyter has not authenticated and authorised.
 
-In: HTTP and WebSocket requests of the server's users; `State` from the scheduler. Out: JSON; control messages.
+In: HTTP and WebSocket requests of the server's users; `State` and `Usage` from the scheduler. Out: JSON, metrics for
+Prometheus; control messages.
 
     AtollExtension ──▶ ServerCluster ── Supervisor (blocking, in an executor) ──▶ daemons
           │                 └── Endpoint (the server's own loop) ── RegisterJob(kind="server"), WatchState ──▶ scheduler
-          └── handlers: state, health, kill, restart, drop; state/watch ──▶ js/transport.js
+          └── handlers: state, health, metrics, kill, restart, drop; state/watch ──▶ js/transport.js
 """

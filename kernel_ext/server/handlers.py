@@ -2,6 +2,7 @@
 
     GET     state               the cluster's state (`atoll.protocol.state.ClusterState`)
     GET     health              how the cluster is (`Health`), also when there is none
+    GET     metrics             the cluster for Prometheus (text exposition format 0.0.4)
     GET     state/watch         WebSocket: states as they change, at most five a second
     POST    actors/<id>/kill    end an actor, for good
     DELETE  names/<name>        take a name out of the cluster's cache
@@ -30,7 +31,10 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from atoll.exceptions import AtollError, ClusterError
 from atoll.kernel_ext.server.cluster import WATCH_INTERVAL_S, ServerCluster
-from atoll.protocol.messages import DropName, GetState, KillActor, Message, State
+from atoll.kernel_ext.server.metrics import CONTENT_TYPE, Notebooks, exposition
+from atoll.protocol.messages import DropName, GetState, GetUsage, KillActor, Message, State, Usage
+from atoll.protocol.state import decode_state
+from atoll.protocol.usage import decode_usage
 from atoll.widgets.changes import ChangeFilter
 
 RESOURCE = "atoll"
@@ -95,6 +99,26 @@ class HealthHandler(AtollHandler):
     async def get(self) -> None:
         """Answer with the health."""
         await self.finish(msgspec.json.encode(self.cluster.health()))
+
+
+class MetricsHandler(AtollHandler):
+    """The cluster for Prometheus, whose scraper brings a token: `authorization: {credentials: ...}`."""
+
+    def initialize(self, cluster: ServerCluster, notebooks: Notebooks) -> None:  # type: ignore[override]
+        """Take what the route table gives."""
+        super().initialize(cluster)
+        self.notebooks = notebooks
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with the metrics."""
+        state, usage = await self.ask(GetState), await self.ask(GetUsage)
+        if not isinstance(state, State) or not isinstance(usage, Usage):
+            raise web.HTTPError(502, "the scheduler gave no state")
+        text = exposition(decode_state(state.state), decode_usage(usage.usage), self.notebooks)
+        # `finish` of an API handler says JSON, unless it is told otherwise at the last moment.
+        await self.finish(text, set_content_type=CONTENT_TYPE)
 
 
 class KillActorHandler(AtollHandler):
@@ -209,6 +233,7 @@ def routes(cluster: ServerCluster) -> list[tuple[str, type[JupyterHandler], dict
     return [
         (rf"/{API}/state", StateHandler, given),
         (rf"/{API}/state/watch", WatchHandler, given),
+        (rf"/{API}/metrics", MetricsHandler, {**given, "notebooks": Notebooks()}),
         (rf"/{API}/health", HealthHandler, given),
         (rf"/{API}/actors/([0-9a-f]{{32}})/kill", KillActorHandler, given),
         (rf"/{API}/names/([^/]+)", NameHandler, given),

@@ -62,6 +62,11 @@ class ActorTable:
         """Return those that are remembered, the longest dead first."""
         return iter(self._dead.values())
 
+    def name_of(self, actor_id: bytes) -> str:
+        """Return what people call an actor: its name, or its class."""
+        actor = self._find(actor_id)
+        return (actor.spec.name or actor.spec.class_name) if actor is not None else actor_id.hex()
+
     def detached(self) -> bool:
         """Whether any living actor is detached."""
         return any(actor.outlives_its_job for actor in self)

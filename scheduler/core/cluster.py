@@ -61,6 +61,7 @@ class Cluster:
         )
         self.leases.may_go = self.reservations.allows
         self.actors = ActorTable(self.turn, self.leases, self.demands)
+        self.leases.name_of_actor = self.actors.name_of
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
         self._ended: dict[bytes, Job] = {}

@@ -64,6 +64,7 @@ class LeaseTable:
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         promised: How many nodes are promised to somebody.
         may_go: Whether a demand may go to a node, as far as promises to others go.
+        name_of_actor: What people call an actor.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
 
@@ -91,6 +92,7 @@ class LeaseTable:
         self.leaving: dict[int, Lease] = {}
         self.promised = 0
         self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
+        self.name_of_actor: Callable[[bytes], str] = lambda actor_id: actor_id.hex()
         self.first_id = 1
         self._next_id = 1
 
@@ -197,7 +199,8 @@ class LeaseTable:
             self.preemptible[lease.lease_id] = lease
         lease.job.charge(lease.charged)
         self._dirty[lease.job.job_id] = lease.job
-        lease.account = self._ledger.key_of(lease.job, lease.scheduling_class.label, actor=bool(lease.actor_id))
+        name = self.name_of_actor(lease.actor_id) if lease.actor_id else lease.scheduling_class.label
+        lease.account = self._ledger.key_of(lease.job, name, actor=bool(lease.actor_id))
         self._ledger.take(lease.account, lease.amounts, leases=1)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import NodeSample, WorkerSample
 from atoll.resources import CPU, GPU, MEMORY, UNITS_PER_ONE
-from atoll.scheduler.core.leases import Lease, LeaseTable
+from atoll.scheduler.core.lease import Lease
+from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.usage import AccountKey, Ledger, Sums
 

@@ -23,6 +23,7 @@ from atoll.exceptions import TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import OnOutput, Resources
 from atoll.protocol.state import ActorState, ClusterState
+from atoll.protocol.usage import UsageReport
 
 
 def _serve(connection: Any) -> None:
@@ -174,6 +175,9 @@ class ProcessEngine:
 
     def directory(self) -> str:
         return ""
+
+    def usage(self) -> UsageReport:
+        return UsageReport(0.0, 0.0, 0, [])
 
     def job(self) -> str:
         return self.job_id

@@ -66,7 +66,7 @@ def test_actors_and_sessions_of_one_notebook() -> None:
     world = World()
     world.agent(1, cpus=4)
     first, second = world.client(1), world.client(2)
-    world.say(first, m.CreateActor(1, b"", world.actor_spec(1, "llm", shape=world.shape(CPU=2, label="llm"))))
+    world.say(first, m.CreateActor(1, b"", world.actor_spec(1, "llm", shape=world.shape(CPU=2))))
     world.demand(second, CPU=1, label="%%remote")
     world.serve()
     world.wait(4.0)

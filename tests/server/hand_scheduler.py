@@ -15,14 +15,17 @@ from atoll.protocol.messages import (
     DropName,
     Failed,
     GetState,
+    GetUsage,
     JobRegistered,
     KillActor,
     Message,
     RegisterJob,
     State,
+    Usage,
     WatchState,
 )
 from atoll.protocol.state import ClusterState, encode_state
+from atoll.protocol.usage import UsageReport, encode_usage
 from tests.widgets.sample_state import sample_state
 
 KEY = bytes(range(32))
@@ -34,11 +37,13 @@ class HandScheduler:
     Attributes:
         messages: All that it was sent, oldest first.
         state: What it says the state is.
+        usage: What it says was held and used.
     """
 
     def __init__(self, directory: Path) -> None:
         self.messages: list[Message] = []
         self.state: ClusterState = sample_state()
+        self.usage = UsageReport(self.state.now, self.state.started, 0, [])
         self._watching: dict[Peer, float] = {}
         self._endpoint = Endpoint(KEY, Identity("scheduler", new_process_id()), self._take)
         path = str(directory / "scheduler.sock")
@@ -86,6 +91,8 @@ class HandScheduler:
                 self._endpoint.send(event.peer, JobRegistered(request, "", b"", ""))
             case GetState(request=request):
                 self._endpoint.send(event.peer, State(request, encode_state(self.state)))
+            case GetUsage(request=request):
+                self._endpoint.send(event.peer, Usage(request, encode_usage(self.usage)))
             case WatchState(interval_s=0):
                 self._watching.pop(event.peer, None)
             case WatchState(interval_s=interval_s):

@@ -56,6 +56,7 @@ def test_the_router_has_all_our_routes(extension: Any, jp_serverapp: ServerApp, 
         "atoll/api/state",
         "atoll/api/state/watch",
         "atoll/api/health",
+        "atoll/api/metrics",
         f"atoll/api/actors/{ACTOR}/kill",
         "atoll/api/names/flights",
         "atoll/api/cluster/restart",
@@ -74,7 +75,7 @@ async def test_s12_every_route_and_method_rejects_anonymous_use(
             ours = getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
             implemented += ours
             assert status == 403 if ours else status in (403, 405), f"{method} {path}: {status}"
-    assert implemented >= 11
+    assert implemented >= 13
     assert len(scheduler.messages) == said
 
 
