@@ -56,7 +56,7 @@ from atoll.protocol.serialization import deserialize, serialize
 
 if TYPE_CHECKING:
     from atoll.nodeagent.concurrency import Call, Concurrency
-    from atoll.protocol.values import ActorSpec
+    from atoll.protocol.values import ActorSpec, ObjectLocation
 
 ANSWER_WITHIN_S = 0.0005
 """How long an answer may wait for others to travel with."""
@@ -85,6 +85,7 @@ class Executor:
 
     def __init__(self, session: Session, where: str, spans: SpanRecorder) -> None:
         self._session = session
+        self._store = session.store
         self._where = where
         self._spans = spans
         self.results = ResultWriter(session)
@@ -341,12 +342,19 @@ class Executor:
             return self._raised(peer, message, error, began)
         return answer
 
+    def _dependencies(self, locations: list[ObjectLocation]) -> list[Any]:
+        values = self.results.load_all(locations)
+        self._store.carry([location.object_id for location in locations])
+        return values
+
     def _call(self, message: RunTask | CallMethod) -> Any:
         function = method_of(self.actor, message) if type(message) is CallMethod else self._function(message)
         args: tuple[Any, ...] = ()
         kwargs: dict[str, Any] = {}
+        if self._store.carried and not message.dependencies:
+            self._store.carry([])
         if message.arguments:
-            values = self.results.load_all(message.dependencies) if message.dependencies else []
+            values = self._dependencies(message.dependencies) if message.dependencies else []
             args, kwargs = arguments.unpack(message.arguments, values)
             del values
         self._in_user_code = True
@@ -534,7 +542,8 @@ class Executor:
         """A few times a second while tasks run, and once after: what ran and what runs.
 
         What a task leaves behind in reference cycles, a namespace with its functions say, may pin objects of any size,
-        and an idle process collects no garbage by itself: so it is done when the last task has ended.
+        and an idle process collects no garbage by itself: so it is done when nothing has run for a while, and only
+        where something is pinned, since with large libraries it takes a tenth of a second.
         """
         now = time.monotonic()
         spans = self._spans.take(now, time.time() - now)
@@ -543,9 +552,11 @@ class Executor:
         if self._has_late_answers():
             with self._session.lock:
                 self._send_answers_locked()  # they go at the pause that follows
-        if self._spans.running:
+        if not self._spans.running:
+            self._store.carry([])
+        if spans:
             self._session.set_timer()
-        elif self._session.store.has_places:
+        elif self._store.has_uses:
             gc.collect()
 
 

@@ -392,6 +392,7 @@ class Session:
         if self._timer_at is not None and self._timer_at <= time.monotonic():
             self._timer_at = None
             self.hooks.timer()
+            self._pause()  # what it let go is told now: nothing else may happen for long
         with self.lock:
             now = time.monotonic()
             self._uplinks.retry(now)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -80,6 +80,9 @@ class StoreClient:
 
     Args:
         session: Carries the requests to the node agent.
+
+    Attributes:
+        carried: Ids of what the last task has taken, which stays pinned for the next one (`carry`).
     """
 
     def __init__(self, session: Session) -> None:
@@ -88,6 +91,7 @@ class StoreClient:
         self._segments: dict[tuple[int, bool], Segment] = {}
         self._places: dict[bytes, _Place] = {}
         self._released: deque[bytes] = deque()
+        self.carried: set[bytes] = set()
         self._reserved: dict[int, Reserved] = {}
         self._abandoned: deque[Reserved] = deque()
         self._writers = 0
@@ -310,10 +314,27 @@ class StoreClient:
                     place.kept = False
                     self._released.append(object_id)
 
+    def carry(self, object_ids: Sequence[bytes]) -> None:
+        """Keep the pins of what a task takes until it is known what the next one takes: often the same.
+
+        Args:
+            object_ids: What this task takes; what only the one before it took is let go.
+        """
+        if not object_ids and not self.carried:
+            return
+        with self._lock:
+            taken = {object_id for object_id in object_ids if object_id in self._places}
+            for object_id in taken - self.carried:
+                self._places[object_id].uses += 1
+            self._released.extend(self.carried - taken)
+            self.carried = taken
+
     @property
-    def has_places(self) -> bool:
-        """Whether anything is pinned by this process."""
-        return bool(self._places)
+    def has_uses(self) -> bool:
+        """Whether anything is pinned by a view or a ref that is still there."""
+        with self._lock:
+            released = Counter(self._released)
+            return any(place.uses > released[object_id] for object_id, place in self._places.items())
 
     @property
     def has_released(self) -> bool:

@@ -33,7 +33,7 @@ from atoll.util.calls import Call, CallQueue
 if TYPE_CHECKING:
     from atoll.object_ref import ObjectRef
 
-SHARED_BYTES = 32 * 1024
+SHARED_BYTES = 2 * 1024
 """Arrays from this size on go through shared memory."""
 
 
@@ -62,7 +62,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
     supports_inner_max_num_threads = True
 
     # joblib assumes 0.2 s to 2 s, for processes to which everything is copied.
-    MIN_IDEAL_BATCH_DURATION = 0.05
+    MIN_IDEAL_BATCH_DURATION = 0.1
     MAX_IDEAL_BATCH_DURATION = 0.5
 
     def __init__(

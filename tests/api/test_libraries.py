@@ -40,7 +40,7 @@ def is_pinned(session: Session) -> bool:
     """Whether this process has anything pinned, after the agent has heard of what it gave up."""
     gc.collect()
     session._pause()
-    return session.store.has_places
+    return session.store.has_uses
 
 
 def check_pin(session: Session, ref_of: Callable[[], Any], part_of: Callable[[Any], Any]) -> None:

@@ -354,3 +354,27 @@ def test_get_says_what_it_takes() -> None:
         atoll.get(3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="there is a int in it"):
         atoll.get([3])  # type: ignore[list-item]
+
+
+def test_what_the_next_call_takes_too_stays_pinned_between_them_and_no_longer(session: Session) -> None:
+    @atoll.remote
+    class Reader:
+        def uses(self, ref: list[Any], _array: Any = None) -> int:
+            from atoll.client.current import current_session
+
+            store = current_session().store
+            place = store._places.get(ref[0].binary())
+            return 0 if place is None else place.uses - list(store._released).count(ref[0].binary())
+
+    reader = Reader.remote()
+    ref = atoll.put(np.ones(100_000))
+    assert atoll.get(reader.uses.remote([ref])) == 0
+    assert atoll.get(reader.uses.remote([ref], ref)) == 2, "its view, and what is carried over"
+    assert atoll.get(reader.uses.remote([ref], ref)) == 2
+    assert atoll.get(reader.uses.remote([ref])) == 0, "the next call does not take it"
+    atoll.get(reader.uses.remote([ref], ref))
+    del ref
+    until = time.monotonic() + 10
+    while session.state().objects:
+        assert time.monotonic() < until, "an idle process keeps what its last call took"
+        time.sleep(0.02)

@@ -38,7 +38,8 @@ def lab() -> Iterator[Lab]:
 
 
 def wait_until_all_ran(page: Page) -> None:
-    page.wait_for_function(ALL_RUN, timeout=180_000)
+    """An error ends the wait: the cells behind it do not run."""
+    page.wait_for_function(f"() => ({ALL_RUN})() || ({ERRORS})().length", timeout=180_000)
     assert page.evaluate(ERRORS) == []
 
 
