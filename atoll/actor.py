@@ -9,6 +9,7 @@ Detached actors have no token: they live until they are killed. Handles that are
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NoReturn
 
 import msgspec
@@ -99,7 +100,7 @@ class ActorClass:
         session = current_session()
         code, captured = serialize_code(self._user_class)
         data, dependencies, keepalive = arguments.pack(session, args, kwargs)
-        spec = self._spec(session)
+        spec = self._spec(session, code)
         target = _Target(spec.actor_id, spec.class_name, spec.interface, session)
         record = TaskRecord(
             session.ids.task_id(),
@@ -118,8 +119,10 @@ class ActorClass:
             return ActorHandle(target)
         return self._create_named(session, spec, record, code, target)
 
-    def _spec(self, session: Session) -> ActorSpec:
+    def _spec(self, session: Session, code: bytes) -> ActorSpec:
         options = self._options
+        environment = options.environment_in(session)
+        digest = hashlib.blake2b(code, digest_size=16).digest()
         if self._methods is None:
             self._methods = describe(self._user_class)
         interface = ActorInterface(
@@ -130,7 +133,7 @@ class ActorClass:
             name=options.name or "",
             namespace=session.namespace if options.namespace is None else options.namespace,
             class_name=self.__name__,
-            scheduling_class=options.scheduling_class(options.environment_in(session), self.__name__, 0, session.scope),
+            scheduling_class=options.scheduling_class(environment, self.__name__, 0, session.scope, digest),
             payload=b"",
             detached=options.lifetime == "detached",
             maximum_restarts=options.max_restarts,

@@ -4,6 +4,8 @@ Variable                          | Default               | What it says
 --------------------------------- | --------------------- | ----------------------------------------------------------
 ATOLL_NUM_CPUS                    | cores we may run on   | CPUs that the node offers; a whole number
 ATOLL_MEMORY_BYTES                | the machine's         | memory that the node offers; `64G`, `512MiB`
+ATOLL_MEMORY_KEPT_FREE_BYTES      | 4 % of the host's     | when the host has less memory left, whoever has most beyond
+                                  |                       | what was set aside for it is ended; 128M to 2G if not said
 ATOLL_STORE_CAPACITY_BYTES        | 30 % of the memory    | the most that the object store takes
 ATOLL_STORE_PREPARED_BYTES        | 128M                  | so much of it is made ready in the background while somebody
                                   |                       | uses it, so that the first large object is written fast;
@@ -58,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         num_cpus: CPUs that the node offers.
         memory_bytes: Memory that it offers.
+        memory_kept_free_bytes: Memory of the host that is kept free, at the cost of who uses most beyond what was set
+            aside for it; 0 for what is usual for its size.
         store_capacity_bytes: The most that the object store takes.
         store_prepared_bytes: So much of it is made ready before somebody needs it.
         store_idle_give_back_s: Its memory without objects is given back to the system after so long.
@@ -85,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     simulated_gpu_memory_bytes: int = 16 * 2**30
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
+    memory_kept_free_bytes: int = 0
     log_bytes: int = 10 * 2**20
     linger_s: float | None = 60.0
     start_timeout_s: float = 20.0
@@ -95,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return chosen | {
             "ATOLL_NUM_CPUS": str(self.num_cpus),
             "ATOLL_MEMORY_BYTES": str(self.memory_bytes),
+            "ATOLL_MEMORY_KEPT_FREE_BYTES": str(self.memory_kept_free_bytes),
             "ATOLL_STORE_CAPACITY_BYTES": str(self.store_capacity_bytes),
             "ATOLL_STORE_PREPARED_BYTES": str(self.store_prepared_bytes),
             "ATOLL_STORE_IDLE_GIVE_BACK_S": str(self.store_idle_give_back_s),
@@ -137,6 +143,7 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         num_cpus=read("ATOLL_NUM_CPUS", _whole_from_one, _usable_cpus(), "4"),
         memory_bytes=memory_bytes,
+        memory_kept_free_bytes=read("ATOLL_MEMORY_KEPT_FREE_BYTES", _size_or_none, 0, "2G"),
         store_capacity_bytes=read("ATOLL_STORE_CAPACITY_BYTES", _size, store_default, "8G"),
         store_prepared_bytes=read("ATOLL_STORE_PREPARED_BYTES", _size_or_none, 128 * 2**20, "128M"),
         store_idle_give_back_s=read("ATOLL_STORE_IDLE_GIVE_BACK_S", _duration, 60.0, "60"),

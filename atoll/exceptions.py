@@ -10,7 +10,7 @@ AtollError                             RayError
 ├── ActorPlacementGroupRemoved
 ├── RuntimeEnvSetupError               the environment for a worker could not be made
 ├── WorkerCrashedError                 the process of a task died
-├── OutOfMemoryError                   ... because the host ran out of memory
+├── OutOfMemoryError                   ... because it used more memory than it may, or the host ran out of it
 ├── NodeDiedError                      ... because its node is gone
 ├── ActorError                         RayActorError
 │   ├── ActorDiedError
@@ -225,7 +225,22 @@ class WorkerCrashedError(AtollError):
 
 
 class OutOfMemoryError(AtollError):
-    """The process that ran the task was killed because memory ran out."""
+    """The process that ran the task was ended: it used more memory than was set aside for it, or the host had no more.
+
+    Attributes:
+        used_bytes: What it used at its peak; 0 if that is not known.
+        asked_bytes: What was set aside for it; 0 if it had asked for nothing.
+        advised_bytes: What it had better ask for.
+    """
+
+    def __init__(self, text: str = "", used_bytes: int = 0, asked_bytes: int = 0, advised_bytes: int = 0) -> None:
+        super().__init__(text)
+        self.used_bytes = used_bytes
+        self.asked_bytes = asked_bytes
+        self.advised_bytes = advised_bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.used_bytes, self.asked_bytes, self.advised_bytes)
 
 
 class NodeDiedError(AtollError):

@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from atoll.resources import parse_bytes
+from atoll.resources import AUTO, parse_bytes
 
 MAXIMUM_ALTERNATIVES = 16
 
@@ -132,6 +132,8 @@ def _backpressure(value: int) -> str | None:
 
 
 def _size(value: float | str) -> str | None:
+    if value == AUTO:
+        return None
     if isinstance(value, str):
         try:
             value = parse_bytes(value)
@@ -157,6 +159,8 @@ def _alternatives(value: Any) -> str | None:
         for name, given in each.items():
             if name not in CHOICE:
                 return f"an alternative has no option {name!r}; there are: {', '.join(CHOICE)}"
+            if given == AUTO:
+                return f"{name}={AUTO!r} is for the request itself, not for an alternative"
             try:
                 COMMON[name].check(name, given)
             except (TypeError, ValueError) as error:
@@ -192,7 +196,7 @@ _CALLBACK = Option((object,))
 COMMON: dict[str, Option] = {
     "num_cpus": _AMOUNT,
     "num_gpus": Option((int, float), _devices),
-    "memory": _AMOUNT,
+    "memory": Option((int, float, str), _size),
     "resources": Option((dict,), _amounts),
     "accelerator_type": Option((str, list, tuple), _types),
     "gpu_memory": Option((int, float, str), _size),

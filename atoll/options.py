@@ -13,7 +13,7 @@ import msgspec
 from atoll.option_schema import ACTOR, CALL, TASK, Option, checked
 from atoll.placement import SchedulingStrategy, Scope, placed, selector_terms, types_of
 from atoll.protocol.values import Choice, SchedulingClass
-from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, UNITS_PER_ONE, Amounts, amounts_of, parse_bytes
+from atoll.resources import AUTO, CPU, GPU, GPU_MEMORY, MEMORY, UNITS_PER_ONE, Amounts, amounts_of, parse_bytes
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
@@ -65,7 +65,7 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
 class _Common(_Checked, frozen=True, kw_only=True):
     num_cpus: float | None = None
     num_gpus: float | None = None
-    memory: float | None = None
+    memory: float | str | None = None
     resources: dict[str, float] | None = None
     accelerator_type: str | list[str] | tuple[str, ...] | None = None
     gpu_memory: float | str | None = None
@@ -89,14 +89,21 @@ class _Common(_Checked, frozen=True, kw_only=True):
         wanted = dict(self.resources or {})
         wanted[CPU] = default_cpus if self.num_cpus is None else self.num_cpus
         wanted[GPU] = self.num_gpus or 0
-        wanted[MEMORY] = self.memory or 0
+        wanted[MEMORY] = _size_of(self.memory)
         amounts = amounts_of(wanted)
-        if self.gpu_memory:
-            size = parse_bytes(self.gpu_memory) if isinstance(self.gpu_memory, str) else int(self.gpu_memory)
-            amounts[GPU_MEMORY] = size * UNITS_PER_ONE
+        size = _size_of(self.gpu_memory)
+        if size:
+            amounts[GPU_MEMORY] = int(size) * UNITS_PER_ONE
         if self.gpu_memory and 0 < amounts.get(GPU, 0) < UNITS_PER_ONE:
             raise ValueError("num_gpus below 1 and gpu_memory both say how large a share of a GPU is: give one of them")
+        if self.gpu_memory == AUTO and amounts.get(GPU):
+            raise ValueError('gpu_memory="auto" says how much of a GPU it takes: leave num_gpus out')
         return amounts
+
+    def _auto(self) -> list[str]:
+        """Return the resources of which it takes what its code has usually needed."""
+        given = {MEMORY: self.memory, GPU_MEMORY: self.gpu_memory}
+        return [name for name, value in given.items() if value == AUTO]
 
     def _choices(self, default_cpus: float) -> list[Choice]:
         """Return what will do instead: by other labels, and by other resources."""
@@ -124,7 +131,9 @@ class _Common(_Checked, frozen=True, kw_only=True):
 
         return environment_of(session, self.runtime_env)
 
-    def scheduling_class(self, environment: str, label: str, default_cpus: float, scope: Scope) -> SchedulingClass:
+    def scheduling_class(
+        self, environment: str, label: str, default_cpus: float, scope: Scope, code: bytes = b""
+    ) -> SchedulingClass:
         """Return the shape of a request with these options.
 
         Args:
@@ -132,6 +141,7 @@ class _Common(_Checked, frozen=True, kw_only=True):
             label: What people see.
             default_cpus: CPUs if nothing was said.
             scope: Of the process that asks.
+            code: Digest of what runs, under which its needs are learned.
 
         Raises:
             ValueError: It can never be met.
@@ -144,6 +154,8 @@ class _Common(_Checked, frozen=True, kw_only=True):
             choices=self._choices(default_cpus),
             preemptible=getattr(self, "preemptible", False),
             deadline_s=float(self.deadline_s),
+            auto=self._auto(),
+            code=code,
         )
         strategy = self.scheduling_strategy
         if self.placement_group != "default":
@@ -161,17 +173,25 @@ class _Common(_Checked, frozen=True, kw_only=True):
         )
 
 
+def _size_of(given: float | str | None) -> float:
+    """Return a size as it was given in bytes; 0 for none, and for what is to be learned."""
+    if not given or given == AUTO:
+        return 0
+    return parse_bytes(given) if isinstance(given, str) else given
+
+
 class TaskOptions(_Common, frozen=True, kw_only=True):
     """What can be said of a task.
 
     Attributes:
         num_cpus: CPUs that it takes; 1 if not said.
         num_gpus: GPUs: whole, several, or a share of one.
-        memory: Bytes of memory.
+        memory: Memory, in bytes or as `"2G"`: a process that takes more is ended. `"auto"`: as much as this code has
+            usually needed, with some room, and at first its share of a node by CPUs.
         resources: Custom resources.
         accelerator_type: The model of its GPUs, or a list of those that will do; without GPUs, of some on its node.
         gpu_memory: Memory of one GPU, in bytes or as `"20G"`: a share of a GPU as large as that needs, or, with
-            `num_gpus`, the least that each must have.
+            `num_gpus`, the least that each must have. `"auto"`: as for `memory`, and at first a whole GPU.
         alternatives: What will do as well when this is not free, the best first: dicts of options, for example
             `[{"num_cpus": 8}]` for a task that would rather have a GPU.
         priority: Higher goes first; 0 is usual.

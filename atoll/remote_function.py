@@ -206,11 +206,11 @@ class _Prepared:
         _check_size(name, len(payload))
         digest = hashlib.blake2b(b"%s\0%d\0%s" % (name.encode(), options.max_calls, payload), digest_size=16).digest()
         session.handle(FunctionDefined(digest, name, payload, options.max_calls))
-        return cls(session, digest, name, _class_key(session, name, options), contained)
+        return cls(session, digest, name, _class_key(session, name, options, digest), contained)
 
     def with_options(self, options: TaskOptions) -> _Prepared:
         """Return the same code with the scheduling class of other options."""
-        class_key = _class_key(self.session, self.name, options)
+        class_key = _class_key(self.session, self.name, options, self.digest)
         return _Prepared(self.session, self.digest, self.name, class_key, self.keepalive)
 
 
@@ -232,8 +232,8 @@ def _check_size(name: str, size_bytes: int) -> None:
     warnings.warn(text, UserWarning, stacklevel=4)
 
 
-def _class_key(session: Session, name: str, options: TaskOptions) -> int:
-    shape = options.scheduling_class(options.environment_in(session), name, 1, session.scope)
+def _class_key(session: Session, name: str, options: TaskOptions, code: bytes) -> int:
+    shape = options.scheduling_class(options.environment_in(session), name, 1, session.scope, code)
     with session.lock:
         return session.core.tasks.class_key(shape)
 

@@ -84,6 +84,21 @@ def format_bytes(size: float) -> str:
     return f"{size:.4g} TiB"
 
 
+def roomy_size(size_bytes: int) -> int:
+    """Return the next size that is easy to write and to compare: a power of two, or a quarter of one more. Bytes."""
+    step = max(1 << 24, 1 << max(0, size_bytes.bit_length() - 3))
+    return max(2**26, -(-size_bytes // step) * step)
+
+
+def written_size(size_bytes: int) -> str:
+    """Return a size as people write it in a request: `4G`, `1.5G`, `768M`."""
+    for suffix in ("T", "G", "M", "K"):
+        unit = _SUFFIXES[suffix]
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.4g}{suffix}"
+    return str(size_bytes)
+
+
 _SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -102,6 +117,10 @@ def parse_bytes(text: str) -> int:
     if not 0 <= size < float("inf"):
         raise ValueError(f"{text!r} is no size in bytes: it must be zero or more, and finite")
     return int(size)
+
+
+AUTO = "auto"
+"""In the place of an amount: as much as this code has usually needed."""
 
 
 class Pool:

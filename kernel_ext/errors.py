@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.exceptions import AtollError, SerializationError
+from atoll.exceptions import AtollError, OutOfMemoryError, SerializationError
 from atoll.kernel_ext.cell_messages import EXCEPTION, CellFailure, CellResult
 from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
+from atoll.resources import format_bytes, written_size
 
 
 class CellError(Exception):
@@ -96,8 +97,20 @@ CellInterrupted.__name__ = "KeyboardInterrupt"
 
 def one_line(error: BaseException) -> BaseException:
     """Return an error of the cluster so that a notebook shows its message and not our frames."""
-    text = f"{type(error).__name__}: {error}"
+    said = _out_of_memory(error) if isinstance(error, OutOfMemoryError) and error.used_bytes else str(error)
+    text = f"{type(error).__name__}: {said}"
     return _with_lines(error, [text]) or named_error(type(error).__name__, str(error), [text], error)
+
+
+def _out_of_memory(error: OutOfMemoryError) -> str:
+    """Return what to do about a cell that ran out of memory, in the words of its first line."""
+    used = f"the cell used {format_bytes(error.used_bytes)} of memory at its peak"
+    size = written_size(error.advised_bytes)
+    if error.asked_bytes:
+        used += f", and mem={written_size(error.asked_bytes)} was set aside for it"
+    else:
+        used += ", nothing was set aside for it, and its node had no more"
+    return f"{used}. Nothing here has changed. Run it again with mem={size}, or with mem=auto."
 
 
 class _Lines:

@@ -21,4 +21,5 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     segments.py processes.py    what only Linux has
     monitor.py logs.py          what is measured, the workers' output
     gpus.py     who knows the devices: nvml.py, or simulated_gpus.py
+    host_memory.py  what processes and the host use of memory
 """

@@ -37,6 +37,7 @@ from atoll.nodeagent.core.events import (
     ForkWorker,
     KillWorker,
     MeasureDeviceMemory,
+    MeasureMemory,
     ObserveNode,
     ProcessExited,
     RestoreObject,
@@ -48,9 +49,10 @@ from atoll.nodeagent.core.events import (
     ZygoteDied,
 )
 from atoll.nodeagent.gpus import Provider, find_provider
+from atoll.nodeagent.host_memory import HostMemory
 from atoll.nodeagent.logs import WorkerLogs
 from atoll.nodeagent.memory import Memory
-from atoll.nodeagent.monitor import Monitor
+from atoll.nodeagent.monitor import Monitor, measure_memory
 from atoll.nodeagent.zygote_messages import Fork, WorkerStart
 from atoll.nodeagent.zygotes import ZygoteProcess, why_not_started
 from atoll.protocol.cluster_file import ClusterFile
@@ -76,6 +78,7 @@ class NodeAgent:
         settings: What the node offers.
         worker_module: What workers run; tests give another.
         provider: What knows the devices; found if None.
+        host_memory: What knows how much memory is left; the kernel if None.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class NodeAgent:
         *,
         worker_module: str = WORKER_MODULE,
         provider: Provider | None = None,
+        host_memory: HostMemory | None = None,
     ) -> None:
         self._cluster = cluster
         self._key = cluster.key_bytes()
@@ -94,6 +98,7 @@ class NodeAgent:
         self._logs = WorkerLogs(self._directory / "logs", settings.log_bytes)
         self._provider = provider or find_provider(settings)
         self._monitor = Monitor(self._provider)
+        self._host_memory = host_memory or HostMemory()
         self.node = describe_node(cluster, settings, self._provider)
         self.core = AgentCore(
             self.node,
@@ -102,6 +107,7 @@ class NodeAgent:
             prepared_bytes=settings.store_prepared_bytes,
             give_back_s=settings.store_idle_give_back_s,
             patience_s=settings.store_patience_s,
+            kept_free_bytes=settings.memory_kept_free_bytes,
         )
         self.endpoint = Endpoint(self._key, Identity("agent", self.node.node_id), self.deliver)
         self._zygotes: dict[str, ZygoteProcess] = {}
@@ -109,6 +115,7 @@ class NodeAgent:
         self._forked_from: dict[bytes, str] = {}
         self._memory = Memory(self._directory, settings.spill_directory, self.deliver, self._after)
         self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-measuring")
+        self._memory_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-host-memory")
         self._events: deque[Event] = deque()
         self._handling = False
         self._timer: object | None = None
@@ -130,6 +137,7 @@ class NodeAgent:
             RestoreObject: self._memory.restore,
             DeleteSpillFile: self._memory.delete,
             MeasureDeviceMemory: self._measure,
+            MeasureMemory: self._measure_memory,
             ObserveNode: self._observe,
             DialScheduler: self._dial,
             Exit: self._exit,
@@ -326,6 +334,10 @@ class NodeAgent:
         work = self._measuring_thread.submit(self._monitor.measure, action.lease_id, action.uuids, action.worker_pid)
         self._after(work, self.deliver)
 
+    def _measure_memory(self, action: MeasureMemory) -> None:
+        """In a thread of its own: a driver that is slow to tell of its devices must not let somebody fill the host."""
+        self._after(self._memory_thread.submit(measure_memory, self._host_memory, action.workers), self.deliver)
+
     def _observe(self, action: ObserveNode) -> None:
         self._after(self._measuring_thread.submit(self._monitor.observe, action.workers, action.held), self.deliver)
 
@@ -368,6 +380,7 @@ class NodeAgent:
                 self._socket_path(worker_id).unlink()
         self._memory.close()
         self._measuring_thread.shutdown()
+        self._memory_thread.shutdown()
         self._provider.close()
 
 

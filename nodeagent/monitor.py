@@ -6,8 +6,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from atoll.nodeagent import processes
-from atoll.nodeagent.core.events import DeviceMemory, DeviceMemoryMeasured, NodeObserved
+from atoll.nodeagent.core.events import (
+    DeviceMemory,
+    DeviceMemoryMeasured,
+    MemoryMeasured,
+    NodeObserved,
+    WorkerMemory,
+)
 from atoll.nodeagent.gpus import DeviceReading, Provider
+from atoll.nodeagent.host_memory import HostMemory, tree_bytes
 from atoll.protocol.values import DeviceSample, Outsider, WorkerSample
 
 if TYPE_CHECKING:
@@ -99,6 +106,16 @@ class Monitor:
             if reading is not None:
                 found.append(_device_memory(reading, worker_pid))
         return DeviceMemoryMeasured(lease_id, found)
+
+
+def measure_memory(host: HostMemory, workers: list[tuple[bytes, int, bool]]) -> MemoryMeasured:
+    """Look how much of the host's memory workers (id, pid, whether exactly) use, and what is left."""
+    found = [
+        WorkerMemory(worker_id, tree_bytes(pid, exact=False), tree_bytes(pid, exact=True) if exactly else None)
+        for worker_id, pid, exactly in workers
+    ]
+    reading = host.read()
+    return MemoryMeasured(found, reading.total_bytes, reading.available_bytes)
 
 
 def _device_memory(reading: DeviceReading, worker_pid: int) -> DeviceMemory:

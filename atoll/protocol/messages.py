@@ -51,6 +51,7 @@ from atoll.protocol.values import (
     Device,
     DeviceShare,
     Environment,
+    MemoryLoss,
     NameInfo,
     NodeSample,
     ObjectLocation,
@@ -317,11 +318,15 @@ PREEMPTED = "Preempted"
 
 
 class LeaseLost(Message, frozen=True):
-    """The worker of a lease is gone. `kind` names a class in `atoll.exceptions`, or is `PREEMPTED`."""
+    """The worker of a lease is gone. `kind` names a class in `atoll.exceptions`, or is `PREEMPTED`.
+
+    `memory` is there if it had to end because of its memory.
+    """
 
     lease_id: int
     kind: str
     text: str
+    memory: MemoryLoss | None = None
 
 
 class ActorChanged(Message, frozen=True):
@@ -475,12 +480,13 @@ class EndLease(Message, frozen=True):
 class LeaseEnded(Message, frozen=True):
     """Its resources are free again: devices too are verified to be. Also sent when the worker died by itself.
 
-    `kind` and `text` are empty if it ended as wished.
+    `kind` and `text` are empty if it ended as wished. `memory` is there if it had to end because of its memory.
     """
 
     lease_id: int
     kind: str = ""
     text: str = ""
+    memory: MemoryLoss | None = None
 
 
 class StartActor(Message, frozen=True):

@@ -104,6 +104,9 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
         choices: What will do as well, the best first, when what is asked for is not free.
         preemptible: It takes what nobody else wants, and is ended when somebody does; its tasks are then run anew.
         deadline_s: So long after it was asked for it had better begin; 0 for never. Orders what one job waits for.
+        auto: Resources of which it takes as much as has usually been needed, and at least what `resources` says:
+            `memory`, `gpu_memory`.
+        code: Digest of the function, class or cell, under which its needs are learned.
     """
 
     resources: Amounts
@@ -123,6 +126,24 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     choices: list[Choice] = []
     preemptible: bool = False
     deadline_s: float = 0.0
+    auto: list[str] = []
+    code: bytes = b""
+
+
+class MemoryLoss(msgspec.Struct, frozen=True, array_like=True):
+    """How a process ran out of memory. Sizes in bytes.
+
+    Attributes:
+        used_bytes: At its peak.
+        asked_bytes: What was set aside for it; 0 if nothing.
+        advised_bytes: What it had better ask for.
+        again_bytes: With so much set aside it may be run again by itself; 0 if that would not help.
+    """
+
+    used_bytes: int
+    asked_bytes: int
+    advised_bytes: int
+    again_bytes: int = 0
 
 
 class GroupSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -266,6 +287,7 @@ class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
     cpu_percent: float
     memory_bytes: int
     cpu_time_s: float = 0.0
+    device_bytes: int = 0
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -283,6 +305,9 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
         state: `running`, `finished` or `failed`.
         key: The same for every report of one span, so that a later report replaces an earlier one.
         task_id: The task, if it is one.
+        code: Digest of what ran, under which its needs are learned; empty for what is not known by itself.
+        peak_bytes: The most memory that the process used meanwhile; 0 if that was not seen.
+        device_peak_bytes: Likewise, of devices.
     """
 
     worker_id: bytes
@@ -294,6 +319,9 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
     state: str
     key: int
     task_id: bytes = b""
+    code: bytes = b""
+    peak_bytes: int = 0
+    device_peak_bytes: int = 0
 
 
 class MethodSpec(msgspec.Struct, frozen=True, array_like=True):

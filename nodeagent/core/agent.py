@@ -19,6 +19,7 @@ from atoll.nodeagent.core.events import (
     DialScheduler,
     Exit,
     ForkFailed,
+    MemoryMeasured,
     NodeObserved,
     ObjectRestored,
     ObjectsSpilled,
@@ -78,7 +79,7 @@ from atoll.protocol.messages import (
     WorkerStarted,
 )
 from atoll.protocol.values import Device, NodeSample
-from atoll.resources import CPU, UNITS_PER_ONE, Amounts
+from atoll.resources import CPU, MEMORY, UNITS_PER_ONE, Amounts
 
 WITHOUT_SCHEDULER_S = 10.0
 """An agent whose scheduler is away for longer ends, and its workers with it."""
@@ -141,6 +142,7 @@ class AgentCore:
         prepared_bytes: So much memory is made ready before somebody needs it.
         give_back_s: Memory without objects is given back to the host after so long.
         patience_s: How long somebody waits for room in a full store while nothing moves.
+        kept_free_bytes: Memory that is kept free on the host; what is usual for its size if 0.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class AgentCore:
         prepared_bytes: int = 0,
         give_back_s: float = WARM_S,
         patience_s: float = PATIENCE_S,
+        kept_free_bytes: int = 0,
     ) -> None:
         self.node = node
         self._outbox = Outbox()
@@ -166,7 +169,8 @@ class AgentCore:
         self.store = ObjectStore(self._allocator, self._outbox, patience_s)
         cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
-        self.leases = Leases(self.pool, self._outbox)
+        offered_bytes = node.resources.get(MEMORY, 0) // UNITS_PER_ONE
+        self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room)
         self._story = Story()
         self._roles: dict[Peer, tuple[str, bytes]] = {}
         self._without_scheduler_since: Instant | None = now
@@ -197,6 +201,7 @@ class AgentCore:
             RestoreFailed: self.store.restore_failed,
             DeviceMemoryMeasured: self.leases.device_memory_measured,
             NodeObserved: self._node_observed,
+            MemoryMeasured: self.leases.memory.measured,
             StopRequested: lambda event, now: self._exit(event.cause),
         }
 
@@ -404,7 +409,7 @@ class AgentCore:
             self._refuse(peer, message, now)
             return
         self.pool.started(worker, peer, message.address, message.pid, now)
-        self.leases.worker_started(worker)
+        self.leases.worker_started(worker, now)
 
     def _process_exited(self, event: ProcessExited, now: Instant) -> None:
         worker = self.pool.worker(event.worker_id)
@@ -426,6 +431,13 @@ class AgentCore:
     def _job_ended(self, message: JobEnded, now: Instant) -> None:
         self.pool.job_ended(message.job, now)
         self.store.job_ended(message.job, now)
+
+    # -------------------------------------------------------------------------------------------- memory
+
+    def _make_room(self, now: Instant) -> bool:
+        """Give back what is kept only to be quick; return whether there was any."""
+        warm = self._allocator.give_back_warm(now)
+        return self.pool.retire_used(now) or warm
 
     # -------------------------------------------------------------------------------------------- samples
 

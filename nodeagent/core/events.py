@@ -150,6 +150,34 @@ class DeviceFault(msgspec.Struct, frozen=True):
     counts: bool = True
 
 
+class WorkerMemory(msgspec.Struct, frozen=True):
+    """The memory of a worker and of all that it has started.
+
+    Attributes:
+        worker_id: Which.
+        quick_bytes: Too much where processes share pages, as after a fork.
+        exact_bytes: Shared pages divided; None unless it was asked for.
+    """
+
+    worker_id: bytes
+    quick_bytes: int
+    exact_bytes: int | None = None
+
+
+class MemoryMeasured(Event, frozen=True):
+    """The answer to `MeasureMemory`.
+
+    Attributes:
+        workers: Those that were asked for.
+        total_bytes: The host's memory, or what its control group may have.
+        available_bytes: What is left of that, without swapping.
+    """
+
+    workers: list[WorkerMemory]
+    total_bytes: int
+    available_bytes: int
+
+
 class NodeObserved(Event, frozen=True):
     """The answer to `ObserveNode`. `faults` are those since the last one."""
 
@@ -297,6 +325,12 @@ class MeasureDeviceMemory(Action, frozen=True):
     lease_id: int
     uuids: list[str]
     worker_pid: int
+
+
+class MeasureMemory(Action, frozen=True):
+    """Look how much of the host's memory is in use, by these workers (id, pid, whether exactly) and in all."""
+
+    workers: list[tuple[bytes, int, bool]]
 
 
 class ObserveNode(Action, frozen=True):

@@ -10,12 +10,14 @@ on unread.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from atoll.exceptions import RuntimeEnvSetupError, WorkerCrashedError
+from atoll.exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from atoll.ids import ActorId
 from atoll.nodeagent.core.devices import DeviceWatches
 from atoll.nodeagent.core.events import DeviceMemoryMeasured, ProcessExited, ZygoteDied
+from atoll.nodeagent.core.memory_watch import MemoryWatch, Use
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.workers import Worker, WorkerKey, WorkerPool
 from atoll.protocol.machine import Instant, Peer
@@ -33,8 +35,8 @@ from atoll.protocol.messages import (
     StartActor,
     StartLease,
 )
-from atoll.protocol.values import DeviceShare, SchedulingClass
-from atoll.resources import CPU, UNITS_PER_ONE
+from atoll.protocol.values import DeviceShare, MemoryLoss, SchedulingClass
+from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
 
 STARTS_PER_LEASE = 2
 """A lease whose worker died while starting gets another so often."""
@@ -56,6 +58,7 @@ class Lease:
         crashed: Whether it ends because its worker's connection broke, not because the scheduler wished it.
         kind: The class of the error that ended it; empty if it ended as wished.
         text: Likewise, in a line.
+        memory: How it ran out of memory, if that is why.
     """
 
     begun: StartLease
@@ -68,6 +71,7 @@ class Lease:
     crashed: bool = False
     kind: str = ""
     text: str = ""
+    memory: MemoryLoss | None = None
 
     @property
     def lease_id(self) -> int:
@@ -110,13 +114,27 @@ class Leases:
     Args:
         pool: Gives the workers.
         outbox: Where messages go.
+        offered_bytes: Memory that the node offers.
+        kept_free_bytes: Memory that is kept free on the host; what is usual if 0.
+        make_room: Gives back memory that is kept only to be quick.
+
+    Attributes:
+        memory: Looks at what leases use of the host's memory.
     """
 
-    def __init__(self, pool: WorkerPool, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        outbox: Outbox,
+        offered_bytes: int = 0,
+        kept_free_bytes: int = 0,
+        make_room: Callable[[Instant], bool] = lambda _now: False,
+    ) -> None:
         self._pool = pool
         self._outbox = outbox
         self._leases: dict[int, Lease] = {}
         self._watches = DeviceWatches(outbox)
+        self.memory = MemoryWatch(outbox, offered_bytes, kept_free_bytes, self._out_of_memory, make_room)
 
     def lease(self, lease_id: int) -> Lease | None:
         """Return a lease by its number."""
@@ -151,12 +169,16 @@ class Leases:
         lease.starts += 1
         lease.worker = self._pool.obtain(lease.key, lease.lease_id, lease.job, now)
         if lease.worker.state == "leased":
-            self._begin(lease, lease.worker)
+            self._begin(lease, lease.worker, now)
 
-    def _begin(self, lease: Lease, worker: Worker) -> None:
+    def _begin(self, lease: Lease, worker: Worker, now: Instant) -> None:
         assert worker.peer is not None, "a worker that can begin has a connection"
         lease.state = "running"
         wanted = lease.scheduling_class
+        budget_bytes = wanted.resources.get(MEMORY, 0) // UNITS_PER_ONE
+        guessed = MEMORY in wanted.auto
+        use = Use(worker.worker_id, worker.pid, budget_bytes, lease.key.threads, wanted.preemptible, guessed)
+        self.memory.begin(lease.lease_id, use, now)
         begin = BeginLease(
             lease.lease_id,
             lease.job,
@@ -170,10 +192,10 @@ class Leases:
         self._outbox.send(worker.peer, begin)
         self._outbox.tell_scheduler(LeaseStarted(lease.lease_id, worker.worker_id, worker.address, worker.pid))
 
-    def worker_started(self, worker: Worker) -> None:
+    def worker_started(self, worker: Worker, now: Instant) -> None:
         """A worker listens: begin the lease that waited for it."""
         if worker.lease_id is not None and worker.state == "leased":
-            self._begin(self._leases[worker.lease_id], worker)
+            self._begin(self._leases[worker.lease_id], worker, now)
 
     # ----------------------------------------------------------------------------------------------- ending
 
@@ -200,8 +222,18 @@ class Leases:
         if lease.state == "running" and worker.peer is not None:
             self._outbox.send(worker.peer, FinishLease(lease.lease_id))
         del self._leases[lease.lease_id]
+        self.memory.forget(lease.lease_id)
         self._pool.release(worker, now)
         self._outbox.tell_scheduler(LeaseEnded(lease.lease_id))
+
+    def _out_of_memory(self, lease_id: int, loss: MemoryLoss, text: str, now: Instant) -> None:
+        """End a lease whose worker uses more memory than it may."""
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.state != "running" or lease.worker is None:
+            return
+        lease.state = "ending"
+        lease.kind, lease.text, lease.memory = OutOfMemoryError.__name__, text, loss
+        self._pool.kill(lease.worker, now)
 
     def worker_disconnected(self, worker: Worker) -> None:
         """A worker's connection broke: it is about to end, and its exit will say why."""
@@ -216,6 +248,7 @@ class Leases:
         if lease is None:
             return
         lease.worker = None
+        self.memory.forget(lease.lease_id)
         if lease.state == "starting":
             if lease.starts < STARTS_PER_LEASE:
                 self._give_worker(lease, now)
@@ -235,6 +268,7 @@ class Leases:
             if lease is None:
                 continue
             lease.worker = None
+            self.memory.forget(lease.lease_id)
             if lease.state == "starting":
                 if event.was_ready and lease.starts < STARTS_PER_LEASE:
                     self._give_worker(lease, now)
@@ -260,7 +294,7 @@ class Leases:
 
     def _over(self, lease: Lease) -> None:
         del self._leases[lease.lease_id]
-        self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text))
+        self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text, lease.memory))
 
     def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
         """End the lease if its devices are free."""
@@ -268,12 +302,14 @@ class Leases:
             self._over(self._leases[event.lease_id])
 
     def next_deadline(self) -> Instant | None:
-        """Return when devices are to be looked at again."""
-        return self._watches.next_deadline()
+        """Return when devices, or memory, are to be looked at again."""
+        instants = (self._watches.next_deadline(), self.memory.next_deadline())
+        return min((instant for instant in instants if instant is not None), default=None)
 
     def tick(self, now: Instant) -> None:
         """Do what is due."""
         self._watches.tick(now)
+        self.memory.tick(now)
 
     # ----------------------------------------------------------------------------------------------- actors
 

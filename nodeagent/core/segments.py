@@ -413,6 +413,15 @@ class SegmentAllocator:
         while self._warm_bytes > self._warm_limit:
             self._destroy(min(self._warm, key=lambda warm: (warm.warm_since, warm.segment_id)))
 
+    def give_back_warm(self, now: Instant) -> bool:
+        """The host is nearly full: give back all that is without objects. Returns whether there was any."""
+        warm = list(self._warm)
+        for segment in warm:
+            self._destroy(segment)
+        self._prepare_not_before = Instant(now + PREPARE_AGAIN_S)
+        self._prepare_at = None
+        return bool(warm)
+
     def writer_gone(self, writer: Peer) -> None:
         """The process writes no more: others may fill its slabs."""
         for segment_id in dict.fromkeys(extent[1] for extent in self._free.get(writer, ())):

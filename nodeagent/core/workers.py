@@ -296,6 +296,13 @@ class WorkerPool:
             if worker.job == job and worker.state == "idle":
                 self.retire(worker, now)
 
+    def retire_used(self, now: Instant) -> bool:
+        """The host is nearly full: end the idle workers that have run something. Returns whether there were any."""
+        used = [worker for worker in self.workers() if worker.job and worker.state == "idle"]
+        for worker in used:
+            self.retire(worker, now)
+        return bool(used)
+
     # ------------------------------------------------------------------------------------------- processes
 
     def forked(self, event: WorkerForked) -> None:

@@ -205,7 +205,7 @@ class AgentDesk:
         """What a lease held is free."""
         lease = self._lease(record, message.lease_id)
         if lease is not None:
-            self._cluster.lease_over(lease, message.kind, message.text)
+            self._cluster.lease_over(lease, message.kind, message.text, message.memory)
 
     def actor_started(self, record: PeerRecord, message: ActorStarted) -> None:
         """A constructor returned."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import DefineEnvironment
+from atoll.protocol.values import MemoryLoss
 from atoll.scheduler.core.actors import ActorTable
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.durations import Durations
@@ -104,10 +105,10 @@ class Cluster:
         self.groups.forget(group)
         self.leases.room_was_made()
 
-    def lease_over(self, lease: Lease, kind: str, text: str) -> None:
+    def lease_over(self, lease: Lease, kind: str, text: str, memory: MemoryLoss | None = None) -> None:
         """A lease is over on its node: free it, and let its holder or its actor know unless we ended it."""
         actor_of = lease.actor_id if lease.state != "ending" else b""
-        self.leases.over(lease, kind, text)
+        self.leases.over(lease, kind, text, memory)
         self.spans.worker_done(lease.worker_id, "failed" if kind else "finished")
         if actor_of:
             self.actors.home_lost(lease, kind, text)

@@ -23,7 +23,7 @@ from atoll.protocol.messages import (
     LeaseStarted,
     StartLease,
 )
-from atoll.protocol.values import SchedulingClass
+from atoll.protocol.values import MemoryLoss, SchedulingClass
 from atoll.resources import CPU, Amounts
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.demands import DemandTable
@@ -248,14 +248,14 @@ class LeaseTable:
         self._demands.requeue(demand)
         self._grant(lease, demand.key)
 
-    def over(self, lease: Lease, kind: str, text: str) -> None:
+    def over(self, lease: Lease, kind: str, text: str, memory: MemoryLoss | None = None) -> None:
         """A lease has failed or ended on its node, or with its node: free what it held and tell its holder."""
         state, demand, record = lease.state, lease.demand, lease.record
         self._free(lease)
         if state == HELD and record is not None:
             self._turn.send(
                 record.peer,
-                LeaseLost(lease.lease_id, kind or "WorkerCrashedError", text or "the worker process ended"),
+                LeaseLost(lease.lease_id, kind or "WorkerCrashedError", text or "the worker process ended", memory),
             )
         elif state == STARTING and demand is not None and not lease.actor_id:
             demand.failures += 1

@@ -56,9 +56,11 @@ class Harness:
         self.handle(TaskSubmitted(record))
         return record
 
-    def grant(self, number: int) -> Peer:
-        """Grant a lease on worker `number`, and have its channel stand."""
-        grant = LeaseGranted(self.key, number, worker_id(number), f"/w{number}", b"node", "here", [])
+    def grant(self, number: int, key: int | None = None) -> Peer:
+        """Grant a lease on worker `number`, of another class than the usual with `key`, and have its channel stand."""
+        grant = LeaseGranted(
+            self.key if key is None else key, number, worker_id(number), f"/w{number}", b"node", "here", []
+        )
         actions = self.handle(Received(SCHEDULER, grant))
         peer = Peer(100 + number)
         if any(isinstance(action, ConnectProcess) for action in actions):

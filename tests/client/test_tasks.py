@@ -17,7 +17,13 @@ from atoll.client.core.events import (
 )
 from atoll.client.core.records import FAILED, INLINE, PENDING
 from atoll.client.core.tasks import CAUSE_WITHIN_S
-from atoll.exceptions import InternalError, TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from atoll.exceptions import (
+    InternalError,
+    OutOfMemoryError,
+    TaskCancelledError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from atoll.ids import TaskId
 from atoll.protocol.channel_messages import (
     CancelTask,
@@ -33,9 +39,19 @@ from atoll.protocol.channel_messages import (
     WorkerRetires,
 )
 from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
-from atoll.protocol.messages import PREEMPTED, DemandRefused, LeaseGranted, LeaseLost, LeaseRecalled, ReturnLease
-from atoll.protocol.values import ObjectLocation
+from atoll.protocol.messages import (
+    PREEMPTED,
+    DemandRefused,
+    LeaseGranted,
+    LeaseLost,
+    LeaseRecalled,
+    ReturnLease,
+    SetDemand,
+)
+from atoll.protocol.values import MemoryLoss, ObjectLocation
 from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
+
+GIB = 2**30
 
 
 @pytest.fixture
@@ -193,6 +209,36 @@ def test_a_lost_worker_costs_the_only_task_on_it_an_attempt(client: Harness) -> 
     client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "killed by signal 9")))
     assert client.pushed(client.grant(2)) == [record.task_id]
     assert (record.retries_left, record.attempt) == (0, 1)
+
+
+def test_a_task_that_ran_out_of_memory_is_run_again_with_more_at_no_charge(client: Harness) -> None:
+    record = client.submit(retries_left=1)
+    peer = client.grant(1)
+    loss = MemoryLoss(used_bytes=3 * GIB, asked_bytes=0, advised_bytes=4 * GIB, again_bytes=4 * GIB)
+    client.handle(PeerLost(peer))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "OutOfMemoryError", "the host was full", loss)))
+    demand = client.sent(SetDemand)[-1]
+    assert demand.scheduling_class.resources["memory"] == 4 * GIB * 10_000
+    assert demand.scheduling_class.auto == ["memory"], "that is a guess: more will do, too"
+    assert (record.retries_left, record.attempt) == (1, 1)
+    assert client.pushed(client.grant(2, demand.demand_key)) == [record.task_id]
+
+
+@pytest.mark.parametrize(("again", "retries"), [(0, 3), (4 * GIB, 0)])
+def test_a_task_that_would_run_out_again_or_must_not_run_twice_fails_and_says_what_to_do(
+    client: Harness, again: int, retries: int
+) -> None:
+    record = client.submit(retries_left=retries)
+    peer = client.grant(1)
+    loss = MemoryLoss(used_bytes=3 * GIB, asked_bytes=2 * GIB, advised_bytes=4 * GIB, again_bytes=again)
+    client.handle(PeerLost(peer))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "OutOfMemoryError", 'Ask for more: memory="4G"', loss)))
+    entry = client.result(record)
+    assert entry.state == FAILED
+    with pytest.raises(OutOfMemoryError, match='Ask for more: memory="4G"') as caught:
+        raise pickle.loads(entry.value)
+    assert (caught.value.used_bytes, caught.value.asked_bytes) == (3 * GIB, 2 * GIB)
+    assert caught.value.advised_bytes == 4 * GIB
 
 
 def test_of_several_tasks_on_a_lost_worker_none_pays_and_each_is_tried_again_alone(client: Harness) -> None:

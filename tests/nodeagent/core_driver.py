@@ -54,11 +54,23 @@ class CoreDriver:
     """Feeds a core, checks its invariants after every event, remembers its actions."""
 
     def __init__(
-        self, capacity: int = 64 * MIB, cpus: int = 2, connected: bool = True, prepared_bytes: int = 0
+        self,
+        capacity: int = 64 * MIB,
+        cpus: int = 2,
+        connected: bool = True,
+        prepared_bytes: int = 0,
+        memory_bytes: int = 16 * 2**30,
     ) -> None:
         ids = count(1)
         node = NodeDescription(
-            b"node-001", "here", 1, "/a.sock", {"CPU": 10_000 * cpus}, DEVICES, {}, store_capacity_bytes=capacity
+            b"node-001",
+            "here",
+            1,
+            "/a.sock",
+            {"CPU": 10_000 * cpus, "memory": 10_000 * memory_bytes},
+            DEVICES,
+            {},
+            store_capacity_bytes=capacity,
         )
         self.now = 100.0
         self.core = AgentCore(node, lambda: b"wk%06d" % next(ids), Instant(self.now), prepared_bytes=prepared_bytes)
@@ -188,8 +200,12 @@ class CoreDriver:
         job: bytes = JOB,
         digest: str = "e1",
         cpus: int = 1,
+        memory_bytes: int = 0,
+        preemptible: bool = False,
     ) -> None:
-        wanted = SchedulingClass({"CPU": 10_000 * cpus}, digest)
+        wanted = SchedulingClass({"CPU": 10_000 * cpus}, digest, preemptible=preemptible)
+        if memory_bytes:
+            wanted.resources["memory"] = 10_000 * memory_bytes
         self.message(SCHEDULER, StartLease(lease_id, job, wanted, devices or [], dedicated))
 
     def forks(self) -> list[ForkWorker]:

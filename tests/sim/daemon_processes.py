@@ -19,6 +19,8 @@ from atoll.nodeagent.core.events import (
     ForkWorker,
     KillWorker,
     MeasureDeviceMemory,
+    MeasureMemory,
+    MemoryMeasured,
     NodeObserved,
     ObserveNode,
     ProcessExited,
@@ -30,13 +32,14 @@ from atoll.nodeagent.core.events import (
     StartZygote,
     StopZygote,
     WorkerForked,
+    WorkerMemory,
     ZygoteDied,
     ZygoteReady,
 )
 from atoll.nodeagent.core.events import Exit as AgentExit
 from atoll.protocol.machine import Action, Instant, Peer, PeerConnected
 from atoll.protocol.values import Device
-from atoll.resources import CPU, GPU, UNITS_PER_ONE
+from atoll.resources import CPU, GPU, MEMORY, UNITS_PER_ONE
 from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, RemoveRecord, Warn
 from atoll.scheduler.core.scheduler import Scheduler
 from atoll.testing import Machine
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 
 DIAL_AGAIN_S = 0.03
 MIB = 2**20
+HOST_BYTES = 16 * 2**30
 
 
 class SimulatedJournal:
@@ -149,7 +153,7 @@ class AgentProcess(Machine):
             Device(f"SIM-GPU-{host}-{index}", index, "simulated GPU", 16 * 2**30, simulated=True)
             for index in range(gpus)
         ]
-        resources = {CPU: cpus * UNITS_PER_ONE}
+        resources = {CPU: cpus * UNITS_PER_ONE, MEMORY: HOST_BYTES * UNITS_PER_ONE}
         if gpus:
             resources[GPU] = gpus * UNITS_PER_ONE
         node = NodeDescription(node_id, host, 1, f"agent/{host}", resources, self.devices, {}, store_bytes)
@@ -163,6 +167,7 @@ class AgentProcess(Machine):
         self.scheduler_peer: Peer | None = None
         self._zygotes: dict[str, Zygote] = {}
         self._device_bytes: dict[str, dict[bytes, int]] = {device.uuid: {} for device in self.devices}
+        self._full_until = 0.0
         self._pids = 100
         world.simulation.add(self)
         self.network.listen(self, f"agent/{host}")
@@ -208,6 +213,8 @@ class AgentProcess(Machine):
                 self.disk.carry_out(action)
             case MeasureDeviceMemory():
                 self._measure(action)
+            case MeasureMemory():
+                self.after(self.random.uniform(2e-4, 2e-3), "looked", lambda: self._looked(action))
             case ObserveNode():
                 observed = NodeObserved(10.0, 2**30, 2**33, [], [])
                 self.after(self.random.uniform(1e-3, 5e-3), "observed", lambda: self.deliver(observed))
@@ -322,6 +329,22 @@ class AgentProcess(Machine):
                 self.deliver(SegmentCreated(action.segment_id))
 
         self.after(self.random.uniform(1e-4, 3e-3), "reserved", reserved)
+
+    def fill(self, for_s: float) -> None:
+        """Something takes the host's memory for a while, and what runs has more of it than before."""
+        self._full_until = self.simulation.clock.now + for_s
+
+    def _looked(self, action: MeasureMemory) -> None:
+        """Say what each worker has: some keep to little, and while the host is full some have much."""
+        full = self.simulation.clock.now < self._full_until
+        found = []
+        for worker_id, _pid, exactly in action.workers:
+            quick = 64 * MIB + (self.random.randrange(4) * 256 * MIB if full else 0)
+            found.append(WorkerMemory(worker_id, quick, quick - self.random.randrange(32) * MIB if exactly else None))
+            worker = self.workers.get(worker_id)
+            if full and worker is not None and worker.actor_id:
+                self.world.killed_actors[worker.actor_id] = None
+        self.deliver(MemoryMeasured(found, HOST_BYTES, 0 if full else HOST_BYTES // 2))
 
     def _measure(self, action: MeasureDeviceMemory) -> None:
         self.after(self.random.uniform(5e-4, 3e-3), "measured", lambda: self._measured(action))

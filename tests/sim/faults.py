@@ -33,6 +33,7 @@ class Faults:
             "kill agent": self._kill_agent,
             "kill zygote": self._kill_zygote,
             "lose object": self._lose_object,
+            "fill host": self._fill_host,
             "kill scheduler": self._kill_scheduler,
             "kill scheduler mid-step": self._kill_scheduler_in_a_step,
             "pause worker": lambda: self._pause(world.workers()),
@@ -99,6 +100,12 @@ class Faults:
             self._inject("lose object", agent)
             self._world.lost_in_store[object_id] = None
             agent.deliver(Received(peer, DeleteObjects([object_id])))
+
+    def _fill_host(self) -> None:
+        agent = self._choose(list(self._world.agents.values()))
+        if agent is not None:
+            self._inject("fill host", agent)
+            agent.fill(self._random.choice([0.1, 1.0, 4.0]))
 
     def _kill_agent(self) -> None:
         agent = self._choose(list(self._world.agents.values()))

@@ -13,7 +13,7 @@ MIB = 2**20
 CALM = "calm"
 PROFILES: dict[str, list[str]] = {
     CALM: [],
-    "workers": ["kill worker", "kill worker", "pause worker", "kill zygote", "lose object", "lose object"],
+    "workers": ["kill worker", "kill worker", "pause worker", "kill zygote", "lose object", "lose object", "fill host"],
     "scheduler": ["kill scheduler", "kill scheduler mid-step", "pause scheduler"],
     "clients": ["kill client", "pause client", "kill worker"],
     "agents": ["kill agent", "pause agent", "kill worker", "lose object"],
@@ -27,6 +27,7 @@ PROFILES: dict[str, list[str]] = {
         "kill zygote",
         "lose object",
         "lose object",
+        "fill host",
         "pause worker",
         "pause client",
         "pause agent",

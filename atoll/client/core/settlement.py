@@ -16,7 +16,7 @@ from atoll.ids import return_id
 from atoll.protocol.channel_messages import ObjectValue, TaskStored
 from atoll.protocol.machine import Peer
 from atoll.protocol.serialization import serialize
-from atoll.protocol.values import ObjectLocation
+from atoll.protocol.values import MemoryLoss, ObjectLocation
 
 
 def error_payload(kind: str, text: str) -> bytes:
@@ -92,6 +92,11 @@ class Settlement:
     def failed_with(self, record: TaskRecord, kind: str, text: str) -> None:
         """As `failed`, with an exception made here."""
         self.failed(record, error_payload(kind, text))
+
+    def out_of_memory(self, record: TaskRecord, text: str, loss: MemoryLoss) -> None:
+        """As `failed`, for a task whose process ran out of memory."""
+        made = exceptions.OutOfMemoryError(text, loss.used_bytes, loss.asked_bytes, loss.advised_bytes)
+        self.failed(record, serialize(made).data)
 
     def broken(self, object_id: bytes, error: bytes) -> None:
         """Make an object an error."""

@@ -26,7 +26,8 @@ from atoll.protocol.messages import (
     ReturnLease,
     SetDemand,
 )
-from atoll.protocol.values import SchedulingClass
+from atoll.protocol.values import MemoryLoss, SchedulingClass
+from atoll.resources import MEMORY, UNITS_PER_ONE
 
 WORTH_SHARING = 8
 """A queue of so few short tasks is not worth a message to share it with an idle worker; a stalled one's always is."""
@@ -54,7 +55,7 @@ class Tasks:
         self._by_worker: dict[bytes, Lease] = {}
         self._by_peer: dict[Peer, Lease] = {}
         self._lost: dict[int, tuple[Lease, Instant]] = {}
-        self._causes: dict[int, tuple[str, str]] = {}
+        self._causes: dict[int, LeaseLost] = {}
         self.deadline: Instant | None = None
 
     def class_key(self, shape: SchedulingClass) -> int:
@@ -302,7 +303,7 @@ class Tasks:
         lease.peer = lease.link = None
         cause = self._causes.pop(lease_id, None)
         if cause is not None or not lease.outstanding:
-            self._worker_lost(lease, *(cause or ("", "")), now)
+            self._worker_lost(lease, cause or LeaseLost(lease_id, "", ""), now)
             if cause is None:
                 self._outbox.tell_scheduler(ReturnLease(lease_id, discard=True))
             return
@@ -326,26 +327,28 @@ class Tasks:
         """The scheduler says why a worker is gone. Answers that are still in the channel are read first."""
         waiting = self._lost.pop(loss.lease_id, None)
         if waiting is not None:
-            self._worker_lost(waiting[0], loss.kind, loss.text, now)
+            self._worker_lost(waiting[0], loss, now)
             return
         lease = self.leases.get(loss.lease_id)
         if lease is None:
             return
         if lease.peer is None:
             self._drop(lease)
-            self._worker_lost(lease, loss.kind, loss.text, now)
+            self._worker_lost(lease, loss, now)
         else:
-            self._causes[loss.lease_id] = (loss.kind, loss.text)
+            self._causes[loss.lease_id] = loss
 
-    def _worker_lost(self, lease: Lease, kind: str, text: str, now: Instant) -> None:
+    def _worker_lost(self, lease: Lease, loss: LeaseLost, now: Instant) -> None:
         """Retry or fail what was outstanding. One task pays an attempt; of several, none does: see `dispatch`."""
-        kind = kind or "WorkerCrashedError"
-        text = text or f"the worker of pid unknown on {lease.grant.node_name or 'this node'} died"
+        kind = loss.kind or "WorkerCrashedError"
+        text = loss.text or f"the worker of pid unknown on {lease.grant.node_name or 'this node'} died"
         records = list(lease.outstanding.values())
         lease.outstanding.clear()
         if kind == PREEMPTED:
             for record in reversed(records):
                 self._again(lease.queue, record)
+        elif len(records) == 1 and loss.memory is not None:
+            self._out_of_memory(records[0], text, loss.memory, now)
         elif len(records) == 1:
             record = records[0]
             attempt = record.attempt + 1
@@ -357,6 +360,25 @@ class Tasks:
             for record in reversed(records):
                 self._again_alone(lease.queue, record)
         self._fill(lease.queue, now)
+
+    def _out_of_memory(self, record: TaskRecord, text: str, loss: MemoryLoss, now: Instant) -> None:
+        """Run a task again with more memory set aside, where that helps, or fail it.
+
+        That costs no attempt: more is set aside each time, and what a node has is soon reached. A task that has used
+        more than somebody has asked for would do so again, and is not repeated.
+        """
+        if record.cancelled:
+            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+        elif loss.again_bytes and record.retries_left:
+            shape = self.queues[record.class_key].shape
+            amounts = {**shape.resources, MEMORY: loss.again_bytes * UNITS_PER_ONE}
+            auto = [*shape.auto, *([] if MEMORY in shape.auto else [MEMORY])]
+            record.class_key = self.class_key(msgspec.structs.replace(shape, resources=amounts, auto=auto))
+            record.attempt += 1
+            record.peer = None
+            self.ready(record, now)
+        else:
+            self._settlement.out_of_memory(record, f"{record.name}: {text} (attempt {record.attempt + 1})", loss)
 
     def _again_alone(self, queue: ClassQueue, record: TaskRecord) -> None:
         record.alone = True
@@ -398,7 +420,7 @@ class Tasks:
             if until <= now:
                 del self._lost[lease_id]
                 self._outbox.tell_scheduler(ReturnLease(lease_id, discard=True))
-                self._worker_lost(lease, "", "", now)
+                self._worker_lost(lease, LeaseLost(lease_id, "", ""), now)
             else:
                 self._wake_at(until)
         for queue in self.queues.values():
@@ -415,8 +437,11 @@ class Tasks:
 
 
 def _hashable(shape: SchedulingClass) -> object:
-    """Return what must be equal for two tasks to run on the same leases: all but the name that people see."""
-    return _encode_shape(msgspec.structs.replace(shape, label=""))
+    """Return what must be equal for two tasks to run on the same leases: all but the name that people see.
+
+    What takes as much as its code has needed shares leases only with the same code.
+    """
+    return _encode_shape(msgspec.structs.replace(shape, label="", code=shape.code if shape.auto else b""))
 
 
 _encode_shape = msgspec.msgpack.Encoder(order="deterministic").encode
