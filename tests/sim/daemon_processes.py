@@ -161,6 +161,7 @@ class AgentProcess(Machine):
         super().__init__(world.simulation, f"agent-{host}", core, role="agent", process_id=node_id, host=host)
         self.world = world
         self.random = world.simulation.random_for(f"agent-{node_id.hex()}")
+        self._looking = world.simulation.random_for(f"looks-{node_id.hex()}")
         self.memory = Memory()
         self.disk = SimulatedDisk(self, self.memory, world.options)
         self.workers: dict[bytes, WorkerProcess] = {}
@@ -214,7 +215,7 @@ class AgentProcess(Machine):
             case MeasureDeviceMemory():
                 self._measure(action)
             case MeasureMemory():
-                self.after(self.random.uniform(2e-4, 2e-3), "looked", lambda: self._looked(action))
+                self.after(self._looking.uniform(2e-4, 2e-3), "looked", lambda: self._looked(action))
             case ObserveNode():
                 observed = NodeObserved(10.0, 2**30, 2**33, [], [])
                 self.after(self.random.uniform(1e-3, 5e-3), "observed", lambda: self.deliver(observed))
@@ -339,8 +340,9 @@ class AgentProcess(Machine):
         full = self.simulation.clock.now < self._full_until
         found = []
         for worker_id, _pid, exactly in action.workers:
-            quick = 64 * MIB + (self.random.randrange(4) * 256 * MIB if full else 0)
-            found.append(WorkerMemory(worker_id, quick, quick - self.random.randrange(32) * MIB if exactly else None))
+            quick = 64 * MIB + (self._looking.randrange(4) * 256 * MIB if full else 0)
+            exact = quick - self._looking.randrange(32) * MIB if exactly else None
+            found.append(WorkerMemory(worker_id, quick, exact))
             worker = self.workers.get(worker_id)
             if full and worker is not None and worker.actor_id:
                 self.world.killed_actors[worker.actor_id] = None
