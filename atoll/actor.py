@@ -296,6 +296,7 @@ class ActorMethod:
         options: Of its calls.
         signature: What it takes.
         generator: Whether it yields.
+        retried: Pickled classes of exceptions after which a call may be made again, if they are not the method's own.
     """
 
     __slots__ = (
@@ -306,6 +307,7 @@ class ActorMethod:
         "_name",
         "_on_output",
         "_options",
+        "_retried",
         "_retries",
         "_retry_exceptions",
         "_returns",
@@ -315,7 +317,13 @@ class ActorMethod:
     )
 
     def __init__(
-        self, target: _Target, name: str, options: CallOptions, signature: arguments.Signature, generator: bool
+        self,
+        target: _Target,
+        name: str,
+        options: CallOptions,
+        signature: arguments.Signature,
+        generator: bool,
+        retried: bytes = b"",
     ) -> None:
         interface = target.known()
         self._target = target
@@ -328,11 +336,12 @@ class ActorMethod:
         self._stream_limit = options._generator_backpressure_num_objects or 0
         self._retries = interface.retries if options.max_task_retries is None else options.max_task_retries
         self._retry_exceptions = options.retry_exceptions
+        self._retried = retried
         self._maximum_pending = interface.maximum_pending
         self._on_output = options._on_output
         self._manner: Manner | None = None
-        if options.name or options.concurrency_group or interface.any_order:
-            self._manner = Manner(name, options.concurrency_group or "", interface.any_order)
+        if options.name or options.concurrency_group or interface.any_order or retried:
+            self._manner = Manner(name, options.concurrency_group or "", interface.any_order, retried)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: say `.remote()`."""
@@ -345,10 +354,11 @@ class ActorMethod:
             ValueError: There is no such option, or its value makes no sense.
         """
         options = self._options.updated(changes)
-        classes = options.retry_exceptions
-        if not isinstance(classes, bool) and classes != self._options.retry_exceptions:
-            raise ValueError("retry_exceptions: say classes in @atoll.method(...), and here True or False")
-        return ActorMethod(self._target, self._name, options, self._signature, self._generator)
+        retried = self._retried
+        if "retry_exceptions" in changes:
+            classes = options.retry_exceptions
+            retried = b"" if isinstance(classes, bool) else serialize_code(tuple(classes))[0]
+        return ActorMethod(self._target, self._name, options, self._signature, self._generator, retried)
 
     def remote(self, /, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method and return at once.

@@ -16,7 +16,7 @@ from atoll.nodeagent.async_streams import AsyncStreams
 from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
 from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.leaving import ActorExit, announce_exit
-from atoll.nodeagent.results import DependencyMissing, ResultWriter
+from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import DependencyLost, TaskRaised
@@ -107,6 +107,9 @@ class CallHost:
                 self._streams.forget(call.peer, call.message.sequence)
         if type(error) is DependencyMissing:
             return DependencyLost(call.message.sequence, [error.object_id])
+        values, contained = [], []
+        if type(error) is RaisedMidway:
+            values, contained, error = error.values, error.contained, error.error
         if call.cancelled and isinstance(error, asyncio.CancelledError):
             return cancelled_answer(call.message.sequence)
         if isinstance(error, ActorExit):
@@ -117,7 +120,7 @@ class CallHost:
             os._exit(error.code if isinstance(error.code, int) else 1 if error.code else 0)
         payload = error_payload(error, call.context.name, self._where)
         again = isinstance(error, retried_by(self._actor(), call.message))
-        return TaskRaised(call.message.sequence, payload, microseconds(call.began), again)
+        return TaskRaised(call.message.sequence, payload, microseconds(call.began), again, values, contained)
 
     def answers(self, peer: Peer, answers: list[Any]) -> None:
         """Send answers."""

@@ -32,7 +32,7 @@ from atoll.client.retry import RetryOn
 from atoll.client.session import Session
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
 from atoll.nodeagent.leaving import READY, TERMINATE, ActorExit, announce_exit, is_ready, shut_down, terminate
-from atoll.nodeagent.results import DependencyMissing, ResultWriter
+from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
 from atoll.protocol.channel_messages import (
@@ -90,6 +90,7 @@ class Executor:
         self._spans = spans
         self.results = ResultWriter(session)
         self.results.stream = self._stream
+        self.results.step = self._step
         self._streams = StreamRunner(session, self.results, self._step, self._payload)
         self._queue: deque[tuple[Peer, Any]] = deque()
         self._answers: dict[Peer, list[Any]] = {}
@@ -418,6 +419,9 @@ class Executor:
         if type(error) is DependencyMissing:
             self._streams.forget(peer, message.sequence)
             return DependencyLost(message.sequence, [error.object_id])
+        values, contained = [], []
+        if type(error) is RaisedMidway:
+            values, contained, error = error.values, error.contained, error.error
         if isinstance(error, KeyboardInterrupt) or (key in self._cancelled and isinstance(error, TaskCancelledError)):
             return cancelled_answer(message.sequence)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):
@@ -426,9 +430,8 @@ class Executor:
             retried = retried_by(self.actor, message)
         else:
             retried = self._retried.get(message.function, (Exception,))  # type: ignore[union-attr]
-        return TaskRaised(
-            message.sequence, self._payload(message, error), microseconds(began), isinstance(error, retried)
-        )
+        payload, again = self._payload(message, error), isinstance(error, retried)
+        return TaskRaised(message.sequence, payload, microseconds(began), again, values, contained)
 
     def _leave(self, error: ActorExit | SystemExit) -> None:
         """The actor ends itself: its process exits, and the call that did it is never answered."""
@@ -604,6 +607,8 @@ def method_of(actor: Any, message: CallMethod) -> Callable[..., Any]:
 
 def retried_by(actor: Any, message: CallMethod) -> tuple[type[Exception], ...]:
     """Return the classes of exceptions after which a call of a method may be made again, if it may at all."""
+    if message.retried:
+        return deserialize(message.retried)  # type: ignore[no-any-return]
     classes = said_of(getattr(type(actor), message.method, None)).retry_exceptions
     return (Exception,) if isinstance(classes, bool) else tuple(classes)
 

@@ -6,7 +6,9 @@ the caller is registered at the ref's owner, and for every borrowed ref that thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 from atoll.client.reactor import Waiter
@@ -16,6 +18,7 @@ from atoll.ids import ObjectId, TaskId, return_id
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask, TaskReturned, TaskStored, TaskYielded
 from atoll.protocol.machine import Peer
+from atoll.protocol.messages import DeleteObjects
 from atoll.protocol.serialization import Serialized, deserialize, pack_inline, serialize, serialize_plain
 from atoll.protocol.values import ObjectLocation
 
@@ -34,6 +37,22 @@ class DependencyMissing(Exception):
         self.object_id = object_id
 
 
+class RaisedMidway(Exception):
+    """A generator that gives a task's several return values raised. Never seen by user code.
+
+    Attributes:
+        error: What it raised.
+        values: Where the values are that it had yielded before.
+        contained: For each, the ids of the refs inside.
+    """
+
+    def __init__(self, error: BaseException, values: list[ObjectLocation], contained: list[list[bytes]]) -> None:
+        super().__init__()
+        self.error = error
+        self.values = values
+        self.contained = contained
+
+
 class ResultWriter:
     """Turns values into answers.
 
@@ -42,12 +61,14 @@ class ResultWriter:
 
     Attributes:
         stream: Takes a generator, sends its values and returns the last answer; the executor sets it.
+        step: Runs user code where it can be interrupted; the executor sets it.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._borrowed: dict[bytes, None] = {}
         self.stream: Callable[[Peer, Task, Any], Any] = _no_streams
+        self.step: Callable[[Callable[[], Any]], Any] = lambda work: work()
         session.hooks.borrowed = self._note_borrowed
 
     def _note_borrowed(self, object_id: bytes) -> None:
@@ -92,6 +113,7 @@ class ResultWriter:
             ObjectStoreFullError: A large one has no room.
             TypeError: The task returned one value, and its `num_returns` are several.
             ValueError: It returned another number of values than these.
+            RaisedMidway: It returned a generator for them, which raised.
         """
         if message.returns == 1:
             data = serialize_plain(value)
@@ -105,13 +127,42 @@ class ResultWriter:
             return TaskStored(message.sequence, [], [], microseconds)
         if message.returns < 0:
             return self.stream(peer, message, value)
+        if isinstance(value, Generator):
+            return self._generated(message, value, peer, microseconds)
         try:
-            parts = list(value)
+            parts = self.step(partial(list, value))
         except TypeError:
             raise TypeError(f"num_returns={message.returns}, but one {type(value).__name__} was returned") from None
         if len(parts) != message.returns:
             raise ValueError(f"num_returns={message.returns}, but {len(parts)} values were returned")
         return self._stored(message, [(part, serialize(part)) for part in parts], peer, microseconds)
+
+    def _generated(self, message: Task, values: Iterator[Any], peer: Peer, microseconds: int) -> TaskStored:
+        """Return the answer for several values that a generator yields: each is stored before the next is made."""
+        locations: list[ObjectLocation] = []
+        contained: list[list[bytes]] = []
+        began, done = time.monotonic(), object()
+        while True:
+            try:
+                value = self.step(partial(next, values, done))
+            except BaseException as error:
+                self._register(
+                    [object_id for inner in contained for object_id in inner], self._session.process_of(peer)
+                )
+                raise RaisedMidway(error, locations, contained) from error
+            if value is done or len(locations) == message.returns:
+                break
+            location, inside = self._place(return_id(TaskId(message.task_id), len(locations)), value, serialize(value))
+            locations.append(location)
+            contained.append(inside)
+            del value
+        if value is not done or len(locations) != message.returns:
+            self._session.tell_agent(DeleteObjects([each.object_id for each in locations if each.node_id]))
+            amount = "more" if value is not done else f"only {len(locations)}"
+            raise ValueError(f"num_returns={message.returns}, but {amount} values were yielded")
+        self._register([object_id for inner in contained for object_id in inner], self._session.process_of(peer))
+        microseconds += int((time.monotonic() - began) * 1e6)
+        return TaskStored(message.sequence, locations, contained, microseconds)
 
     def whole(self, message: Task, value: Any, contained: list[bytes], microseconds: int) -> TaskStored:
         """Return the answer for a generator's own value, which may refer to values that the caller owns."""

@@ -63,6 +63,7 @@ class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
     Attributes:
         group: The concurrency group that runs it; empty for the method's own.
         name: What people see; empty for the method's name.
+        retried: The pickled classes of exceptions after which this call may be made again; empty for the method's own.
     """
 
     sequence: int
@@ -73,6 +74,7 @@ class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
     returns: int = 1
     group: str = ""
     name: str = ""
+    retried: bytes = b""
 
 
 class CancelTask(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):
@@ -152,15 +154,23 @@ class TaskStored(msgspec.Struct, array_like=True, tag=12, frozen=True, gc=False)
 
 
 class TaskRaised(msgspec.Struct, array_like=True, tag=13, frozen=True, gc=False):
-    """The task raised; `error` is a pickled exception of `atoll.exceptions`.
+    """The task raised.
 
-    `retry` says whether another attempt could end otherwise, which the caller's `retry_exceptions` decides about.
+    Attributes:
+        sequence: The task.
+        error: A pickled exception of `atoll.exceptions`.
+        microseconds: How long the function ran.
+        retry: Whether another attempt could end otherwise, which the caller's `retry_exceptions` decides about.
+        values: Where the first of several return values are: a generator had yielded them before it raised.
+        contained: For each of these, the ids of the refs inside; the caller has been registered as their holder.
     """
 
     sequence: int
     error: bytes
     microseconds: int
     retry: bool = True
+    values: list[ObjectLocation] = []
+    contained: list[list[bytes]] = []
 
 
 class TaskOutput(msgspec.Struct, array_like=True, tag=14, frozen=True, gc=False):

@@ -405,6 +405,26 @@ def test_retry_exceptions_of_a_call(engine: Any) -> None:
     assert engine.get(Fails.remote().fail_once.options(retry_exceptions=True).remote(), timeout=30) == 2
 
 
+@pytest.mark.parametrize(("classes", "again"), [([KeyError, OSError], True), ([ValueError], False)])
+def test_retry_exceptions_of_a_call_by_class(engine: Any, classes: list[type[Exception]], again: bool) -> None:
+    @engine.remote(max_task_retries=3)
+    class Fails:
+        attempts = 0
+
+        def fail_once(self) -> int:
+            self.attempts += 1
+            if self.attempts == 1:
+                raise KeyError("once")
+            return self.attempts
+
+    ref = Fails.remote().fail_once.options(retry_exceptions=classes).remote()
+    if again:
+        assert engine.get(ref, timeout=30) == 2
+    else:
+        with pytest.raises(KeyError):
+            engine.get(ref, timeout=30)
+
+
 def test_kill_without_no_restart(engine: Any, who: Any, eventually: Any) -> None:
     actor = who.options(max_restarts=1, max_task_retries=-1).remote()
     pid = engine.get(actor.pid.remote())

@@ -77,6 +77,34 @@ def test_an_error_is_the_value_of_each_return(engine: Any) -> None:
             engine.get(ref)
 
 
+def test_what_a_generator_yielded_before_it_raised_is_there(engine: Any) -> None:
+    @engine.remote(num_returns=4)
+    def midway() -> Any:
+        yield 1
+        yield np.zeros(50_000)
+        raise KeyError("third")
+
+    first, second, third, fourth = midway.remote()
+    assert engine.get(first) == 1
+    assert engine.get(second).shape == (50_000,)
+    for ref in (third, fourth):
+        with pytest.raises(KeyError):
+            engine.get(ref)
+
+
+def test_an_actors_generator_that_raises_keeps_what_it_yielded(engine: Any) -> None:
+    @engine.remote
+    class Source:
+        def midway(self) -> Any:
+            yield "here"
+            raise KeyError("gone")
+
+    first, second = Source.remote().midway.options(num_returns=2).remote()
+    assert engine.get(first) == "here"
+    with pytest.raises(KeyError):
+        engine.get(second)
+
+
 def test_each_return_can_be_passed_on_by_itself(engine: Any) -> None:
     @engine.remote(num_returns=2)
     def pair() -> Any:

@@ -318,7 +318,7 @@ class ClientCore:
         if type(message) is TaskStored:
             self._settlement.stored(record, message)
         elif not (message.retry and record.retry_exceptions and self._retry(record)):
-            self._settlement.failed(record, message.error)
+            self._settlement.raised(record, message)
         return True
 
     def _retry(self, record: TaskRecord) -> bool:

@@ -131,6 +131,17 @@ class Links:
             del self.by_process[link.process_id]
         return link
 
+    @staticmethod
+    def _call(record: TaskRecord, sequence: int, dependencies: list[ObjectLocation]) -> CallMethod:
+        task_id, arguments, returns, manner = record.task_id, record.arguments, record.returns, record.manner
+        if manner is None:
+            return CallMethod(sequence, task_id, record.name, arguments, dependencies, returns)
+        shown = record.name if manner.method else ""
+        method = manner.method or record.name
+        return CallMethod(
+            sequence, task_id, method, arguments, dependencies, returns, manner.group, shown, manner.retried
+        )
+
     def push(self, link: Link, record: TaskRecord) -> None:
         """Send a task or call whose dependencies have values."""
         link.sequence += 1
@@ -147,14 +158,7 @@ class Links:
         dependencies = [self._objects.location(name) for name in names] if names else _NO_DEPENDENCIES
         message: RunTask | CallMethod
         if record.actor_id:
-            name, manner, method, group, shown = record.name, record.manner, record.name, "", ""
-            if manner is not None:
-                group = manner.group
-                if manner.method:
-                    method, shown = manner.method, name
-            message = CallMethod(
-                sequence, record.task_id, method, record.arguments, dependencies, record.returns, group, shown
-            )
+            message = self._call(record, sequence, dependencies)
         else:
             digest = record.function
             if digest not in link.declared:

@@ -66,11 +66,13 @@ class Manner(NamedTuple):
         method: The method, if the record's name is another, for people.
         group: The concurrency group that runs it, if not the method's own.
         any_order: Whether it may overtake calls that wait for their arguments.
+        retried: The pickled classes of exceptions after which it may be made again, if they are not the method's own.
     """
 
     method: str = ""
     group: str = ""
     any_order: bool = False
+    retried: bytes = b""
 
 
 class TaskRecord(msgspec.Struct, eq=False):

@@ -13,7 +13,7 @@ from atoll.client.core.links import Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.records import FAILED, INLINE, PENDING, STORED, ObjectEntry, TaskRecord
 from atoll.ids import return_id
-from atoll.protocol.channel_messages import ObjectValue, TaskStored
+from atoll.protocol.channel_messages import ObjectValue, TaskRaised, TaskStored
 from atoll.protocol.machine import Peer
 from atoll.protocol.serialization import serialize
 from atoll.protocol.values import MemoryLoss, ObjectLocation
@@ -65,14 +65,22 @@ class Settlement:
 
     def stored(self, record: TaskRecord, answer: TaskStored) -> None:
         """End a task that returned something else than one small value."""
+        self._values_came(record, answer)
+        record.keepalive = None
+        if record.stream is not None:
+            self.stream_ended(record, b"")
+
+    def raised(self, record: TaskRecord, answer: TaskRaised) -> None:
+        """End a task that raised: what it had returned until then stays, the rest becomes the error."""
+        self._values_came(record, answer)
+        self.failed(record, answer.error, begin=len(answer.values))
+
+    def _values_came(self, record: TaskRecord, answer: TaskStored | TaskRaised) -> None:
         for location, contained in zip(answer.values, answer.contained, strict=True):
             self.resolved(location, contained)
         kept = [location.object_id for location in answer.values if location.node_id]
         if kept:
             self.kept(record, kept)
-        record.keepalive = None
-        if record.stream is not None:
-            self.stream_ended(record, b"")
 
     def resolved(self, location: ObjectLocation, contained: list[bytes]) -> None:
         """Give an object its value."""
@@ -81,9 +89,9 @@ class Settlement:
             self.announce(location.object_id, entry)
             self._objects.forget_if_unused(location.object_id, entry)
 
-    def failed(self, record: TaskRecord, error: bytes) -> None:
-        """End a task with an error: all its return values become that error."""
-        for index in range(max(1, record.returns)):
+    def failed(self, record: TaskRecord, error: bytes, *, begin: int = 0) -> None:
+        """End a task with an error: all its return values from `begin` on become that error."""
+        for index in range(begin, max(1, record.returns)):
             self.broken(return_id(record.task_id, index), error)
         record.keepalive = None
         if record.stream is not None:
