@@ -146,6 +146,11 @@ class Pool:
         """A copy of what is free. An amount is negative while more is used than there is (see `take_anyway`)."""
         return dict(self._free)
 
+    @property
+    def live(self) -> Mapping[str, int]:
+        """What is free, as it changes; only to be read."""
+        return self._free
+
     def copy(self) -> Pool:
         """Return a pool in the same state, to try things on."""
         made = Pool(self._total)

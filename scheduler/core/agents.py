@@ -66,7 +66,7 @@ class AgentDesk:
         self._restore(node, message)
         cluster.names.node_came(node)
         self._turn.send(record.peer, NodeRegistered(message.request))
-        cluster.leases.nodes_changed(list(cluster.jobs))
+        cluster.leases.nodes_changed()
         self.refuse_impossible()
 
     def _replace(self, node: Node) -> None:
@@ -92,7 +92,7 @@ class AgentDesk:
         cluster.groups.node_lost(node)
         cluster.nodes.remove(node, self._turn.now)
         cluster.meter.node_gone(node)
-        cluster.leases.nodes_changed(list(cluster.jobs))
+        cluster.leases.nodes_changed()
         self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
 
     def wait_for_node(self, peer: Peer, answer: JobRegistered) -> None:
@@ -120,9 +120,8 @@ class AgentDesk:
     def expect_nodes(self) -> None:
         """While there is no node and something waits for one, see to it that it does not wait for ever."""
         cluster = self._cluster
-        if not len(cluster.nodes) and (len(cluster.demands.queues) or self._jobs_without_node):
-            since = cluster.nodes.none_since
-            assert since is not None, "without a node, there is a time since when"
+        since = cluster.nodes.none_since
+        if since is not None and (len(cluster.demands.queues) or self._jobs_without_node):
             self._turn.set_earlier("nodes", Instant(since + GRACE_S))
 
     def nodes_due(self) -> None:

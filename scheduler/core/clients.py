@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from atoll.protocol.environment_messages import AddEnvironment, EnvironmentFound, GetEnvironment
 from atoll.protocol.explanation import encode_explanation
-from atoll.protocol.machine import ClosePeer, Instant, PeerLost
+from atoll.protocol.machine import ClosePeer, PeerLost
 from atoll.protocol.messages import (
     AbandonName,
     ActForJob,
@@ -45,7 +45,6 @@ from atoll.protocol.usage import encode_usage
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.cluster import GRACE_S, Cluster
-from atoll.scheduler.core.fairness import AT_ONCE, PER_LEASE_S, choose_recalls
 from atoll.scheduler.core.group import what_is_wrong as what_is_wrong_with_group
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.lease import Lease
@@ -74,7 +73,6 @@ class ClientDesk:
         self._lose = lose
         self._turn = cluster.turn
         self._agents = agents
-        self._rests_until = Instant(0.0)
 
     # ----------------------------------------------------------------------------------------------------- jobs
 
@@ -94,6 +92,8 @@ class ClientDesk:
         digest = cluster.environments.add(message.environment) if message.environment is not None else ""
         job = cluster.jobs.open(message.job, self._turn.now)
         job.attach(message, record.peer, digest)
+        if known is None:
+            cluster.shares.came(job)
         record.job = job
         if digest:
             cluster.define(digest)
@@ -224,30 +224,6 @@ class ClientDesk:
     def _own_lease(self, record: PeerRecord, lease_id: int) -> Lease | None:
         lease = self._cluster.leases.get(lease_id)
         return lease if lease is not None and lease.worker_id == record.process_id else None
-
-    def recall(self) -> None:
-        """Ask back what others wait for, if anything changed that bears on it."""
-        cluster, turn = self._cluster, self._turn
-        leases, demands = cluster.leases, cluster.demands
-        due = turn.deadlines.get("fairness")
-        if not demands.touched and (due is None or due > turn.now):
-            return
-        if self._rests_until > turn.now:
-            turn.deadlines["fairness"] = self._rests_until
-            return
-        demands.touched = False
-        turn.deadlines.pop("fairness", None)
-        recalls = choose_recalls(
-            demands.queues.waiting(), leases.leaving.values(), cluster.jobs, cluster.nodes, turn.now
-        )
-        for lease, demand in recalls.leases:
-            leases.recall(lease, demand)
-        for lease, promised in cluster.reservations.to_recall():
-            leases.recall(lease, promised)
-        if recalls.again is not None:
-            turn.deadlines["fairness"] = recalls.again
-        if len(leases) > AT_ONCE:
-            self._rests_until = turn.in_s(len(leases) * PER_LEASE_S)
 
     # --------------------------------------------------------------------------------------------------- actors
 

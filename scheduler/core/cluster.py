@@ -20,7 +20,9 @@ from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.placement import Placement
 from atoll.scheduler.core.preempting import choose_preemptions
+from atoll.scheduler.core.recalling import Recalling
 from atoll.scheduler.core.reservations import ReservationTable
+from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
@@ -50,17 +52,23 @@ class Cluster:
         self.nodes = NodeTable(now)
         self.jobs = JobTable()
         self.environments = EnvironmentTable()
-        placement, charged = Placement(self.nodes), dict[bytes, Job]()
+        placement = Placement(self.nodes)
         self.ledger = Ledger(self.turn, local_offset_s)
-        self.groups = GroupTable(self.turn, self.nodes, placement, charged, self.ledger)
+        self.shares = ShareTable(self.turn, self.nodes)
+        self.groups = GroupTable(self.turn, self.nodes, placement, self.shares, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
-        self.leases = LeaseTable(self.turn, self.nodes, placement, self.groups, self.demands, charged, self.ledger)
+        self.leases = LeaseTable(
+            self.turn, self.nodes, placement, self.groups, self.demands, self.shares, self.jobs, self.ledger
+        )
         self.meter = UseMeter(self.ledger, self.leases)
         self.durations = Durations()
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
         )
         self.leases.may_go = self.reservations.allows
+        self.recalling = Recalling(
+            self.turn, self.jobs, self.nodes, self.shares, self.demands, self.leases, self.reservations
+        )
         self.actors = ActorTable(self.turn, self.leases, self.demands)
         self.leases.name_of_actor = self.actors.name_of
         self.names = NameTable(self.turn, self.nodes)
@@ -81,7 +89,7 @@ class Cluster:
     def place(self) -> None:
         """Give what is free to who waits: placement groups first, which need more of it at once."""
         turn = self.turn
-        if self.groups.place():
+        if self.groups.anything_waits and self.groups.place():
             self.demands.queues.unblock()
         turn.deadlines.pop("reservations", None)
         again = self.reservations.update()
@@ -89,6 +97,8 @@ class Cluster:
             turn.deadlines["reservations"] = again
         self.leases.promised = len(self.reservations)
         self.leases.place()
+        if not self.leases.preemptible:
+            return
         for lease, demand in choose_preemptions(self.leases, self.demands, self.nodes):
             if not self.reservations.of(demand):
                 self.reservations.promise(demand, lease.node)
@@ -167,6 +177,7 @@ class Cluster:
                 del self._ended[job.job_id]
                 self.jobs.forget(job)
                 self.ledger.job_forgotten(job.job_id)
+                self.shares.gone(job)
                 self._forget_environments()
 
     def _something_lives(self, job: Job) -> bool:

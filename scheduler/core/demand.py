@@ -10,7 +10,8 @@ from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.placement import Shape, shapes_of
 
 ClassKey = tuple[Any, ...]
-Place = tuple[int, float, int, int]
+Place = tuple[float, int, int]
+"""Within a session: what is due first, then what has least, then what came first."""
 
 BELOW_ALL = 1 << 40
 """What may be preempted comes after everything else, whatever its priority."""
@@ -34,6 +35,7 @@ class Demand:
         starting: Leases on their way, by id; each will satisfy one.
         held: Leases that it was granted and that have not ended, by id.
         since: When it began to wait.
+        counted, listed, kind: How the queues know it.
         failures: Starts that failed in a row.
     """
 
@@ -42,11 +44,13 @@ class Demand:
         "arrival",
         "choices",
         "class_key",
+        "counted",
         "failures",
         "group",
         "held",
         "job",
         "key",
+        "kind",
         "listed",
         "making_room",
         "record",
@@ -83,6 +87,8 @@ class Demand:
         self.arrival = arrival
         self.since = now
         self.wanted = 0
+        self.counted = False
+        self.kind: Any = None
         self.failures = 0
         self.starting: dict[int, None] = {}
         self.held: dict[int, None] = {}
@@ -106,5 +112,5 @@ class Demand:
 
     @property
     def place(self) -> Place:
-        """Where it stands among those that wait: the job that has least goes first, and of it what is due first."""
-        return self.job.share, self.deadline, len(self.held) + len(self.starting), self.arrival
+        """Where it stands among what its session wants."""
+        return self.deadline, len(self.held) + len(self.starting), self.arrival

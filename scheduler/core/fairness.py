@@ -2,11 +2,12 @@
 
 Two rules, both bounded by what is short:
 
-* **Fair share.** A job that waits gets leases of a job that uses more, as long as the giver still has at least what
-  the taker then has. It settles: what is given is never asked back.
+* **Fair share.** A session that waits gets leases of one that uses more, now and lately, as long as the giver still has
+  at least what the taker then has. It settles: what is given is never asked back before time has changed the shares.
 * **Nobody starves.** A demand that holds nothing at all may have one lease of another that has held its own for
-  `QUANTUM_S`, also within one job: a cell does not wait for a thousand tasks that were submitted before it. With less
-  than one lease for each who waits, they take turns of that length.
+  `QUANTUM_S`, also within one session: a cell does not wait for a thousand tasks that were submitted before it. With
+  less than one lease for each who waits, they take turns: of that length while all have had the same lately, and else
+  who has had more waits until the others have had as much. What is asked back for somebody is given to nobody else.
 
 A recall asks the holder to drain a lease; nothing is killed. Actors are never recalled.
 """
@@ -24,10 +25,14 @@ from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.lease import HELD, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import eligible
+from atoll.scheduler.core.shares import ShareTable
 
 QUANTUM_S = 0.05
 MAXIMUM_LOOKED_AT = 16
 """Demands that are looked at in one turn, the first of the queues."""
+
+MAXIMUM_OF_A_QUEUE = 4
+"""Of those, so many of what one session wants of one class."""
 
 MAXIMUM_SCANNED = 512
 """Leases of a job that are looked at for one demand."""
@@ -35,29 +40,25 @@ MAXIMUM_SCANNED = 512
 MAXIMUM_RECALLS = 256
 """Leases that are recalled in one turn; the next turn goes on."""
 
-PER_LEASE_S = 50e-6
-"""With many leases, a decision rests for so long for each of them: the busier the cluster, the less it is looked at."""
-
-AT_ONCE = 64
-"""With fewer leases than this, every change is looked at, at once."""
-
 
 class Recalls(NamedTuple):
-    """What to recall, each for a demand, and when to look again (None: when something changes)."""
+    """What to recall, each for a demand; whose turn it is then; when to look again (None: when something changes)."""
 
     leases: list[tuple[Lease, Demand]]
+    turns: list[Demand]
     again: Instant | None
 
 
-class _Shares:
-    """The jobs' shares as they will be once what was recalled has changed hands."""
+class _Expected:
+    """The sessions' shares as they will be once what was recalled has changed hands."""
 
-    def __init__(self, nodes: NodeTable) -> None:
-        self._nodes = nodes
+    def __init__(self, shares: ShareTable) -> None:
+        self._shares = shares
         self._used: dict[bytes, Amounts] = {}
+        self._known: dict[bytes, int] = {}
 
-    def of(self, job: Job, less: Amounts | None = None, more: Amounts | None = None) -> int:
-        """Return a job's share in millionths, with changes that are only thought of."""
+    def used(self, job: Job, less: Amounts | None = None, more: Amounts | None = None) -> Amounts:
+        """Return what a session will hold, with changes that are only thought of."""
         used = self._used.get(job.job_id, job.used)
         if less or more:
             used = dict(used)
@@ -65,11 +66,33 @@ class _Shares:
                 used[name] = used.get(name, 0) - units
             for name, units in (more or {}).items():
                 used[name] = used.get(name, 0) + units
-        return self._nodes.dominant_share(used)
+        return used
+
+    def of(self, job: Job) -> int:
+        """Return a session's share in millionths, of now and lately."""
+        share = self._known.get(job.job_id)
+        if share is None:
+            share = self._known[job.job_id] = self._shares.of(job, self.used(job))
+        return share
+
+    def with_change(self, job: Job, less: Amounts | None = None, more: Amounts | None = None) -> int:
+        """Return what it would be."""
+        return self._shares.of(job, self.used(job, less, more)) if less or more else self.of(job)
+
+    def takes_turns_with(self, giver: Job, taker: Job, given: Amounts) -> bool:
+        """Whether a session that has nothing may have something of another: it holds more, and has had as much."""
+        if giver is taker:
+            return True
+        if self._shares.now_of(giver, self.used(giver)) < self._shares.now_of(taker, self.used(taker)):
+            return False
+        if self._shares.recent_of(giver) + _SAME >= self._shares.recent_of(taker):
+            return True
+        return self.with_change(giver, less=given) >= self.of(taker)
 
     def move(self, giver: Job, taker: Job, given: Amounts, taken: Amounts) -> None:
         """Count a recall."""
         for job, amounts, sign in ((giver, given, -1), (taker, taken, 1)):
+            self._known.pop(job.job_id, None)
             used = self._used.get(job.job_id)
             if used is None:
                 used = self._used[job.job_id] = dict(job.used)
@@ -77,8 +100,17 @@ class _Shares:
                 used[name] = used.get(name, 0) + sign * units
 
 
+_SAME = 1000
+"""Sessions that have had the same lately, but for so many millionths, take turns."""
+
+
 def choose_recalls(
-    waiting: Iterable[Demand], leaving: Iterable[Lease], jobs: Iterable[Job], nodes: NodeTable, now: Instant
+    waiting: Iterable[Demand],
+    leaving: Iterable[Lease],
+    jobs: Iterable[Job],
+    nodes: NodeTable,
+    shares: ShareTable,
+    now: Instant,
 ) -> Recalls:
     """Decide what to recall now.
 
@@ -86,11 +118,12 @@ def choose_recalls(
         waiting: What could not be placed, in the order of the queues.
         leaving: Leases that end, or were recalled.
         jobs: Who holds what.
-        nodes: For the shares, and for what is short where.
+        nodes: For what is short where.
+        shares: What sessions use.
         now: The time.
     """
     looked_at = list(islice(waiting, MAXIMUM_LOOKED_AT))
-    return _Choice(looked_at, leaving, list(jobs), nodes, now).run() if looked_at else Recalls([], None)
+    return _Choice(looked_at, leaving, jobs, nodes, shares, now).run() if looked_at else Recalls([], [], None)
 
 
 class _Choice:
@@ -101,19 +134,28 @@ class _Choice:
     """
 
     def __init__(
-        self, looked_at: list[Demand], leaving: Iterable[Lease], jobs: list[Job], nodes: NodeTable, now: Instant
+        self,
+        looked_at: list[Demand],
+        leaving: Iterable[Lease],
+        jobs: Iterable[Job],
+        nodes: NodeTable,
+        shares: ShareTable,
+        now: Instant,
     ) -> None:
         self._looked_at = looked_at
-        self._jobs = jobs
+        self._holders = [job for job in jobs if job.leases]
+        self._richest: list[Job] | None = None
         self._now = now
-        self._shares = _Shares(nodes)
+        self._shares = _Expected(shares)
         self._useful_for = _Usefulness(nodes)
         self._taken: dict[int, None] = {}
         self._coming: dict[int, int] = {}
         self._chosen: list[tuple[Lease, Demand]] = []
+        self._turns: list[Demand] = []
         for lease in leaving:
-            helped = (demand for demand in looked_at if self._useful_for.helps(lease, demand))
-            taker = lease.recalled_for or next(helped, None)
+            taker = lease.recalled_for
+            if taker is None:
+                taker = next((demand for demand in looked_at if self._useful_for.helps(lease, demand)), None)
             if taker is not None:
                 self._coming[taker.arrival] = self._coming.get(taker.arrival, 0) + 1
                 self._shares.move(lease.job, taker.job, lease.charged, _taken_by(taker))
@@ -131,39 +173,44 @@ class _Choice:
                 continue
             ripe = self._for_the_starving(demand)
             if isinstance(ripe, Lease):
+                self._turns.append(demand)
                 self._recall(ripe, demand)
             elif ripe is not None:
                 again = ripe if again is None else min(again, ripe)
-        return Recalls(self._chosen, again)
+        return Recalls(self._chosen, self._turns, again)
 
     def _recall(self, lease: Lease, demand: Demand) -> None:
         self._chosen.append((lease, demand))
         self._taken[lease.lease_id] = None
         self._shares.move(lease.job, demand.job, lease.charged, _taken_by(demand))
+        self._richest = None
 
     def _fair(self, demand: Demand) -> Lease | None:
         """Return a lease of the job that has most, if that has at least what the taker would then have."""
-        wanted = self._shares.of(demand.job, more=_taken_by(demand))
-        givers = [(self._shares.of(job), job) for job in self._jobs if job is not demand.job and job.leases]
-        for share, job in sorted(givers, key=lambda giver: -giver[0]):
-            if share < wanted:
+        if self._richest is None:
+            self._richest = sorted(self._holders, key=lambda job: -self._shares.of(job))
+        wanted = self._shares.with_change(demand.job, more=_taken_by(demand))
+        for job in self._richest:
+            if self._shares.of(job) < wanted:
                 break
+            if job is demand.job:
+                continue
             lease = next(self._useful(job, demand, newest=True), None)
-            if lease is not None and self._shares.of(job, less=lease.charged) >= wanted:
+            if lease is not None and self._shares.with_change(job, less=lease.charged) >= wanted:
                 return lease
         return None
 
     def _for_the_starving(self, demand: Demand) -> Lease | Instant | None:
         """Return the lease to give to a demand that has none, or when one will be ripe, or None."""
-        own = self._shares.of(demand.job)
         oldest: Lease | None = None
-        for job in self._jobs:
-            if job.leases and (job is demand.job or self._shares.of(job) >= own):
-                lease = next(self._useful(job, demand, newest=False), None)
-                if lease is not None and (
-                    oldest is None or (lease.since, lease.lease_id) < (oldest.since, oldest.lease_id)
-                ):
-                    oldest = lease
+        for job in self._holders:
+            lease = next(self._useful(job, demand, newest=False), None)
+            if (
+                lease is not None
+                and (oldest is None or (lease.since, lease.lease_id) < (oldest.since, oldest.lease_id))
+                and self._shares.takes_turns_with(job, demand.job, lease.charged)
+            ):
+                oldest = lease
         if oldest is None:
             return None
         when = Instant(oldest.since + QUANTUM_S)

@@ -36,6 +36,7 @@ from atoll.scheduler.core.group import (
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import Placement
+from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import Wanted
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
@@ -75,17 +76,15 @@ class GroupTable:
         turn: Where actions go.
         nodes: Where bundles are placed.
         placement: Finds nodes.
-        charged: Jobs whose use has changed; shared with the leases.
+        shares: What sessions use.
         ledger: Counts what is held.
     """
 
-    def __init__(
-        self, turn: Turn, nodes: NodeTable, placement: Placement, charged: dict[bytes, Job], ledger: Ledger
-    ) -> None:
+    def __init__(self, turn: Turn, nodes: NodeTable, placement: Placement, shares: ShareTable, ledger: Ledger) -> None:
         self._turn = turn
         self._nodes = nodes
         self._placement = placement
-        self._charged = charged
+        self._shares = shares
         self._ledger = ledger
         self._groups: dict[bytes, Group] = {}
         self._names: dict[tuple[str, str], Group] = {}
@@ -234,9 +233,8 @@ class GroupTable:
     def _settle(self, bundle: Bundle, node: Node) -> None:
         bundle.node = node
         bundle.supply = node.reservations[bundle.number].supply
-        bundle.group.job.charge(bundle.held)
+        self._shares.charge(bundle.group.job, bundle.held)
         self._ledger.take(self._ledger.key_of_groups(bundle.group.job), bundle.held)
-        self._charged[bundle.group.job.job_id] = bundle.group.job
 
     def _complete(self, group: Group) -> None:
         group.state = CREATED
@@ -245,9 +243,8 @@ class GroupTable:
         self._tell(group)
 
     def _discharge(self, bundle: Bundle) -> None:
-        bundle.group.job.discharge(bundle.held)
+        self._shares.discharge(bundle.group.job, bundle.held)
         self._ledger.give_back(self._ledger.key_of_groups(bundle.group.job), bundle.held)
-        self._charged[bundle.group.job.job_id] = bundle.group.job
 
     def bundle_for(self, wanted: Wanted, scheduling_class: SchedulingClass) -> Bundle | None:
         """Return the bundle from which a request of this class can take now, or None."""

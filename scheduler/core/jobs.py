@@ -8,6 +8,7 @@ what that actor has asked for.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,12 @@ class Job:
     Attributes:
         peer: The client's connection; None once it is gone.
         ended: Whether the client has gone for good.
+        number: Sessions of equal shares are served by it.
         used: What its leases hold, lent CPU not counted.
-        share: Its dominant share of the cluster, in millionths. Queues are ordered by it.
+        recent: What they held on average lately, in units.
+        accounted: Until when that is counted.
+        weight: Who has twice the weight may have twice as much.
+        share: Its dominant share of the cluster, of now and lately, in millionths. Queues are ordered by it.
         leases: By id, in the order of their start.
         demands: What it asks for, by arrival.
         environment: Digest of the environment of its workers.
@@ -45,6 +50,7 @@ class Job:
     """
 
     __slots__ = (
+        "accounted",
         "demands",
         "ended",
         "environment",
@@ -54,15 +60,19 @@ class Job:
         "leases",
         "name",
         "namespace",
+        "number",
         "peer",
         "pid",
+        "recent",
         "share",
         "since",
         "used",
+        "weight",
     )
 
-    def __init__(self, job_id: bytes, now: Instant) -> None:
+    def __init__(self, job_id: bytes, now: Instant, number: int = 0) -> None:
         self.job_id = job_id
+        self.number = number
         self.peer: Peer | None = None
         self.ended = False
         self.kind = "script"
@@ -73,6 +83,9 @@ class Job:
         self.environments: dict[str, None] = {}
         self.since = now
         self.used: Amounts = {}
+        self.recent: dict[str, float] = {}
+        self.accounted = now
+        self.weight = 1.0
         self.share = 0
         self.leases: dict[int, Lease] = {}
         self.demands: dict[int, Demand] = {}
@@ -106,9 +119,13 @@ class JobTable:
 
     def __init__(self) -> None:
         self._jobs: dict[bytes, Job] = {}
+        self._numbers = itertools.count(1)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def get(self, job_id: bytes) -> Job | None:
         """Return a job that is known."""
@@ -118,7 +135,7 @@ class JobTable:
         """Return a job, made now if it was not known."""
         job = self._jobs.get(job_id)
         if job is None:
-            job = self._jobs[job_id] = Job(job_id, now)
+            job = self._jobs[job_id] = Job(job_id, now, next(self._numbers))
         return job
 
     def forget(self, job: Job) -> None:

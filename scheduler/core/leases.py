@@ -11,7 +11,7 @@ killed holds its memory and its devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from atoll.exceptions import InternalError
 from atoll.protocol.messages import (
@@ -29,10 +29,11 @@ from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.groups import GroupTable
-from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.jobs import Job, JobTable, PeerRecord
 from atoll.scheduler.core.lease import ENDING, HELD, STARTING, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.placement import Placement, Shape
+from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
@@ -41,9 +42,6 @@ MAXIMUM_START_FAILURES = 3
 
 MAXIMUM_STARTED = 500
 """Leases that are started in one turn: nobody waits to speak while an empty cluster of a thousand nodes is filled."""
-
-SHARE_STEP = 500
-"""Queues know the shares of jobs to so many millionths."""
 
 
 class LeaseTable:
@@ -55,7 +53,8 @@ class LeaseTable:
         placement: Finds nodes.
         groups: The placement groups, from which some leases take.
         demands: What leases are started for.
-        charged: Jobs whose use has changed; shared with the groups.
+        shares: What sessions use.
+        jobs: The sessions.
         ledger: Counts what is held.
 
     Attributes:
@@ -75,7 +74,8 @@ class LeaseTable:
         placement: Placement,
         groups: GroupTable,
         demands: DemandTable,
-        charged: dict[bytes, Job],
+        shares: ShareTable,
+        jobs: JobTable,
         ledger: Ledger,
     ) -> None:
         self._turn = turn
@@ -83,7 +83,8 @@ class LeaseTable:
         self._nodes = nodes
         self.placement = placement
         self._groups = groups
-        self._dirty = charged
+        self._shares = shares
+        self._jobs = jobs
         self._leases: dict[int, Lease] = {}
         self._by_worker: dict[bytes, Lease] = {}
         self._demands = demands
@@ -119,25 +120,37 @@ class LeaseTable:
     def place(self) -> None:
         """Start leases for what waits, in the order of the queues, as far as resources go."""
         self._nodes.changes.trim()
-        self.update_shares()
+        queues = self._demands.queues
         started = 0
-        while (demand := self._demands.queues.next_unblocked()) is not None:
+        while queues.anything_ready:
+            queues.moved(self._shares.refresh(self._jobs))
+            demand = queues.next_unblocked()
+            if demand is None:
+                return
             if started == MAXIMUM_STARTED:
                 self._turn.set_earlier("placement", self._turn.now)
                 return
-            found = self._choose(demand)
+            found = self._choose(demand, queues.only_node(demand))
             if found is None:
-                self._demands.queues.block(demand)
+                queues.block(demand)
                 continue
             self._start(demand, *found)
             started += 1
-            self.update_shares()
+            queues.taken(demand, found[2])
 
-    def _choose(self, demand: Demand) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:
-        """Return the first choice that can be had now, and where."""
+    def _choose(self, demand: Demand, only: Node | None) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:
+        """Return the first choice that can be had now, and where.
+
+        Args:
+            demand: What is wanted.
+            only: The only node on which it may fit, if that is known.
+        """
         for scheduling_class, shape in demand.choices:
             if not demand.group:
-                node = self.placement.best(shape)
+                if only is None:
+                    node = self.placement.best(shape)
+                else:
+                    node = only if self.placement.usable(shape, only) else None
                 if node is not None and self.promised and not self.may_go(demand, scheduling_class, shape, node):
                     others = self.placement.several(shape, self.promised + 1)
                     node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)
@@ -197,31 +210,17 @@ class LeaseTable:
             lease.bundle.leases[lease.lease_id] = lease
         if lease.scheduling_class.preemptible:
             self.preemptible[lease.lease_id] = lease
-        lease.job.charge(lease.charged)
-        self._dirty[lease.job.job_id] = lease.job
+        self._shares.charge(lease.job, lease.charged)
         name = self.name_of_actor(lease.actor_id) if lease.actor_id else lease.scheduling_class.label
         lease.account = self._ledger.key_of(lease.job, name, actor=bool(lease.actor_id))
         self._ledger.take(lease.account, lease.amounts, leases=1)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
 
-    def update_shares(self) -> None:
-        """Bring the order of the queues up to date with what jobs use now."""
-        while self._dirty:
-            _job_id, job = self._dirty.popitem()
-            share = self._nodes.dominant_share(job.used)
-            share -= (
-                share % SHARE_STEP
-            )  # finer than that, each placement would put all that the job wants in order anew
-            if share != job.share:
-                job.share = share
-                for demand in job.demands.values():
-                    self._demands.queues.update(demand)
-
-    def nodes_changed(self, jobs: Sequence[Job]) -> None:
+    def nodes_changed(self) -> None:
         """All shares are to be computed anew, and everything that waits is to be tried again."""
         self._demands.touched = True
-        self._dirty.update((job.job_id, job) for job in jobs)
+        self._shares.stale(self._jobs)
         self._demands.queues.unblock()
 
     # ------------------------------------------------------------------------------------------- what agents say
@@ -266,7 +265,7 @@ class LeaseTable:
 
     def _free(self, lease: Lease) -> None:
         self._demands.touched = True
-        lease.job.discharge(lease.charged)
+        self._shares.discharge(lease.job, lease.charged)
         assert lease.account is not None, "a lease that holds something has an account"
         self._ledger.give_back(lease.account, lease.amounts, leases=1)
         if lease.bundle is not None:
@@ -284,8 +283,13 @@ class LeaseTable:
         if self._by_worker.get(lease.worker_id) is lease:
             del self._by_worker[lease.worker_id]
         self._detach(lease)
-        self._dirty[lease.job.job_id] = lease.job
-        self._demands.queues.unblock()
+        self._room_on(lease)
+
+    def _room_on(self, lease: Lease) -> None:
+        """Something of what a lease held is free: what fits there is to be tried again."""
+        self._demands.queues.freed(lease.node)
+        if lease.bundle is not None:
+            self._demands.queues.freed_in_group(lease.bundle.group.spec.group_id)
 
     def _let_go(self, demand: Demand) -> None:
         for lease_id in list(demand.starting):
@@ -344,12 +348,11 @@ class LeaseTable:
         if lease.state == HELD and not lease.blocked:
             self._demands.touched = lease.blocked = True
             units = lease.node.lend_cpu(lease.lease_id)
-            self._demands.queues.unblock()  # also without a CPU: there is room for a worker more
+            self._room_on(lease)  # also without a CPU: there is room for a worker more
             if units:
                 self._count_lent(lease, -units)
             if units and lease.bundle is None:
-                lease.job.discharge({CPU: units})
-                self._dirty[lease.job.job_id] = lease.job
+                self._shares.discharge(lease.job, {CPU: units})
 
     def unblock(self, lease: Lease) -> None:
         """The task goes on, whether its CPU is free or not."""
@@ -360,8 +363,7 @@ class LeaseTable:
             if units:
                 self._count_lent(lease, units)
             if units and lease.bundle is None:
-                lease.job.charge({CPU: units})
-                self._dirty[lease.job.job_id] = lease.job
+                self._shares.charge(lease.job, {CPU: units})
 
     def _count_lent(self, lease: Lease, units: int) -> None:
         """CPU was lent (less than 0) or taken again: a lease in a placement group lends to the others there."""

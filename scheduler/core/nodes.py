@@ -6,7 +6,7 @@ them until the agent says that they are free again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from atoll.exceptions import InternalError
@@ -296,12 +296,3 @@ class NodeTable:
     def _sum_up(self, node: Node, sign: int) -> None:
         for name, units in node.total.items():
             self.totals[name] = self.totals.get(name, 0) + sign * units
-
-    def dominant_share(self, used: Mapping[str, int]) -> int:
-        """Return the largest part of any resource of the cluster that these amounts are, in millionths."""
-        share = 0
-        for name, units in used.items():
-            total = self.totals.get(name, 0)
-            if total and units > 0:
-                share = max(share, units * 1_000_000 // total)
-        return share

@@ -42,10 +42,11 @@ class Shape:
         node: The only node, or with `node_soft` the one if it can be; as hex; empty for any.
         labels: What the labels must be.
         labels_soft: What they had better be.
+        anywhere: Whether any node will do.
         key: Equal for equal shapes.
     """
 
-    __slots__ = ("key", "labels", "labels_soft", "node", "node_soft", "strategy", "wanted")
+    __slots__ = ("anywhere", "key", "labels", "labels_soft", "node", "node_soft", "strategy", "wanted")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Shape:
         self.node_soft = node_soft
         self.labels = tuple(hard)
         self.labels_soft = tuple(soft)
+        self.anywhere = not node and not self.labels
         self.key: Hashable = (
             tuple(sorted(wanted.amounts.items())),
             wanted.device_bytes,
@@ -231,6 +233,10 @@ class Placement:
     def best(self, shape: Shape) -> Node | None:
         """Return the node to use, or None if none can be used now."""
         return self._index(shape).best()
+
+    def usable(self, shape: Shape, node: Node) -> bool:
+        """Whether a node can be used now."""
+        return (shape.anywhere or eligible(self._nodes, shape, node)) and node.fits(shape.wanted)
 
     def several(self, shape: Shape, limit: int) -> list[Node]:
         """Return nodes that can be used now, the best first."""

@@ -25,8 +25,6 @@ MAXIMUM_LOOKED_AT = 16
 
 def choose_preemptions(leases: LeaseTable, demands: DemandTable, nodes: NodeTable) -> list[tuple[Lease, Demand]]:
     """Return which leases to end now, each for a demand."""
-    if not leases.preemptible:
-        return []
     chosen: list[tuple[Lease, Demand]] = []
     taken: dict[int, None] = {}
     for demand in islice(demands.queues.waiting(), MAXIMUM_LOOKED_AT):

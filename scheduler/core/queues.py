@@ -1,111 +1,394 @@
-"""The queues of what waits: one for each scheduling class, ordered, so that the next to serve is always at the front.
+"""The queues of what waits: ordered, so that what is to be served next is found without looking at the rest.
 
-    order within a class:   (share of the job, deadline, leases that the demand has, arrival)
-    order of classes:       (-priority, then as the demand at the front)
+    level (a priority)  ─▶  sessions, by share  ─▶  a queue for each class, by its front
+                                                     (deadline, leases it has, arrival)
 
-All requests of a class need the same, so when the first does not fit, none does: the class is *blocked* until some
-resource is given back, and the others are tried. So a decision costs a few look-ups in sorted lists, however many
-requests wait.
+A queue whose *turn* it is goes before all others of its level, once: something was asked back for it.
+
+When a session's share changes, one entry moves, however much it waits for. All requests of a class need the same, so
+when one does not fit, none does: the class is *blocked* until a node is freed on which it does fit, and what is blocked
+costs nothing. Changes are noted and put in order when somebody asks who is next, once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 from sortedcontainers import SortedList
 
 from atoll.exceptions import InternalError
-from atoll.scheduler.core.demand import ClassKey, Demand
+from atoll.scheduler.core.demand import ClassKey, Demand, Place
+from atoll.scheduler.core.jobs import Job
+from atoll.scheduler.core.nodes import Node
 
 
-class _ClassQueue:
-    __slots__ = ("demands", "key", "listed", "number", "order")
+class _Class:
+    """What is known of all requests of a class.
 
-    def __init__(self, number: int, key: ClassKey) -> None:
+    Attributes:
+        sample: One of them: all need the same.
+        number: Its own; 0 once nobody waits for it, and it is forgotten.
+        wanted: What each takes, in any of the ways that will do.
+        lines: How many sessions wait for it.
+        freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
+    """
+
+    __slots__ = ("freed", "lines", "number", "sample", "wanted")
+
+    def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
-        self.key = key
-        self.order = SortedList()
+        self.sample = sample
+        self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
+        self.lines = 0
+        self.freed: dict[int, Node] | None = None
+
+    def fits_on(self, node: Node) -> bool:
+        for wanted in self.wanted:  # noqa: SIM110 - for every class, for every lease that ends
+            if node.fits(wanted):
+                return True
+        return False
+
+
+class _Line:
+    """What one session wants of one class: usually one demand, of which nothing has to be put in order.
+
+    Attributes:
+        order: The places of the demands, once there are several.
+    """
+
+    __slots__ = ("demands", "front", "kind", "order")
+
+    def __init__(self, kind: _Class) -> None:
+        self.kind = kind
+        self.order: Any = None
         self.demands: dict[int, Demand] = {}
-        self.listed: tuple[float, ...] | None = None
+        self.front: Place | None = None
+
+    def put(self, demand: Demand, wanted: Place | None) -> None:
+        """Put a demand where it belongs now, or take it out."""
+        if self.order is not None and demand.listed is not None:
+            self.order.remove(demand.listed)
+        demand.listed = wanted
+        if wanted is None:
+            self.demands.pop(demand.arrival, None)
+        else:
+            self.demands[demand.arrival] = demand
+            if self.order is not None:
+                self.order.add(wanted)
+            elif len(self.demands) > 1:
+                self.order = SortedList(each.listed for each in self.demands.values())
+
+    def places(self) -> list[Place]:
+        """Return the places of all demands, in order."""
+        if self.order is not None:
+            return list(self.order)
+        return [each.listed for each in self.demands.values() if each.listed is not None]
+
+    def first(self) -> Place | None:
+        """Return the place of the first."""
+        if self.order is not None:
+            return self.order[0] if self.order else None
+        return next((each.listed for each in self.demands.values()), None)
+
+
+class _Session:
+    """What one session waits for on one level.
+
+    Attributes:
+        order: The fronts of its queues, and their classes; a plain list, since it has few.
+    """
+
+    __slots__ = ("job", "lines", "listed", "order")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.lines: dict[int, _Line] = {}
+        self.order: list[tuple[Place, int]] = []
+        self.listed: tuple[int, int] | None = None
+
+
+class _Level:
+    """Everything of one priority.
+
+    Attributes:
+        turns: The queues whose turn it is, by session and class.
+    """
+
+    __slots__ = ("order", "sessions", "turns")
+
+    def __init__(self) -> None:
+        self.turns: dict[tuple[int, int], None] = {}
+        self.sessions: dict[int, _Session] = {}
+        self.order = SortedList()
 
 
 class DemandQueues:
     """All that waits for a lease to be started: every demand with a shortfall is in exactly one queue."""
 
     def __init__(self) -> None:
-        self._queues: dict[ClassKey, _ClassQueue] = {}
-        self._numbers: dict[int, _ClassQueue] = {}
-        self._order = SortedList()
-        self._blocked: dict[int, None] = {}
+        self._levels: dict[int, _Level] = {}
+        self._by_priority: list[_Level] = []
+        self._classes: dict[ClassKey, _Class] = {}
+        self._ready: dict[int, _Class] = {}
+        self._blocked: dict[int, _Class] = {}
         self._last_number = 0
+        self._count = 0
+        self._changed: dict[int, Demand] = {}
+        self._moved: dict[int, Job] = {}
+
+    # ------------------------------------------------------------------------------------------------ what changes
 
     def update(self, demand: Demand) -> None:
-        """Put a demand where it belongs now: in its queue by its job's share, or nowhere if nothing is short."""
+        """Note that a demand belongs elsewhere, or nowhere if nothing is short; it must not be in order yet."""
+        short = demand.shortfall > 0
+        if short != demand.counted:
+            demand.counted = short
+            self._count += 1 if short else -1
+        if demand.listed is None and not short:
+            return
+        self._changed[demand.arrival] = demand
+        if demand.listed is None:
+            self._class_of(demand)  # so that it is known to be ready
+
+    def moved(self, jobs: Iterable[Job]) -> None:
+        """Note that the shares of sessions have changed."""
+        for job in jobs:
+            self._moved[job.number] = job
+
+    def _class_of(self, demand: Demand) -> _Class:
+        known: _Class | None = demand.kind
+        if known is not None and known.number:
+            return known
+        kind = demand.kind = self._classes.get(demand.class_key)
+        if kind is None:
+            self._last_number += 1
+            kind = demand.kind = self._classes[demand.class_key] = _Class(self._last_number, demand)
+            self._ready[kind.number] = kind
+        return kind
+
+    def _put_in_order(self) -> None:
+        for demand in self._changed.values():
+            self._place(demand)
+        self._changed.clear()
+        for job in self._moved.values():
+            for level in self._by_priority:
+                session = level.sessions.get(job.number)
+                if session is not None:
+                    self._list_session(level, session)
+        self._moved.clear()
+
+    def _place(self, demand: Demand) -> None:
         wanted = demand.place if demand.shortfall > 0 else None
         if wanted == demand.listed:
+            self._forget_unused(demand)
             return
-        queue = self._queues.get(demand.class_key)
-        if queue is None:
-            self._last_number += 1
-            queue = self._queues[demand.class_key] = _ClassQueue(self._last_number, demand.class_key)
-            self._numbers[queue.number] = queue
-        if demand.listed is not None:
-            queue.order.remove(demand.listed)
-            del queue.demands[demand.arrival]
-        demand.listed = wanted
-        if wanted is not None:
-            queue.order.add(wanted)
-            queue.demands[demand.arrival] = demand
-        self._list_again(queue)
+        kind = self._class_of(demand)
+        key = -demand.class_key[0]
+        level = self._levels.get(key)
+        if level is None:
+            level = self._levels[key] = _Level()
+            self._rank_levels()
+        session = level.sessions.get(demand.job.number)
+        if session is None:
+            session = level.sessions[demand.job.number] = _Session(demand.job)
+        line = session.lines.get(kind.number)
+        if line is None:
+            line = session.lines[kind.number] = _Line(kind)
+            kind.lines += 1
+        line.put(demand, wanted)
+        if self._list_line(session, line):
+            level.turns.pop((session.job.number, kind.number), None)
+        self._list_session(level, session)
+        if session.listed is None:
+            del level.sessions[demand.job.number]
+            if not level.sessions:
+                del self._levels[key]
+                self._rank_levels()
+        self._forget_unused(demand)
 
-    def _list_again(self, queue: _ClassQueue) -> None:
-        front = queue.order[0] if queue.order else None
-        wanted = None if front is None else (-queue.key[0], *front, queue.number)
-        if wanted == queue.listed:
+    def _rank_levels(self) -> None:
+        self._by_priority = [self._levels[key] for key in sorted(self._levels)]
+
+    @staticmethod
+    def _list_line(session: _Session, line: _Line) -> bool:
+        """Put a queue where it belongs among those of its session. Returns whether it is empty, and forgotten."""
+        front = line.first()
+        if front == line.front:
+            return front is None
+        if line.front is not None:
+            del session.order[bisect_left(session.order, (line.front, line.kind.number))]
+        line.front = front
+        if front is not None:
+            insort(session.order, (front, line.kind.number))
+            return False
+        del session.lines[line.kind.number]
+        line.kind.lines -= 1
+        return True
+
+    @staticmethod
+    def _list_session(level: _Level, session: _Session) -> None:
+        wanted = (session.job.share, session.job.number) if session.order else None
+        if wanted == session.listed:
             return
-        if queue.listed is not None:
-            self._order.remove(queue.listed)
-        queue.listed = wanted
+        if session.listed is not None:
+            level.order.remove(session.listed)
+        session.listed = wanted
         if wanted is not None:
-            self._order.add(wanted)
-            return
-        del self._queues[queue.key]
-        del self._numbers[queue.number]
-        self._blocked.pop(queue.number, None)
+            level.order.add(wanted)
+
+    def _forget_unused(self, demand: Demand) -> None:
+        kind = demand.kind
+        if kind is not None and kind.number and not kind.lines:
+            del self._classes[demand.class_key]
+            self._ready.pop(kind.number, None)
+            self._blocked.pop(kind.number, None)
+            kind.number = 0
+
+    # --------------------------------------------------------------------------------------------- what is blocked
+
+    def block(self, demand: Demand) -> None:
+        """Leave out the class of a waiting demand until it may fit again."""
+        kind = self._class_of(demand)
+        self._ready.pop(kind.number, None)
+        kind.freed = None
+        self._blocked[kind.number] = kind
+
+    def unblock(self) -> None:
+        """Anything may have become possible: everything is to be tried again."""
+        for kind in self._blocked.values():
+            kind.freed = None
+            self._ready[kind.number] = kind
+        self._blocked.clear()
+        for kind in self._ready.values():
+            kind.freed = None
+
+    def freed(self, node: Node) -> None:
+        """Some of a node is free again: what fits there now is to be tried again."""
+        for kind in list(self._blocked.values()):
+            if kind.sample.group:
+                continue
+            if kind.fits_on(node):
+                del self._blocked[kind.number]
+                kind.freed = {node.order: node}
+                self._ready[kind.number] = kind
+        for kind in self._ready.values():
+            if kind.freed is not None:
+                kind.freed[node.order] = node
+
+    def freed_in_group(self, group_id: bytes) -> None:
+        """Some of a placement group is free again."""
+        for kind in list(self._blocked.values()):
+            if kind.sample.group == group_id:
+                del self._blocked[kind.number]
+                self._ready[kind.number] = kind
+
+    def taken(self, demand: Demand, node: Node) -> None:
+        """A demand has got something of a node: its turn is over, and others may not fit there any more."""
+        level = self._levels.get(-demand.class_key[0])
+        if level is not None and level.turns:
+            level.turns.pop((demand.job.number, self._class_of(demand).number), None)
+        for kind in list(self._ready.values()):
+            if kind.freed is not None and node.order in kind.freed and not kind.fits_on(node):
+                del kind.freed[node.order]
+                if not kind.freed:
+                    self.block(kind.sample)
+
+    def give_turn(self, demand: Demand) -> None:
+        """Something was asked back for a demand that waits: its queue goes first, once."""
+        self._put_in_order()
+        level = self._levels.get(-demand.class_key[0])
+        if level is not None and demand.listed is not None:
+            level.turns[demand.job.number, self._class_of(demand).number] = None
+
+    # ------------------------------------------------------------------------------------------------- who is next
+
+    @property
+    def anything_ready(self) -> bool:
+        """Whether something waits that is not known to fit nowhere."""
+        return bool(self._ready)
+
+    def only_node(self, demand: Demand) -> Node | None:
+        """Return the only node on which a demand may fit; None if that is not known."""
+        freed = self._class_of(demand).freed
+        return next(iter(freed.values())) if freed is not None and len(freed) == 1 else None
 
     def next_unblocked(self) -> Demand | None:
         """Return the demand to serve next, of a class that is not blocked."""
-        for *_before, arrival, number in self._order:
-            if number not in self._blocked:
-                return self._numbers[number].demands[arrival]
+        if not self._ready:
+            return None
+        if self._changed or self._moved:
+            self._put_in_order()
+        ready = self._ready
+        for level in self._by_priority:
+            for number, kind in level.turns:
+                if kind in ready:
+                    return self._front(level.sessions[number].lines[kind])
+            for _share, number in level.order:
+                session = level.sessions[number]
+                for _front, kind in session.order:
+                    if kind in ready:
+                        return self._front(session.lines[kind])
         return None
 
-    def block(self, demand: Demand) -> None:
-        """Leave out the class of a waiting demand until `unblock`."""
-        self._blocked[self._queues[demand.class_key].number] = None
-
-    def unblock(self) -> None:
-        """Some resource was given back: everything is to be tried again."""
-        self._blocked.clear()
+    @staticmethod
+    def _front(line: _Line) -> Demand:
+        assert line.front is not None, "an empty queue is not kept"
+        return line.demands[line.front[-1]]
 
     def waiting(self) -> Iterator[Demand]:
-        """Yield what waits: classes in order, within each its demands in order."""
-        for *_rest, number in self._order:
-            queue = self._numbers[number]
-            for *_before, arrival in queue.order:
-                yield queue.demands[arrival]
+        """Yield all that waits, in order, as if nothing were blocked."""
+        for session in self._in_order():
+            places = sorted((place, line.kind.number) for line in session.lines.values() for place in line.places())
+            for place, kind in places:
+                yield session.lines[kind].demands[place[-1]]
+
+    def fronts(self, limit: int) -> Iterator[Demand]:
+        """Yield the first of what each session waits for in each class, in order, at most `limit` of a queue."""
+        for session in self._in_order():
+            for _front, kind in list(session.order):
+                line = session.lines[kind]
+                for place in line.places()[:limit] if line.order is None else list(islice(line.order, limit)):
+                    yield line.demands[place[-1]]
+
+    def _in_order(self) -> Iterator[_Session]:
+        if self._changed or self._moved:
+            self._put_in_order()
+        for level in list(self._by_priority):
+            for _share, number in list(level.order):
+                yield level.sessions[number]
 
     def __len__(self) -> int:
-        return sum(len(queue.demands) for queue in self._queues.values())
+        return self._count
 
     def check_invariants(self, demands: list[Demand]) -> None:
         """Raise `InternalError` unless exactly the demands with a shortfall are queued, once, in the right place."""
         queued = list(self.waiting())
         expected = [demand for demand in demands if demand.shortfall > 0]
-        if len(queued) != len(expected) or {d.arrival for d in queued} != {d.arrival for d in expected}:
+        if (
+            len(queued) != self._count
+            or len(queued) != len(expected)
+            or {d.arrival for d in queued} != {d.arrival for d in expected}
+        ):
             raise InternalError(f"{len(queued)} demands are queued, {len(expected)} wait")
         for demand in queued:
             if demand.listed != demand.place:
                 raise InternalError(f"demand {demand.arrival} is queued at {demand.listed}")
-        if any(not queue.demands for queue in self._queues.values()) or len(self._order) != len(self._queues):
-            raise InternalError("an empty queue is kept")
+        for level in self._levels.values():
+            if not level.order or len(level.order) != len(level.sessions):
+                raise InternalError("a level is kept on which nobody waits")
+            if any(kind not in level.sessions[number].lines for number, kind in level.turns):
+                raise InternalError("it is the turn of a queue that is not there")
+            for session in level.sessions.values():
+                if session.listed is None or session.listed[0] != session.job.share:
+                    raise InternalError(f"session {session.job.number} is queued at {session.listed}")
+                if any(not line.demands for line in session.lines.values()):
+                    raise InternalError("an empty queue is kept")
+        numbers = {kind.number for kind in self._classes.values()}
+        if {*self._ready} | {*self._blocked} != numbers or {*self._ready} & {*self._blocked}:
+            raise InternalError("a class is neither ready nor blocked, or both")
+        waits = {demand.class_key for demand in queued}
+        if self._classes.keys() != waits:
+            raise InternalError(f"{len(self._classes)} classes are known, and {len(waits)} are waited for")

@@ -100,6 +100,8 @@ class ReservationTable:
 
     def update(self) -> Instant | None:
         """Drop promises that have no object any more, and make some if it is time. Returns when to look again."""
+        if not self._promises and self._look_at > self._turn.now:
+            return self._look_at if self._demands.queues or self._groups.anything_waits else None
         for promise in list(self._promises.values()):
             if promise.node.gone or self._is_over(promise.owner):
                 self._drop(promise.owner)

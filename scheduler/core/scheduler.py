@@ -44,6 +44,7 @@ FACTS_TABLE = "facts"
 EPOCH_KEY = "epoch"
 
 Handler = Callable[[PeerRecord, Any], None]
+_NOBODY: tuple[tuple[str, ...], Handler | None] = ((), None)
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -211,7 +212,7 @@ class Scheduler:
     def _settle(self) -> None:
         """Serve what waits, and ask back what others wait for."""
         self.cluster.place()
-        self._clients.recall()
+        self.cluster.recalling.recall()
         self._agents.expect_nodes()
         self.cluster.forget_ended()
 
@@ -219,16 +220,17 @@ class Scheduler:
         record = self.cluster.peers.get(peer)
         if record is None:
             return
-        roles, handler = self._handlers.get(type(message), ((), None))
+        kind = type(message)
+        roles, handler = self._handlers.get(kind, _NOBODY)
         if handler is None or record.role not in roles:
-            self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {type(message).__name__}")
+            self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {kind.__name__}")
         elif self._lifetime.stopping and record.role != "agent":
             self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
         else:
             handler(record, message)
-            if isinstance(message, m.RegisterJob):
+            if kind is m.RegisterJob:
                 self._lifetime.jobs_changed()
-            if isinstance(message, m.RegisterJob | m.RegisterNode):
+            if kind is m.RegisterJob or kind is m.RegisterNode:
                 for deferred_record, deferred in self._clients.deferred():
                     self._received(deferred_record.peer, deferred)
 

@@ -117,7 +117,7 @@ class Supply:
         devices: The devices; together they are the amount of GPU.
     """
 
-    __slots__ = ("devices", "pool", "total")
+    __slots__ = ("_live", "devices", "pool", "total")
 
     def __init__(self, total: Mapping[str, int], devices: Iterable[DeviceUse]) -> None:
         self.devices = {use.device.uuid: use for use in devices}
@@ -126,6 +126,7 @@ class Supply:
         if units:
             amounts[GPU] = units
         self.pool = Pool(amounts)
+        self._live = self.pool.live
         self.total = self.pool.total
 
     def copy(self) -> Supply:
@@ -133,6 +134,7 @@ class Supply:
         made = Supply.__new__(Supply)
         made.total = self.total
         made.pool = self.pool.copy()
+        made._live = made.pool.live
         made.devices = {uuid: use.copy() for uuid, use in self.devices.items()}
         return made
 
@@ -152,8 +154,10 @@ class Supply:
 
     def fits(self, wanted: Wanted) -> bool:
         """Whether the request fits now."""
-        if not self.pool.fits(wanted.amounts):
-            return False
+        free = self._live
+        for name, units in wanted.amounts.items():  # as `Pool.fits`; this is asked most often of all
+            if free.get(name, 0) < units:
+                return False
         if wanted.device_bytes or GPU in wanted.amounts:
             return self.devices_for(wanted) is not None
         return not wanted.device_types or any(self._of_type(wanted))
