@@ -1,4 +1,7 @@
-"""Which options there are, of what type, and what makes sense: one line for each.
+"""Which options there are, of what type, what makes sense, and what each is for: one declaration for each.
+
+Whatever tells or takes an option is made from here: the checks and messages of decorators, and the magics' lines, whose
+shorter word for an option stands beside it (`gpu=1` is `num_gpus=1`).
 
 The names, types, defaults and refusals are those of Ray's core API. A wrong type is a `TypeError`, a value that makes
 no sense is a `ValueError`, as there. None always means: as if it had not been said.
@@ -10,7 +13,7 @@ that nobody relies on what is not there. Whoever builds one takes it out of ther
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from atoll.resources import AUTO, parse_bytes
@@ -31,10 +34,16 @@ class Option(NamedTuple):
     Attributes:
         types: A value's type is one of these. `bool` is no `int` here.
         problem: Says what is wrong with a value of such a type.
+        help: What it is for, in a line.
+        example: A value that is right, as it is written in Python.
+        word: What it is called in the line of a magic; empty if it cannot be said there.
     """
 
     types: tuple[type, ...]
     problem: Problem = _nothing
+    help: str = ""
+    example: str = ""
+    word: str = ""
 
     def check(self, name: str, value: Any) -> None:
         """Raise TypeError or ValueError for a value that makes no sense; names the option."""
@@ -179,7 +188,6 @@ def _fallbacks(value: list[Any]) -> str | None:
     return None
 
 
-_AMOUNT = Option((int, float), _amount)
 _ENDLESS = Option((int,), _from(-1))
 _COUNT = Option((int,), _from(0))
 _RETURNS = Option((int, str), _returns)
@@ -194,22 +202,60 @@ _CALLBACK = Option((object,))
 # --------------------------------------------------------------------------------------------------------- the options
 
 COMMON: dict[str, Option] = {
-    "num_cpus": _AMOUNT,
-    "num_gpus": Option((int, float), _devices),
-    "memory": Option((int, float, str), _size),
-    "resources": Option((dict,), _amounts),
-    "accelerator_type": Option((str, list, tuple), _types),
-    "gpu_memory": Option((int, float, str), _size),
-    "alternatives": Option((list, tuple), _alternatives),
-    "priority": Option((int,)),
-    "deadline_s": _AMOUNT,
-    "label_selector": Option((dict,), _selector),
+    "num_cpus": Option((int, float), _amount, "CPUs that it holds; 1 if not said", "2", "cpu"),
+    "num_gpus": Option((int, float), _devices, "GPUs that it holds: 1, 2, or a share such as 0.5", "1", "gpu"),
+    "memory": Option(
+        (int, float, str),
+        _size,
+        "memory that is set aside for it, and the most that it may take; auto: as much as this code has taken before",
+        '"4G"',
+        "mem",
+    ),
+    "resources": Option(
+        (dict,), _amounts, "amounts of the nodes' own resources, such as licences", '{"licence": 1}', "resources"
+    ),
+    "accelerator_type": Option(
+        (str, list, tuple),
+        _types,
+        "the model of its GPUs, or those that will do; any part of the name",
+        '"A100"',
+        "gpu",
+    ),
+    "gpu_memory": Option(
+        (int, float, str),
+        _size,
+        "memory of one GPU: a share as large as that needs; with gpu=, the least that each must have; auto: as for mem",
+        '"20G"',
+        "gpu_mem",
+    ),
+    "alternatives": Option(
+        (list, tuple), _alternatives, "what will do as well when this is not free", '[{"num_cpus": 8}]', "or"
+    ),
+    "priority": Option((int,), _nothing, "higher goes first; 0 is usual", "10", "priority"),
+    "deadline_s": Option(
+        (int, float),
+        _amount,
+        "so long after it is sent it had better begin: goes first within the notebook",
+        "600",
+        "deadline",
+    ),
+    "label_selector": Option(
+        (dict,), _selector, "what the labels of its node must be", '{"zone": "in(a, b)"}', "labels"
+    ),
     "fallback_strategy": Option((list,), _fallbacks),
-    "scheduling_strategy": Option((object,), _strategy),
+    "scheduling_strategy": Option(
+        (object,), _strategy, "spread, or a strategy of atoll.util.scheduling_strategies", '"SPREAD"', "strategy"
+    ),
     "placement_group": Option((object,), _group),
     "placement_group_bundle_index": Option((int,), _from(-1)),
     "placement_group_capture_child_tasks": _FLAG,
-    "runtime_env": Option((dict, str)),
+    "runtime_env": Option(
+        (dict, str),
+        _nothing,
+        "what its process has beyond the kernel's environment: variables, packages, files",
+        '{"env_vars": {"OMP_NUM_THREADS": "1"}}',
+        "env",
+    ),
     "name": Option((str,), _name),
     "enable_task_events": _FLAG,
     "_labels": _MAPPING,
@@ -219,12 +265,21 @@ COMMON: dict[str, Option] = {
 TASK: dict[str, Option] = {
     **COMMON,
     "num_returns": _RETURNS,
-    "max_retries": _ENDLESS,
+    "max_retries": Option(
+        (int,), _from(-1), "how often it is run again when its worker dies; -1 for without end", "2", "retries"
+    ),
     "retry_exceptions": _EXCEPTIONS,
     "max_calls": _COUNT,
-    "preemptible": _FLAG,
+    "preemptible": Option(
+        (bool,),
+        _nothing,
+        "take what nobody else wants; be ended, and run anew, when somebody does",
+        "True",
+        "preemptible",
+    ),
     "_generator_backpressure_num_objects": _BACKPRESSURE,
     "_on_output": _CALLBACK,
+    "_after": Option((list,)),
 }
 
 ACTOR: dict[str, Option] = {
@@ -287,8 +342,17 @@ def checked(what: str, schema: Mapping[str, Option], changes: Mapping[str, Any],
     return values
 
 
-def _unknown(name: str, what: str, known: Iterable[str]) -> str:
-    shown = [other for other in known if not other.startswith("_")]
-    near = difflib.get_close_matches(name, shown, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(shown)}."
-    return f"unknown option {name!r} of {what}. {hint}"
+def _unknown(name: str, what: str, schema: Mapping[str, Option]) -> str:
+    """Return what is told of an option that there is not, with the near one; also where a magic's word was meant."""
+    shown = {other: other for other in schema if not other.startswith("_")}
+    words: dict[str, str] = {}
+    for other, option in schema.items():
+        if option.word:
+            words.setdefault(option.word, other)
+    near = difflib.get_close_matches(name, {**words, **shown}, n=1)
+    if not near:
+        return f"unknown option {name!r} of {what}. There are: {', '.join(shown)}."
+    meant = {**words, **shown}[near[0]]
+    example = schema[meant].example
+    shown_as = f"{meant}={example}" if example else repr(meant)
+    return f"unknown option {name!r} of {what}. Did you mean {shown_as}?"

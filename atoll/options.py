@@ -55,8 +55,8 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
         return changed
 
     def portable(self) -> dict[str, Any]:
-        """Return the options as a dict that can travel: without the callback, which belongs to this process."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "_on_output"}
+        """Return the options as a dict that can travel: without what belongs to this process."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("_on_output", "_after")}
 
     def check(self) -> None:
         """Raise ValueError for options that make no sense together."""
@@ -216,6 +216,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         _labels: Ray's, for its own use.
         _metadata: Ray's, for its own use.
         _on_output: Takes what the task emits while it runs: a kind and bytes, in order.
+        _after: Refs of this process; it begins when they have values or have failed.
     """
 
     WHAT = "a task"
@@ -229,6 +230,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
     preemptible: bool = False
     _generator_backpressure_num_objects: int | None = None
     _on_output: OutputCallback | None = None
+    _after: list[Any] | None = None
 
 
 class ActorOptions(_Common, frozen=True, kw_only=True):

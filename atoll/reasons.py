@@ -84,6 +84,8 @@ def _of_object(session: Session, object_id: bytes) -> Explanation:
 def _known_here(session: Session, record: TaskRecord) -> str:
     """Return what this process knows itself of a task that has not ended; empty if the scheduler knows better."""
     if record.unresolved > 0:
+        if record.after and not record.dependencies:
+            return "waits for its turn: what stands before it in its queue has not ended"
         return f"waits for the values of {record.unresolved} of its arguments"
     if record.peer is None:
         return ""

@@ -18,7 +18,7 @@ from typing import Any
 
 from atoll.kernel_ext.cell_actor import ActorFacts, actor_class
 from atoll.kernel_ext.cell_messages import LAST, CellRequest
-from atoll.kernel_ext.engine import Actor, Engine, OnOutput, Resources, Running, current_engine
+from atoll.kernel_ext.engine import Actor, Engine, OnOutput, Options, Running, current_engine
 from atoll.kernel_ext.errors import (
     ActorNameTakenError,
     CellInterrupted,
@@ -199,7 +199,7 @@ def same_notebook(facts: ActorFacts, tokens: tuple[str, ...]) -> bool:
     return bool(set(facts.origins) & set(tokens))
 
 
-def make_actor(engine: Engine, name: str, functions: tuple[str, ...], resources: Resources) -> Actor:
+def make_actor(engine: Engine, name: str, functions: tuple[str, ...], options: Options) -> Actor:
     """Make an empty actor that the cell is then run in.
 
     Raises:
@@ -207,7 +207,7 @@ def make_actor(engine: Engine, name: str, functions: tuple[str, ...], resources:
         Exception: No node can give the resources.
     """
     try:
-        return engine.make_actor(actor_class(name, functions), name, resources)
+        return engine.make_actor(actor_class(name, functions), name, options)
     except ValueError as error:
         raise ActorNameTakenError(str(error)) from None
 

@@ -60,6 +60,7 @@ class CellRequest:
         keep_state: Run only what leaves an actor's state as it is: definitions, imports, names that are new.
         colors: IPython's colour scheme for tracebacks.
         record: The cell's number in the cluster (`t42`), under which its output is kept; empty for none.
+        timeout_s: It is interrupted when it has run so long; 0 for never.
         flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
     """
 
@@ -77,6 +78,7 @@ class CellRequest:
     colors: str = "nocolor"
     flags: int = 0
     record: str = ""
+    timeout_s: float = 0.0
 
 
 @dataclass

@@ -29,6 +29,7 @@ from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.post_mortem import frames_of
 from atoll.kernel_ext.records import Ending, Recorder, directory_of
+from atoll.kernel_ext.time_limit import OVERTIME, CellTimeoutError, TimeLimit
 from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
 
 _RESULTS = {"_", "__", "___"}
@@ -113,8 +114,12 @@ class CellHost:
         given = Given(request.names.known, self.namespace)
         port = OutputPort(emit)
         started = time.perf_counter()
-        with InPlace(self.module, port):
+        limit = TimeLimit(request.timeout_s, lambda: emit(OVERTIME, b""))
+        with InPlace(self.module, port), limit.running():
             error = shell.run_request(request, self.module, port)
+        if limit.passed and isinstance(error, KeyboardInterrupt):
+            error = CellTimeoutError(request.timeout_s).with_traceback(error.__traceback__)
+            shell.cell_traceback = shell.traceback_lines(error, skip=1)
         seconds = time.perf_counter() - started
         after = {**self.namespace}
         if shell.displayhook.last is not None and request.keep_last:

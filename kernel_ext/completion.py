@@ -9,6 +9,7 @@ IPython's own delimiters, of which `=` is one, and cannot keep Jedi's Python nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from atoll.kernel_ext import grammar
 from atoll.kernel_ext.detached import kept_numbers
 from atoll.kernel_ext.engine import Engine, current_engine
 from atoll.kernel_ext.grammar import Grammar
+from atoll.kernel_ext.queues import queues
 
 IDENTIFIER = "atoll.magics"
 """Of the matcher, as IPython lists and disables them."""
@@ -27,7 +29,7 @@ IDENTIFIER = "atoll.magics"
 def install(shell: Any, grammars: Sequence[Grammar]) -> None:
     """Let the shell complete the lines of these magics."""
     uninstall(shell)
-    shell.Completer.custom_matchers.append(matcher(grammars))
+    shell.Completer.custom_matchers.append(matcher(grammars, shell.user_ns))
 
 
 def uninstall(shell: Any) -> None:
@@ -36,8 +38,17 @@ def uninstall(shell: Any) -> None:
     matchers[:] = [other for other in matchers if getattr(other, "matcher_identifier", "") != IDENTIFIER]
 
 
-def matcher(grammars: Sequence[Grammar]) -> Callable[[Any], dict[str, Any]]:
-    """Return what IPython's completer asks; see its `context_matcher`."""
+def matcher(grammars: Sequence[Grammar], namespace: Mapping[str, Any]) -> Callable[[Any], dict[str, Any]]:
+    """Return what IPython's completer asks; see its `context_matcher`.
+
+    Args:
+        grammars: Of the magics.
+        namespace: The user's names.
+    """
+
+    def known(kind: str) -> Iterable[str]:
+        return [name for name in namespace if not name.startswith("_")] if kind == "name" else known_values(kind)
+
     by_magic = {schema.magic: schema for schema in grammars}
 
     def complete(context: Any) -> dict[str, Any]:
@@ -47,7 +58,7 @@ def matcher(grammars: Sequence[Grammar]) -> Callable[[Any], dict[str, Any]]:
         text = line.lstrip()[len(magic) :]
         if schema is None or not text or (schema.kind == "cell" and context.cursor_line > 0):
             return {"completions": []}
-        word, found = grammar.completions(schema, text, known_values)
+        word, found = grammar.completions(schema, text, known)
         return {
             "completions": [SimpleCompletion(text=candidate, type="param") for candidate in found],
             "matched_fragment": word,
@@ -69,7 +80,33 @@ def _cells(engine: Engine) -> Iterable[str]:
     return (f"t{number}" for number in reversed(kept_numbers(directory))) if directory else ()
 
 
-KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {"actor": _actors, "cell": _cells}
+def _near(engine: Engine) -> Iterable[str]:
+    return (*_actors(engine), *(each.name for each in engine.state().objects if each.name))
+
+
+def _models(engine: Engine) -> Iterable[str]:
+    """Return the models of the GPUs, as short as people call them."""
+    return (short_model(device.model) for node in engine.state().nodes for device in node.devices)
+
+
+def short_model(model: str) -> str:
+    """Return the part of a GPU's name by which it is asked for: `H100` of `NVIDIA H100 80GB HBM3`."""
+    words = re.split(r"[\s-]+", model)
+    numbered = [word for word in words if re.fullmatch(r"[A-Za-z]*\d+[A-Za-z]*", word)]
+    return numbered[0] if numbered else words[-1]
+
+
+KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
+    "actor": _actors,
+    "cell": _cells,
+    "defaults": lambda _engine: ("defaults",),
+    "gpu": _models,
+    "label": lambda engine: (f"{name}:{value}" for node in engine.state().nodes for name, value in node.labels.items()),
+    "near": _near,
+    "node": lambda engine: (node.name for node in engine.state().nodes),
+    "queue": lambda _engine: queues.names(),
+    "strategy": lambda _engine: ("spread", "default"),
+}
 """What there is of each kind that a grammar names."""
 
 

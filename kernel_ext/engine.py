@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
@@ -20,18 +19,8 @@ OnOutput = Callable[[str, bytes], None]
 """Takes a piece of output, in order, in some thread of the client."""
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a cell or an actor is to hold. None for what is usual."""
-
-    cpus: float | None = None
-    gpus: float | None = None
-    memory_bytes: int | None = None
-
-    def options(self) -> dict[str, Any]:
-        """Return them as options of the API."""
-        named = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_bytes}
-        return {name: amount for name, amount in named.items() if amount is not None}
+Options = Mapping[str, Any]
+"""Options of a task or an actor, as `atoll.remote` takes them."""
 
 
 class Running(Protocol):
@@ -72,15 +61,22 @@ class Actor(Protocol):
 class Engine(Protocol):
     """A cluster."""
 
-    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> Running:
-        """Run a cell in a worker."""
+    def run_cell(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> Running:
+        """Run a cell in a worker.
+
+        Args:
+            request: The cell.
+            options: Of the task.
+            label: What it is called.
+            on_output: Takes its output.
+        """
         ...
 
     def find_actor(self, name: str) -> Actor | None:
         """Return the actor that has the name."""
         ...
 
-    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> Actor:
+    def make_actor(self, kind: type, name: str, options: Options, *arguments: Any) -> Actor:
         """Make a named actor that outlives this kernel.
 
         Raises:
@@ -174,17 +170,24 @@ class AtollEngine:
             self._memory, self._memory_of = SharedMemory(api.put, api.get, DEFAULT_KEPT_BYTES), session
         request.names.buffers = self._memory.share(request.names.buffers)
 
-    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> _Task:
-        """See `Engine`. A cell has effects and prints, so it is not run again when its worker dies."""
+    def run_cell(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> Running:
+        """See `Engine`. A cell has effects and prints, so it is run again only where its line says so."""
         api = self._api()
         self._share(request)
         if self._run_cell is None:
             from atoll.kernel_ext.cell_runner import run_cell
 
             self._run_cell = api.remote(run_cell)
-        options = {"name": label, "max_retries": 0, **resources.options()}
-        task = self._run_cell.options(_on_output=on_output, **options)
-        return _Task(api, task.remote(request))
+        given = {"name": label, "max_retries": 0, **options}
+
+        def start(on_output: OnOutput) -> _Task:
+            return _Task(api, self._run_cell.options(_on_output=on_output, **given).remote(request))
+
+        if not request.timeout_s:
+            return start(on_output)
+        from atoll.kernel_ext.time_limit import Limited
+
+        return Limited(start, on_output, request.timeout_s)
 
     def find_actor(self, name: str) -> _Handle | None:
         """See `Engine`."""
@@ -196,10 +199,10 @@ class AtollEngine:
         alive = [actor for actor in self.state().actors if actor.name == name and actor.state != "dead"]
         return _Handle(api, handle, alive[0].class_name if alive else "", self._share)
 
-    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> _Handle:
+    def make_actor(self, kind: type, name: str, options: Options, *arguments: Any) -> _Handle:
         """See `Engine`."""
         api = self._api()
-        made = api.remote(kind).options(name=name, lifetime="detached", **resources.options())
+        made = api.remote(kind).options(name=name, lifetime="detached", **options)
         return _Handle(api, made.remote(*arguments), kind.__name__, self._share)
 
     def wait(self, running: Running) -> Any:

@@ -99,7 +99,7 @@ def one_line(error: BaseException) -> BaseException:
     """Return an error of the cluster so that a notebook shows its message and not our frames."""
     said = _out_of_memory(error) if isinstance(error, OutOfMemoryError) and error.used_bytes else str(error)
     text = f"{type(error).__name__}: {said}"
-    return _with_lines(error, [text]) or named_error(type(error).__name__, str(error), [text], error)
+    return shown_as(error, [text]) or named_error(type(error).__name__, str(error), [text], error)
 
 
 def _out_of_memory(error: OutOfMemoryError) -> str:
@@ -123,7 +123,7 @@ class _Lines:
         return self._lines
 
 
-def _with_lines(error: BaseException, lines: list[str]) -> BaseException | None:
+def shown_as(error: BaseException, lines: list[str]) -> BaseException | None:
     """Attach the lines that IPython is to show, where the exception takes them."""
     if isinstance(error, (SyntaxError, BaseExceptionGroup)):
         return None
@@ -150,7 +150,7 @@ def failure_to_raise(result: CellResult, namespace: Namespace, title: str) -> Ba
     error = _original(failure, namespace)
     if error is not None:
         error.__traceback__ = None
-        shown = _with_lines(error, lines)
+        shown = shown_as(error, lines)
         if shown is not None:
             return shown
     return named_error(failure.kind, failure.text, lines, error)

@@ -14,10 +14,10 @@ from typing import Any
 from atoll.exceptions import AtollError
 from atoll.kernel_ext.cell_messages import CHANGES, LAST, CellRequest, CellResult
 from atoll.kernel_ext.detached import Detached, detach
-from atoll.kernel_ext.engine import Engine, OnOutput, Running
+from atoll.kernel_ext.engine import Engine, OnOutput, Options, Running
 from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
-from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, keep_result
+from atoll.kernel_ext.outputs import ShellSink, Sink, keep_result
 from atoll.kernel_ext.status import StatusLine, describe_run, duration
 from atoll.kernel_ext.taking_over import take_over
 from atoll.kernel_ext.waiting import Interrupted, OutputQueue, wait_for
@@ -37,14 +37,15 @@ def run_and_show(
         start: Sends the cell.
         label: What it is called.
         request: The cell.
-        quiet: Whether to show no output.
+        quiet: Whether to show no status line.
         title: What ran, for errors: `%%remote`.
 
     Raises:
         BaseException: What the cell raised, or why it could not run.
     """
-    sink: Sink = NoSink() if quiet else ShellSink(shell)
-    status = StatusLine(sink, lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s))
+    sink = ShellSink(shell)
+    describe = lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s)  # noqa: E731
+    status = StatusLine(sink, describe, enabled=False if quiet else None)
     started = time.monotonic()
     try:
         result, origin = run_to_end(start, sink, status)
@@ -176,6 +177,6 @@ def take_over_detached(shell: Any, cell: Detached, sink: Sink) -> None:
         raise failure_to_raise(result, shell.user_ns, cell.title) from None
 
 
-def send_cell(engine: Engine, request: CellRequest, resources: Any, label: str) -> Start:
+def send_cell(engine: Engine, request: CellRequest, options: Options, label: str) -> Start:
     """Return what sends a cell to a worker."""
-    return lambda on_output: engine.run_cell(request, resources, label, on_output)
+    return lambda on_output: engine.run_cell(request, options, label, on_output)

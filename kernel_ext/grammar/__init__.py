@@ -15,7 +15,7 @@ handed to the caller to evaluate, and what is known of the cluster for completio
 In: a line of text. Out: a `ParsedLine`, or a `MagicUsageError` that says what would be right.
 """
 
-from atoll.kernel_ext.grammar.cells import ACTOR, REMOTE
+from atoll.kernel_ext.grammar.cells import ACTOR, DEFAULTS, REMOTE
 from atoll.kernel_ext.grammar.looks import (
     ACTORS,
     ATTACH,
@@ -40,6 +40,7 @@ __all__ = [
     "BIND",
     "CLUSTER",
     "DASHBOARD",
+    "DEFAULTS",
     "GPUS",
     "JOBS",
     "LOGS",

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+from atoll import option_schema
 from atoll.kernel_ext.grammar.schema import Grammar, MagicUsageError, ParsedLine
 from atoll.kernel_ext.grammar.values import read_names
 
@@ -27,6 +28,7 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
     words = split_words(line)
     name: str | None = None
     values: dict[str, Any] = {}
+    texts: dict[str, tuple[str, ...]] = {}
     flags: set[str] = set()
     position = 0
     while position < len(words):
@@ -41,6 +43,7 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
             position += 1
         if equals:
             _take_option(grammar, values, key, text, evaluate)
+            texts[key] = (*texts.get(key, ()), text)
         elif grammar.flag(key) is not None:
             flags.add(key)
         elif grammar.option(key) is not None:
@@ -51,7 +54,7 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
             name = _checked_name(grammar, word)
     if grammar.name_required and name is None:
         raise MagicUsageError(f"{grammar.magic} needs a name: {grammar.examples[0][0]}")
-    return ParsedLine(name, values, frozenset(flags))
+    return ParsedLine(name, values, frozenset(flags), grammar, texts)
 
 
 def split_words(line: str) -> list[str]:
@@ -104,25 +107,38 @@ def _take_option(grammar: Grammar, values: dict[str, Any], key: str, text: str, 
         if grammar.flag(key) is not None:
             raise MagicUsageError(f"{key} takes no value: write {key}")
         raise _unknown(grammar, key, key)
-    if key in values:
+    if key in values and not option.repeats:
         raise MagicUsageError(f"{key} is there twice")
     if not text and option.read is not read_names:
         raise _needs_value(grammar, key)
     try:
-        values[key] = option.read(_value_of(text, evaluate))
+        value = option.read(_value_of(text, evaluate))
     except ValueError as error:
         raise MagicUsageError(f"{key}={text} {error}; write for example {key}={option.example}") from None
     except TypeError:
         raise MagicUsageError(f"{key}={text} has no fitting value; write for example {key}={option.example}") from None
+    values[key] = (*values.get(key, ()), value) if option.repeats else value
 
 
 def _value_of(text: str, evaluate: Evaluate) -> Any:
     if not (text.startswith("{") and text.endswith("}")):
         return text
     try:
-        return evaluate(text[1:-1])
+        try:
+            return evaluate(text[1:-1])
+        except SyntaxError:
+            return evaluate(text)  # a dict, whose braces are its own: env={"pip": ["humanize"]}
     except Exception as error:
         raise MagicUsageError(f"{text} raised {type(error).__name__}: {error}") from error
+
+
+def no_expression(text: str) -> Any:
+    """Refuse an expression where there are no names to evaluate it with.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError("expressions cannot stand here")
 
 
 def _checked_name(grammar: Grammar, word: str) -> str:
@@ -152,8 +168,6 @@ _SYNONYMS = {
     "background": "bg",
     "async": "bg",
     "memory": "mem",
-    "num_gpus": "gpu",
-    "num_cpus": "cpu",
     "cores": "cpu",
     "silent": "quiet",
     "output": "out",
@@ -161,13 +175,25 @@ _SYNONYMS = {
     "inputs": "in",
     "actor": "on",
     "restart": "fresh",
+    "here": "local",
+    "vram": "gpu_mem",
+    "limit": "timeout",
+    "host": "node",
+    "beside": "near",
+    "else": "or",
+    "explain": "dry",
+    "dryrun": "dry",
+    "dry_run": "dry",
 }
 
 
 def _near(grammar: Grammar, key: str) -> str:
     """Return `. Did you mean ...?` for a word that is nearly one of the grammar's, or an empty text."""
     known = [option.name for option in grammar.options] + [flag.name for flag in grammar.flags]
-    near = _SYNONYMS.get(key.lower().replace("-", "_"), "")
+    word = key.lower().replace("-", "_")
+    near = _SYNONYMS.get(word, "")
+    if word in option_schema.TASK:  # what a decorator calls it
+        near = option_schema.TASK[word].word
     if near not in known:
         near = next(iter(difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)), "")
     if not near:

@@ -53,7 +53,7 @@ def completions(grammar: Grammar, text: str, known: Callable[[str], Iterable[str
         return word, [f"{key}={done}{comma}{value}" for value in values if value.startswith(last)]
     used = {part.removeprefix("--").partition("=")[0] for part in before}
     dashes = "--" if word.startswith("--") else ""
-    found = [f"{dashes}{option.name}=" for option in grammar.options if option.name not in used]
+    found = [f"{dashes}{option.name}=" for option in grammar.options if option.repeats or option.name not in used]
     found += [f"{dashes}{flag.name}" for flag in grammar.flags if flag.name not in used]
     if not before and not dashes and grammar.name_known:
         found = [*known(grammar.name_known), *found]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.kernel_ext import completion, grammar
+from atoll.kernel_ext import completion, defaults, grammar
 from atoll.kernel_ext.magics import actor, remote, shown, views
 from atoll.kernel_ext.magics.table import Magic, register, unregister
 
@@ -22,6 +22,7 @@ __all__ = ["MAGICS", "Magic", "install", "uninstall"]
 
 MAGICS = (
     Magic(grammar.REMOTE, remote.run),
+    Magic(grammar.DEFAULTS, remote.set_defaults),
     Magic(grammar.ACTOR, actor.make),
     Magic(grammar.BIND, actor.bind),
     Magic(grammar.LOGS, shown.logs),
@@ -39,6 +40,7 @@ MAGICS = (
 
 def install(shell: Any) -> None:
     """Add the magics to a shell, with the completion of their lines."""
+    defaults.forget()
     register(shell, MAGICS)
     completion.install(shell, tuple(magic.grammar for magic in MAGICS))
 

@@ -10,8 +10,8 @@ from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Actor, current_engine
 from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
-from atoll.kernel_ext.magics.remote import resources_of
-from atoll.kernel_ext.outputs import NoSink, ShellSink, Sink, replay
+from atoll.kernel_ext.outputs import ShellSink, Sink, replay
+from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.remote_cell import Start, run_and_show
 
 
@@ -46,7 +46,7 @@ def bind(shell: Any, said: ParsedLine, _cell: str) -> None:
 
 def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> None:
     engine = current_engine()
-    sink: Sink = NoSink() if "quiet" in said.flags else ShellSink(shell)
+    sink = ShellSink(shell)
     tokens, place = actors.origins(engine, shell.user_ns)
     functions = tuple(part for part in text.names.functions if not part.startswith("_"))
     origin = Origin(functions, actors.code_digest(text.code), tokens, place)
@@ -57,7 +57,7 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
     if actor is None:
         packed = request_of(shell, text, take=said.get("in"), stays=True)
         request = actors.defining_request(packed, keep_state=False)
-        actor = actors.make_actor(engine, name, functions, resources_of(said))
+        actor = actors.make_actor(engine, name, functions, options_of(said, engine.state))
         try:
             _define(shell, said, name, actor, request, origin)
         except BaseException:
@@ -75,7 +75,8 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
         else:
             raise actors.taken(name, facts)
     shell.user_ns[name] = actors.CellActorHandle(name)
-    _show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
+    if "quiet" not in said.flags:
+        _show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
 
 
 def _define(shell: Any, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: Origin) -> None:

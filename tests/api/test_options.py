@@ -28,7 +28,9 @@ def test_the_schema_and_what_is_kept_name_the_same_options(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"num_gpu": 1}, ValueError, "unknown option 'num_gpu' of a task. Did you mean 'num_gpus'"),
+        ({"num_gpu": 1}, ValueError, "unknown option 'num_gpu' of a task. Did you mean num_gpus=1?"),
+        ({"gpus": 1}, ValueError, "unknown option 'gpus' of a task. Did you mean num_gpus=1?"),
+        ({"mem": 1}, ValueError, "unknown option 'mem' of a task. Did you mean memory=\"4G\"?"),
         ({"zzz": 1}, ValueError, "There are: num_cpus"),
         ({"num_cpus": -1}, ValueError, "num_cpus=-1: an amount cannot be negative"),
         ({"num_cpus": 0.00001}, ValueError, "finer than 0.0001"),

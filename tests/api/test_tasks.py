@@ -133,7 +133,7 @@ def test_a_wrong_call_fails_where_it_is_made() -> None:
 
 
 def test_an_unknown_option_names_the_near_one() -> None:
-    with pytest.raises(ValueError, match="Did you mean 'num_gpus'"):
+    with pytest.raises(ValueError, match="Did you mean num_gpus=1"):
         add.options(num_gpu=1)
 
 

@@ -130,9 +130,7 @@ class NotACell:
 
 
 def test_a_name_that_an_actor_of_another_kind_holds(notebook: Notebook) -> None:
-    from atoll.kernel_ext.engine import Resources
-
-    notebook.engine.make_actor(NotACell, "other", Resources())
+    notebook.engine.make_actor(NotACell, "other", {})
     error = notebook.raised("%%actor other\nx = 1")
     assert "the actor 'other' of the class NotACell was not made by %%actor" in str(error)
     assert len(error._render_traceback_()) == 1  # type: ignore[attr-defined]

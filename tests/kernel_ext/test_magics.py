@@ -150,17 +150,19 @@ def test_input_is_refused_clearly(notebook: Notebook) -> None:
     assert "kernel_ext" not in "\n".join(error._render_traceback_())  # type: ignore[attr-defined]
 
 
-def test_quiet_shows_nothing_and_brings_names(notebook: Notebook, capsys: Any) -> None:
-    notebook.good("%%remote quiet\nprint('x')\nx = 1\nx")
-    assert capsys.readouterr().out == ""
-    assert notebook.names["x"] == 1
+def test_quiet_shows_the_output_and_no_status(notebook: Notebook, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("atoll.kernel_ext.status.FIRST_AFTER_S", 0.02)
+    notebook.good("%%remote\nimport time\ntime.sleep(0.1)\nx = 1\nx")
+    assert "ran on" in capsys.readouterr().out
+    notebook.good("%%remote quiet\nimport time\ntime.sleep(0.1)\nx = 1\nx")
+    assert capsys.readouterr().out == "Out[2]: 1\n"
 
 
 def test_values_by_expression(notebook: Notebook) -> None:
     notebook.good("n = 2")
     notebook.good("%%remote cpu={n / 2} mem={2**20}\npass")
-    assert notebook.engine.requests[-1][1].cpus == 1
-    assert notebook.engine.requests[-1][1].memory_bytes == 2**20
+    assert notebook.engine.requests[-1][1]["num_cpus"] == 1
+    assert notebook.engine.requests[-1][1]["memory"] == 2**20
 
 
 # ------------------------------------------------------------------------------------------------ bad input

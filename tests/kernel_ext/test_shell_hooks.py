@@ -25,7 +25,7 @@ def completed(notebook: Notebook, text: str) -> list[str]:
 
 
 def test_first_lines_are_completed_and_bodies_are_left_to_python(notebook: Notebook) -> None:
-    assert completed(notebook, "%%remote g") == ["gpu="]
+    assert completed(notebook, "%%remote g") == ["gpu=", "gpu_mem="]
     assert completed(notebook, "%%remote gpu=1 b") == ["bg"]
     assert "fresh" in completed(notebook, "%%actor llm ")
     notebook.good("remote_name = 1")

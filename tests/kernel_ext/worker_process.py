@@ -21,7 +21,7 @@ import cloudpickle
 
 from atoll.exceptions import TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import OnOutput, Resources
+from atoll.kernel_ext.engine import OnOutput, Options
 from atoll.protocol.state import ActorState, ClusterState
 from atoll.protocol.usage import UsageReport
 
@@ -137,25 +137,27 @@ class ProcessEngine:
     def __init__(self) -> None:
         self._worker = WorkerProcess()
         self.actors: dict[str, ProcessActor] = {}
-        self.requests: list[tuple[CellRequest, Resources, str]] = []
+        self.requests: list[tuple[CellRequest, Options, str]] = []
         self.job_id = "0102030405060708"
 
-    def _check(self, resources: Resources) -> None:
-        if resources.gpus:
-            raise TaskUnschedulableError(f"{resources.gpus:g} GPU asked for; the largest node has 2 CPU and no GPU")
+    def _check(self, options: Options) -> None:
+        if options.get("num_gpus"):
+            raise TaskUnschedulableError(
+                f"{options['num_gpus']:g} GPU asked for; the largest node has 2 CPU and no GPU"
+            )
 
-    def run_cell(self, request: CellRequest, resources: Resources, label: str, on_output: OnOutput) -> ProcessRun:
+    def run_cell(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> ProcessRun:
         from atoll.kernel_ext.cell_runner import run_cell
 
-        self._check(resources)
-        self.requests.append((request, resources, label))
+        self._check(options)
+        self.requests.append((request, options, label))
         return ProcessRun(self._worker, self._worker.send(("run", run_cell, (request,)), on_output))
 
     def find_actor(self, name: str) -> ProcessActor | None:
         return self.actors.get(name)
 
-    def make_actor(self, kind: type, name: str, resources: Resources, *arguments: Any) -> ProcessActor:
-        self._check(resources)
+    def make_actor(self, kind: type, name: str, options: Options, *arguments: Any) -> ProcessActor:
+        self._check(options)
         if name in self.actors:
             raise ValueError(f"the name {name!r} is taken")
         worker = WorkerProcess()
