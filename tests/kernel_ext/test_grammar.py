@@ -117,7 +117,7 @@ def test_lines(line: str, name: str | None, values: dict[str, Any], flags: tuple
         ("labels=zone", "labels=zone has no ':' in 'zone'; write for example labels=zone:a"),
         (
             "labels=zone:in(",
-            "labels=zone:in( cannot be: 'zone': 'in(' is no condition",
+            "labels=zone:in( cannot be: 'zone': 'in(' is no condition; write 'a', '!a', 'in(a, b)' or '!in(a, b)'",
         ),
         (
             "or=gpus=1",
