@@ -21,7 +21,6 @@ account never says more than was held, and a crash of the scheduler costs it at 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -84,9 +83,13 @@ class Account:
         used: As `held`, measured.
         used_today: As `held_today`, measured.
         restored_until_us: To when a predecessor of this scheduler has counted; 0 if none has.
+        changed: Whether it is not written down as it is.
+        changed_us: When it changed last.
     """
 
     __slots__ = (
+        "changed",
+        "changed_us",
         "held",
         "held_today",
         "holding",
@@ -108,6 +111,8 @@ class Account:
         self.used: Sums = {}
         self.used_today: Sums = {}
         self.restored_until_us = 0
+        self.changed = False
+        self.changed_us = since_us
 
     def settle(self, now_us: int) -> None:
         """Add up what was held until now."""
@@ -137,12 +142,12 @@ class Ledger:
         self._turn = turn
         self._began_us = round(turn.now * _MICRO)
         self._since = turn.wall(turn.now)
-        self._accounts: OrderedDict[AccountKey, Account] = OrderedDict()
-        self._changed: dict[AccountKey, None] = {}
+        self._accounts: dict[AccountKey, Account] = {}
         self._notebooks: dict[bytes, tuple[str, str]] = {}
         self._resumed: dict[int, None] = {}
         self._to_local_us = round((turn.wall_offset + local_offset_s) * _MICRO)
         self._day = (self._began_us + self._to_local_us) // _DAY_US
+        self._midnight_us = (self._day + 1) * _DAY_US - self._to_local_us
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -238,21 +243,23 @@ class Ledger:
             while len(self._accounts) >= MAXIMUM_ACCOUNTS and self._add_up_the_quietest():
                 pass
             account = self._accounts[key] = Account(key, now_us)
-        self._accounts.move_to_end(key)
-        account.settle(now_us)
-        self._changed[key] = None
-        self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
+        if account.since_us != now_us:
+            account.settle(now_us)
+        account.changed_us = now_us
+        if not account.changed:
+            account.changed = True
+            self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
         return account
 
     def _now_us(self) -> int:
         now_us = round(self._turn.now * _MICRO)
-        day = (now_us + self._to_local_us) // _DAY_US
-        if day > self._day:
-            midnight_us = day * _DAY_US - self._to_local_us
+        if now_us >= self._midnight_us:
+            self._day = (now_us + self._to_local_us) // _DAY_US
+            midnight_us = self._day * _DAY_US - self._to_local_us
+            self._midnight_us = midnight_us + _DAY_US
             for account in self._accounts.values():
                 account.settle(midnight_us)
                 account.end_day()
-            self._day = day
         return now_us
 
     def _add_up_the_quietest(self) -> bool:
@@ -261,11 +268,11 @@ class Ledger:
         False if all hold something: then there are no more than leases, and those are bounded.
         """
         quiet = (account for account in self._accounts.values() if not account.holding and not account.leases)
-        victim = next((account for account in quiet if account.key.notebook != OTHERS), None)
+        rivals = (account for account in quiet if account.key.notebook != OTHERS)
+        victim = min(rivals, key=lambda account: account.changed_us, default=None)
         if victim is None:
             return False
         del self._accounts[victim.key]
-        self._changed.pop(victim.key, None)
         self._turn.remove_record(TABLE, _record_key(victim.key))
         key = victim.key
         alone = key.cell == EARLIER or not any(other.notebook == key.notebook for other in self._accounts)
@@ -275,7 +282,7 @@ class Ledger:
             heir = self._accounts[target] = Account(target, victim.since_us)
         for name in ("held", "held_today", "used", "used_today"):
             _add(getattr(heir, name), getattr(victim, name))
-        self._changed[target] = None
+        heir.changed, heir.changed_us = True, max(heir.changed_us, victim.changed_us)
         return True
 
     # ---------------------------------------------------------------------------------------------- journal
@@ -287,11 +294,11 @@ class Ledger:
         for account in self._accounts.values():
             if account.holding:
                 holding = True
-            elif account.key not in self._changed:
+            elif not account.changed:
                 continue
             account.settle(now_us)
+            account.changed = False
             self._turn.persist(TABLE, _record_key(account.key), _encode(self._saved(account)))
-        self._changed.clear()
         if holding:
             self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_EVERY_S))
 
@@ -361,6 +368,7 @@ class Ledger:
 
 
 def _add(sums: Sums, amounts: Mapping[str, int], sign: int = 1) -> None:
+    """Add amounts to sums; what comes to nothing is left out."""
     for name, amount in amounts.items():
         total = sums.get(name, 0) + sign * amount
         if total:
