@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from atoll.arrays import empty, empty_like
     from atoll.cache import cache
     from atoll.cluster_view import available_resources, cluster_resources, get_gpu_ids, nodes
+    from atoll.draining import drain
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
     from atoll.reasons import simulate, why
@@ -57,6 +58,7 @@ _HOMES = {
     "cache": "atoll.cache",
     "cancel": "atoll.api",
     "cluster_resources": "atoll.cluster_view",
+    "drain": "atoll.draining",
     "empty": "atoll.arrays",
     "empty_like": "atoll.arrays",
     "get": "atoll.api",
@@ -89,6 +91,7 @@ __all__ = [
     "cache",
     "cancel",
     "cluster_resources",
+    "drain",
     "empty",
     "empty_like",
     "exceptions",

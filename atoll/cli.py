@@ -4,6 +4,7 @@
     atoll down      stop it
     atoll status    what runs where, who waits for what, what is in memory
     atoll usage     what notebooks, cells and actors have held and used
+    atoll drain     empty a node, so that it can be taken away
     atoll logs      what scheduler, agent and workers wrote
     atoll doctor    what is wrong on this machine, and what to do about it
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atoll.exceptions import AtollError
-from atoll.plain_text import Painter, duration
+from atoll.plain_text import Painter, duration, printable
 from atoll.protocol.cluster_file import ClusterFile, default_path, read_cluster_file
 
 if TYPE_CHECKING:
@@ -80,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     usage.add_argument("--by", choices=["notebook", "cell", "actor"], default="cell", help="a line for each (cell)")
     usage.add_argument("--today", action="store_true", help="only what was since midnight")
     usage.add_argument("--json", action="store_true", help="all of it, as JSON")
+    drain = add(
+        "drain", _drain, "empty a node: nothing new, what runs ends or moves, its objects go elsewhere, it leaves"
+    )
+    drain.add_argument("node", help="its name, or the beginning of its id (`atoll status`)")
+    drain.add_argument("--deadline", type=float, default=0.0, metavar="S", help="end what still runs after so long")
+    drain.add_argument("--no-wait", action="store_true", help="do not follow it")
+    drain.add_argument("--undo", action="store_true", help="take the node into use again")
     logs = add("logs", _logs, "show what the daemons and workers wrote")
     logs.add_argument("of", nargs="?", choices=["scheduler", "agent", "worker"], help="only these")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
@@ -203,6 +211,39 @@ def _usage(options: argparse.Namespace) -> int:
     for line in usage_lines(decode_usage(answer.usage).rows, options.by, today=options.today):
         print(line)
     return 0
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from atoll.draining import Progress, follow, progress_of
+    from atoll.protocol.messages import DrainBegun, DrainNode, GetState, State
+    from atoll.protocol.state import ClusterState, decode_state
+
+    cluster = _running()
+    if cluster is None:
+        return NOT_RUNNING
+    if options.deadline < 0:
+        raise ValueError(f"--deadline {options.deadline:g}: write a number of seconds above 0")
+
+    def look() -> ClusterState:
+        answer = _ask(cluster, GetState)
+        if not isinstance(answer, State):
+            raise AtollError(f"the scheduler answered {type(answer).__name__} to GetState")
+        return decode_state(answer.state)
+
+    def tell(progress: Progress) -> None:
+        print(printable(progress.text, 200), flush=True)
+        for line in progress.waits_for:
+            print(f"  {printable(line, 200)}", flush=True)
+
+    since = look().now
+    answer = _ask(cluster, lambda request: DrainNode(request, options.node, options.deadline, options.undo))
+    if not isinstance(answer, DrainBegun):
+        raise AtollError(f"the scheduler answered {type(answer).__name__} to DrainNode")
+    node_id = answer.node_id.hex()
+    if options.no_wait or options.undo:
+        tell(progress_of(look(), node_id, since))
+        return 0
+    return FAILED if follow(look, node_id, since, None, tell).phase == "lost" else 0
 
 
 def _logs(options: argparse.Namespace) -> int:

@@ -21,6 +21,9 @@ def status_lines(cluster: ClusterFile, state: ClusterState, paint: Painter) -> I
     if state.simulated_devices:
         yield paint("Its GPUs are simulated (ATOLL_SIMULATED_GPUS): they can be held, and compute nothing.", "yellow")
     yield from _section(paint, counted(len(state.nodes), "node"), _nodes(state.nodes))
+    for node in state.nodes:
+        for line in node.drain.waits_for if node.drain is not None else ():
+            yield f"    {node.name} is being drained; it waits for {printable(line, 200)}"
     devices = [(node, device) for node in state.nodes for device in node.devices]
     yield from _section(paint, counted(len(devices), "GPU"), _devices(devices))
     yield from _section(paint, counted(len(state.jobs), "job"), _jobs(state))
@@ -62,7 +65,7 @@ def store_of(node: NodeState) -> str:
 def _nodes(nodes: list[NodeState]) -> list[str]:
     rows = [
         [
-            node.name,
+            node.name + (f" ({node.drain.phase})" if node.drain is not None else ""),
             f"{node.resources_free.get(CPU, 0):g} of {node.resources_total.get(CPU, 0):g}",
             f"{node.cpu_percent:.0f} %",
             _of(node.memory_used_bytes, node.memory_total_bytes),

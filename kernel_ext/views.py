@@ -102,7 +102,7 @@ def cluster_view(state: ClusterState) -> View:
         total, free = node.resources_total.get(CPU, 0), node.resources_free.get(CPU, 0)
         rows.append(
             (
-                node.name,
+                node.name + (f" ({node.drain.phase})" if node.drain is not None else ""),
                 f"{bar(total - free, total)} {total - free:g} of {total:g}",
                 f"{node.cpu_percent:.0f} %",
                 _of(node.memory_used_bytes, node.memory_total_bytes),
@@ -112,6 +112,11 @@ def cluster_view(state: ClusterState) -> View:
         )
     waiting = sum(demand.count for demand in state.demands)
     notes = [f"waiting: {_waiting(demand)}: {demand.reason}" for demand in state.demands]
+    notes += [
+        f"{node.name} is being drained: {line}"
+        for node in state.nodes
+        for line in (node.drain.waits_for if node.drain is not None else ())
+    ]
     jobs = sum(job.connected and job.kind != "server" for job in state.jobs)
     living = sum(actor.state != "dead" for actor in state.actors)
     parts = [

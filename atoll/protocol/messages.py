@@ -11,14 +11,14 @@ Who says what to whom:
     client or worker ─▶ scheduler   RegisterJob ActForJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor
                                     GetActor WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName
                                     DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState
-                                    WatchState GetUsage AddEnvironment GetEnvironment StopCluster
+                                    WatchState GetUsage DrainNode AddEnvironment GetEnvironment StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Usage Done
-                                    Failed
+                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Usage DrainBegun
+                                    Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
-                                    ActorFailed SpansRecorded ObjectAdopted ObjectGone
+                                    ActorFailed SpansRecorded ObjectAdopted ObjectGone ObjectsEvacuated
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
-                                    DropObject JobEnded StopNode
+                                    DropObject EvacuateObjects JobEnded StopNode
     client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
                                     DeleteObjects
     agent ─▶ client or worker       ProcessAttached ObjectCreated ObjectSealed ObjectFound Done Failed
@@ -36,7 +36,11 @@ from atoll.protocol.environment_messages import AddEnvironment as AddEnvironment
 from atoll.protocol.environment_messages import EnvironmentFound as EnvironmentFound
 from atoll.protocol.environment_messages import GetEnvironment as GetEnvironment
 from atoll.protocol.message import Message as Message
+from atoll.protocol.node_messages import DrainBegun as DrainBegun
+from atoll.protocol.node_messages import DrainNode as DrainNode
+from atoll.protocol.node_messages import EvacuateObjects as EvacuateObjects
 from atoll.protocol.node_messages import GetUsage as GetUsage
+from atoll.protocol.node_messages import ObjectsEvacuated as ObjectsEvacuated
 from atoll.protocol.node_messages import Usage as Usage
 from atoll.protocol.placement_messages import CreateGroup as CreateGroup
 from atoll.protocol.placement_messages import Explain as Explain
@@ -401,6 +405,7 @@ class RegisterNode(Message, frozen=True):
         actors: Those that live on: (actor id, lease id).
         started: The `StartLease` of each of `leases`, as it came: a restarted scheduler learns from it what they
             hold. A lease without one ends.
+        stays: It is the first of its host, whose object store the host's notebooks use: drained, it is empty and stays.
     """
 
     request: int
@@ -414,6 +419,7 @@ class RegisterNode(Message, frozen=True):
     leases: list[tuple[int, bytes, str]] = []
     actors: list[tuple[bytes, int]] = []
     started: list[StartLease] = []
+    stays: bool = False
 
 
 class NodeRegistered(Message, frozen=True):

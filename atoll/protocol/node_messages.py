@@ -16,3 +16,52 @@ class Usage(Message, frozen=True):
 
     request: int
     usage: bytes
+
+
+class DrainNode(Message, frozen=True):
+    """Empty a node: nothing new is placed there, what runs there ends or moves, its objects go elsewhere, it leaves.
+
+    Answered by `DrainBegun`, or `Failed` if there is no such node or nothing else to go to. How far it is, the state
+    tells.
+
+    Attributes:
+        request: Answered.
+        node: Its name or the beginning of its id, as hex.
+        deadline_s: What still runs after so long is ended; 0 for never.
+        undo: Take the node into use again, if it has not left.
+    """
+
+    request: int
+    node: str
+    deadline_s: float = 0.0
+    undo: bool = False
+
+
+class DrainBegun(Message, frozen=True):
+    """The answer to `DrainNode`: the whole id of the node."""
+
+    request: int
+    node_id: bytes
+
+
+class EvacuateObjects(Message, frozen=True):
+    """From the scheduler, to the agent of a node that is empty: have another node take all objects over.
+
+    Answered by `ObjectsEvacuated`. Whoever looks for one of them here will be sent there.
+    """
+
+    node_id: bytes
+
+
+class ObjectsEvacuated(Message, frozen=True):
+    """Another node has taken these over.
+
+    Attributes:
+        objects: How many.
+        size_bytes: Of all of them.
+        problem: Why some were not, in one line; empty if all were. It is tried again.
+    """
+
+    objects: int
+    size_bytes: int
+    problem: str = ""

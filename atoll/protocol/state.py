@@ -24,8 +24,39 @@ class DeviceState(msgspec.Struct, frozen=True):
     holders: list[str]
 
 
+class DrainState(msgspec.Struct, frozen=True):
+    """How far a node is that is being emptied.
+
+    Attributes:
+        phase: `finishing` (tasks end, actors move), `copying` (objects), `leaving`, or `empty` for one that stays.
+        since: When it was asked for.
+        deadline: When what still runs is ended; 0 for never.
+        waits_for: What is waited for, a line each.
+        actors_moved: So far.
+        objects_copied: So far.
+    """
+
+    phase: str
+    since: float
+    deadline: float
+    waits_for: list[str]
+    actors_moved: int
+    objects_copied: int
+
+
+class DepartureState(msgspec.Struct, frozen=True):
+    """A node that was drained and is gone. `whole` is false if it was lost before it was empty."""
+
+    node_id: str
+    name: str
+    since: float
+    gone: float
+    whole: bool
+    text: str
+
+
 class NodeState(msgspec.Struct, frozen=True):
-    """A node with what it has and what is used of it."""
+    """A node with what it has and what is used of it; `drain` says how far it is if it is being emptied."""
 
     node_id: str
     name: str
@@ -40,6 +71,7 @@ class NodeState(msgspec.Struct, frozen=True):
     devices: list[DeviceState]
     store_spilled_bytes: int = 0
     labels: dict[str, str] = {}
+    drain: DrainState | None = None
 
 
 class LeaseState(msgspec.Struct, frozen=True):
@@ -171,6 +203,7 @@ class ClusterState(msgspec.Struct, frozen=True):
     names: list[NameState]
     spans: list[SpanState]
     groups: list[GroupState] = []
+    departures: list[DepartureState] = []
 
 
 _encoder = msgspec.json.Encoder()

@@ -104,6 +104,7 @@ class NodeDescription(msgspec.Struct, frozen=True):
         devices: Its devices.
         labels: For policies.
         store_capacity_bytes: What its object store may hold.
+        stays: As in `RegisterNode`.
     """
 
     node_id: bytes
@@ -114,6 +115,7 @@ class NodeDescription(msgspec.Struct, frozen=True):
     devices: list[Device]
     labels: dict[str, str]
     store_capacity_bytes: int
+    stays: bool = False
 
 
 class AgentStatistics(msgspec.Struct, frozen=True):
@@ -322,6 +324,7 @@ class AgentCore:
                     if lease.actor_id is not None and lease.actor_alive and lease.state == "running"
                 ],
                 started=[lease.begun for lease in holding],
+                stays=node.stays,
             )
         )
 

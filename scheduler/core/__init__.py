@@ -18,5 +18,6 @@ a thread, a clock, a file or randomness, and never looks into a user's payload. 
     jobs.py        sessions and peers                      actor.py, actors.py  actors and their names
     names.py       the cache                               spans.py    the timeline
     usage.py       what is held, integrated over time      measured.py what is used
+    draining.py    nodes that are emptied
     state.py       all of it for people                    events.py, turn.py  what goes in and out
 """

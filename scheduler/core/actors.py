@@ -204,6 +204,21 @@ class ActorTable:
         self._write_down(actor)
         self._turn.send(lease.node.peer, StartActor(lease.lease_id, actor.spec, actor.incarnation))
 
+    def living(self, actor_id: bytes) -> Actor | None:
+        """Return an actor that is not dead."""
+        return self._actors.get(actor_id)
+
+    def move(self, actor: Actor, cause: str) -> None:
+        """Make an actor again elsewhere, for no fault of its own: that counts as none of its restarts."""
+        actor.leaving = actor.lease or actor.leaving
+        self._stop_process(actor, gently=True)
+        self._restart(actor, cause)
+
+    def end(self, actor: Actor, cause: str) -> None:
+        """End an actor whose node is taken away."""
+        self._stop_process(actor)
+        self._die(actor, cause)
+
     def constructed(self, actor_id: bytes, lease: Lease) -> None:
         """The constructor returned: the actor can be called."""
         actor = self._actors.get(actor_id)
@@ -362,6 +377,9 @@ class ActorTable:
             self._die(actor, cause)
             return
         actor.restarts += 1
+        self._restart(actor, cause)
+
+    def _restart(self, actor: Actor, cause: str) -> None:
         actor.incarnation += 1
         actor.begun = False
         actor.state = RESTARTING

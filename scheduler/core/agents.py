@@ -21,6 +21,7 @@ from atoll.protocol.messages import (
     NodeSampled,
     ObjectAdopted,
     ObjectGone,
+    ObjectsEvacuated,
     RegisterNode,
     SpansRecorded,
     StartLease,
@@ -65,6 +66,7 @@ class AgentDesk:
         cluster.groups.node_came(node)  # before leases: some of them take from what is set apart
         self._restore(node, message)
         cluster.names.node_came(node)
+        cluster.drains.node_came(node)
         self._turn.send(record.peer, NodeRegistered(message.request))
         cluster.leases.nodes_changed()
         self.refuse_impossible()
@@ -85,13 +87,15 @@ class AgentDesk:
         if node is None:
             return
         node.peer = None
-        self._turn.warn(f"node {node.name} ({node.node_id.hex()}) is lost: {cause}")
+        gone = "has left" if node.draining else "is lost"
+        self._turn.warn(f"node {node.name} ({node.node_id.hex()}) {gone}: {cause}")
         for lease in list(cluster.leases):
             if lease.node is node:
                 cluster.lease_over(lease, "WorkerCrashedError", f"the node agent of {node.name} is gone")
         cluster.groups.node_lost(node)
         cluster.nodes.remove(node, self._turn.now)
         cluster.meter.node_gone(node)
+        cluster.drains.node_gone(node)
         cluster.leases.nodes_changed()
         self._turn.set_earlier("nodes", self._turn.in_s(GRACE_S))
 
@@ -232,6 +236,10 @@ class AgentDesk:
         if record.node_id is not None:
             self._cluster.spans.add(record.node_id, message.spans)
             self._cluster.durations.learn(message.spans)
+
+    def objects_evacuated(self, record: PeerRecord, message: ObjectsEvacuated) -> None:
+        """Another node has taken over the objects of one that leaves."""
+        self._cluster.drains.evacuated(record, message)
 
     def object_adopted(self, record: PeerRecord, message: ObjectAdopted) -> None:
         """A named object is safe."""

@@ -15,6 +15,7 @@ from atoll.protocol.messages import (
     CreateGroup,
     DemandRefused,
     Done,
+    DrainNode,
     DropName,
     Explain,
     Explained,
@@ -340,6 +341,11 @@ class ClientDesk:
     def get_usage(self, record: PeerRecord, message: GetUsage) -> None:
         """Answer who has held and used how much."""
         self._turn.send(record.peer, Usage(message.request, encode_usage(self._cluster.ledger.report())))
+
+    def drain_node(self, record: PeerRecord, message: DrainNode) -> None:
+        """Empty a node. What can be nowhere else fails now."""
+        self._cluster.drains.ask(record, message)
+        self._agents.refuse_impossible()
 
     def explain(self, record: PeerRecord, message: Explain) -> None:
         """Answer why something waits, or what would be."""

@@ -9,6 +9,7 @@ from atoll.protocol.messages import DefineEnvironment
 from atoll.protocol.values import MemoryLoss
 from atoll.scheduler.core.actors import ActorTable
 from atoll.scheduler.core.demands import DemandTable
+from atoll.scheduler.core.draining import Drains
 from atoll.scheduler.core.durations import Durations
 from atoll.scheduler.core.group import Group
 from atoll.scheduler.core.groups import GroupTable
@@ -73,6 +74,9 @@ class Cluster:
         self.leases.name_of_actor = self.actors.name_of
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
+        self.drains = Drains(
+            self.turn, self.nodes, self.leases, self.demands, self.actors, self.groups, self.names, self.spans
+        )
         self._ended: dict[bytes, Job] = {}
 
     def agents(self) -> Iterator[PeerRecord]:

@@ -272,13 +272,24 @@ class GroupTable:
         for group in self:
             for bundle in group.bundles:
                 if bundle.node is node:
-                    self._discharge(bundle)
-                    node.unreserve(bundle.number)
-                    bundle.node = bundle.supply = None
-                    group.state = RESCHEDULING
-                    self._waiting[group.spec.group_id] = group
-            if group.state == RESCHEDULING and all(bundle.node is None for bundle in group.bundles):
-                group.state = PENDING
+                    self._displace(bundle)
+
+    def leave(self, node: Node) -> None:
+        """A node is being drained: bundles there in which nothing runs are to be set apart elsewhere."""
+        for group in self:
+            for bundle in group.bundles:
+                if bundle.node is node and not bundle.leases:
+                    self._displace(bundle)
+
+    def _displace(self, bundle: Bundle) -> None:
+        group, node = bundle.group, bundle.node
+        assert node is not None, "a bundle that loses its place has one"
+        self._discharge(bundle)
+        node.unreserve(bundle.number)
+        bundle.node = bundle.supply = None
+        placed = any(each.node is not None for each in group.bundles)
+        group.state = RESCHEDULING if placed else PENDING
+        self._waiting[group.spec.group_id] = group
 
     def node_came(self, node: Node) -> None:
         """A node is back after a restart of the scheduler: bundles take up their places there again."""

@@ -414,6 +414,8 @@ class LeaseTable:
                 lease.record = record
                 record.leases[lease.lease_id] = lease
                 self._grant(lease, 0)
+                if lease.recalled:
+                    self._turn.send(record.peer, LeaseRecalled(lease.lease_id))
 
     def _grant(self, lease: Lease, demand_key: int) -> None:
         if lease.record is not None:

@@ -219,6 +219,16 @@ class NameTable:
         record = self._names[name] = Name(name, self._turn.wall(self._turn.now))
         return record
 
+    def moved(self, node_id: bytes, successor: Node) -> None:
+        """Another node has taken over the objects of one that leaves."""
+        for record in self._names.values():
+            location = record.location
+            if location is None or location.inline or location.node_id != node_id:
+                continue
+            record.location = msgspec.structs.replace(location, node_id=successor.node_id)
+            self._turn.persist(TABLE, record.name, _encode(SavedName(record.location, record.created)))
+            self._turn.send(successor.peer, AdoptObject(location.object_id, record.name))
+
     def _reachable(self, location: ObjectLocation) -> bool:
         return bool(location.inline) or self._nodes.get(location.node_id) is not None
 

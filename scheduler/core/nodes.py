@@ -66,6 +66,8 @@ class Node:
         self.reservations: dict[int, Reservation] = {}
         self.blocked_count = 0
         self.gone = False
+        self.draining = False
+        self.stays = registration.stays
         self.sample: NodeSample | None = None
         self._changes = changes
 
@@ -83,7 +85,7 @@ class Node:
 
     def fits(self, wanted: Wanted, supply: Supply | None = None) -> bool:
         """Whether the request fits now: on the node, or in what is reserved on it."""
-        if len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
             return False
         return (supply or self.supply).fits(wanted)
 
@@ -188,6 +190,8 @@ class Node:
 
     def why_not(self, wanted: Wanted, supply: Supply | None = None) -> str:
         """Say in words what is short for a request now."""
+        if self.draining:
+            return f"{self.name}: it is being drained"
         supply = supply or self.supply
         short = supply.missing(wanted)
         if not short and not self.fits(wanted, supply):
@@ -292,6 +296,11 @@ class NodeTable:
         if not self._nodes:
             self.none_since = now
         self._sum_up(node, -1)
+
+    def set_draining(self, node: Node, draining: bool) -> None:
+        """Give nothing more of a node to anybody, or give it again."""
+        node.draining = draining
+        self.changes.membership += 1
 
     def _sum_up(self, node: Node, sign: int) -> None:
         for name, units in node.total.items():

@@ -199,8 +199,12 @@ class _Index:
 
 def eligible(nodes: NodeTable, shape: Shape, node: Node) -> bool:
     """Whether the request may go to a node at all, whatever is free there."""
+    if node.draining:
+        return False
     if shape.node:
         named = nodes.by_hex(shape.node)
+        if named is not None and named.draining:
+            named = None
         if named is not None and not shape.node_soft:
             return node is named
         if named is None and not shape.node_soft:
@@ -208,6 +212,12 @@ def eligible(nodes: NodeTable, shape: Shape, node: Node) -> bool:
         if named is not None and named.could_ever_fit(shape.wanted) and labels.matches(named.labels, shape.labels):
             return node is named
     return labels.matches(node.labels, shape.labels)
+
+
+def could_be_but_for_draining(shape: Shape, node: Node) -> bool:
+    """Whether a request could go to a node that is being drained, if it were not."""
+    named = not shape.node or shape.node_soft or shape.node == node.node_id.hex()
+    return named and labels.matches(node.labels, shape.labels)
 
 
 class Placement:
@@ -253,6 +263,9 @@ class Placement:
         if shape.node and not shape.node_soft and self._nodes.by_hex(shape.node) is None:
             return f"the node {shape.node}, the only one that was allowed, is not in the cluster"
         nodes = self.eligible(shape)
+        draining = [node.name for node in self._nodes if node.draining and could_be_but_for_draining(shape, node)]
+        if not nodes and draining:
+            return f"it could go to {', '.join(draining[:4])} only, and that is being drained"
         if not nodes:
             return f"no node has labels with {labels.describe_terms(shape.labels)}"
         if any(node.could_ever_fit(shape.wanted) for node in nodes):

@@ -103,7 +103,7 @@ class ReservationTable:
         if not self._promises and self._look_at > self._turn.now:
             return self._look_at if self._demands.queues or self._groups.anything_waits else None
         for promise in list(self._promises.values()):
-            if promise.node.gone or self._is_over(promise.owner):
+            if promise.node.gone or promise.node.draining or self._is_over(promise.owner):
                 self._drop(promise.owner)
         again = None
         if self._look_at > self._turn.now:

@@ -30,6 +30,7 @@ from atoll.protocol.machine import (
     Story,
 )
 from atoll.scheduler.core import actor as actor_records
+from atoll.scheduler.core import draining
 from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core import usage as usage_records
@@ -127,6 +128,7 @@ class Scheduler:
             m.Explain: (users, c.explain),
             m.GetState: (users, c.get_state),
             m.GetUsage: (users, c.get_usage),
+            m.DrainNode: (users, c.drain_node),
             m.WatchState: (users, c.watch_state),
             m.StopCluster: (clients, self._lifetime.stop_cluster),
             m.RegisterNode: (agents, a.register_node),
@@ -138,6 +140,7 @@ class Scheduler:
             m.ActorFailed: (agents, a.actor_failed),
             m.SpansRecorded: (agents, a.spans_recorded),
             m.ObjectAdopted: (agents, a.object_adopted),
+            m.ObjectsEvacuated: (agents, a.objects_evacuated),
             m.ObjectGone: (agents, a.object_gone),
         }
 
@@ -287,6 +290,8 @@ class Scheduler:
                     self._lifetime.stop("nobody used it")
                 case "nodes":
                     self._agents.nodes_due()
+                case draining.TIMER:
+                    self.cluster.drains.look()
                 case usage_records.TIMER:
                     self.cluster.ledger.write_down()
                 case "grace":
@@ -302,6 +307,7 @@ class Scheduler:
         for job in cluster.jobs:
             job.ended = job.peer is None
         cluster.ledger.keep_only(cluster.jobs)
+        cluster.drains.grace_over()
         for lease in cluster.leases.unclaimed():
             cluster.leases.end(lease, kill=True)
         for record in list(cluster.peers.values()):
@@ -322,6 +328,8 @@ class Scheduler:
                 elif table == group_records.TABLE:
                     saved = group_records.read_saved(value)
                     self.cluster.groups.restore(saved, self._job_before(saved.job))
+                elif table == draining.TABLE:
+                    self.cluster.drains.restore(key, value)
                 elif table == usage_records.TABLE:
                     self.cluster.ledger.restore(value)
                 elif table == usage_records.NOTEBOOKS_TABLE:

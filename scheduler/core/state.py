@@ -47,6 +47,7 @@ def cluster_state(cluster: Cluster) -> ClusterState:
         names=[NameState(info.name, info.state, info.size_bytes, info.created) for info in cluster.names.infos()],
         spans=cluster.spans.states(),
         groups=[_group(cluster, group) for groups in (cluster.groups, cluster.groups.removed()) for group in groups],
+        departures=cluster.drains.departures(),
     )
 
 
@@ -72,6 +73,7 @@ def _node(cluster: Cluster, node: Node) -> NodeState:
         devices=[_device(cluster, node, uuid, by_uuid.get(uuid)) for uuid in node.devices],
         store_spilled_bytes=sample.store_spilled_bytes,
         labels=node.labels,
+        drain=cluster.drains.state_of(node),
     )
 
 

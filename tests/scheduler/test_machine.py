@@ -66,12 +66,29 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 2))
     def node_goes(self, number: int) -> None:
+        self._goes(number)
+
+    def _goes(self, number: int) -> None:
         if number in self.nodes:
             peer = self.nodes.pop(number)
             for lease in list(self.world.core.cluster.leases):
                 if lease.node.peer == peer:
                     self.world.running.pop(lease.lease_id, None)
             self.world.lose(peer)
+
+    @rule(number=st.integers(1, 2), deadline_s=st.sampled_from([0.0, 1.0]), undo=st.booleans())
+    def a_node_is_drained(self, number: int, deadline_s: float, undo: bool) -> None:
+        stranger = next(iter(self.clients.values()), None)
+        if stranger is not None:
+            self.world.say(stranger, m.DrainNode(9, f"host-{number}", deadline_s, undo))
+
+    @rule(number=st.integers(1, 2), problem=st.sampled_from(["", "no room"]))
+    def objects_are_evacuated(self, number: int, problem: str) -> None:
+        if number in self.nodes:
+            self.world.say(self.nodes[number], m.ObjectsEvacuated(1, 10, problem))
+            if self.world.heard(self.nodes[number], m.StopNode):
+                assert not self.world.core.cluster.nodes.get(b"node%04d" % number).holdings  # type: ignore[union-attr]
+                self._goes(number)
 
     @rule(data=st.data())
     def worker_comes(self, data: st.DataObject) -> None:
