@@ -398,4 +398,5 @@ def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider) 
         devices=devices,
         labels=dict(settings.labels),
         store_capacity_bytes=settings.store_capacity_bytes,
+        stays=True,
     )

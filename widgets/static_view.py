@@ -87,7 +87,7 @@ def _node_row(node: NodeState) -> list[str]:
     leased = cpus - node.resources_free.get("CPU", 0.0)
     held = sum(device.held for device in node.devices)
     return [
-        node.name,
+        node.name + (f" (drained: {node.drain.phase})" if node.drain is not None else ""),
         f"{bar(node.cpu_percent / 100)} {node.cpu_percent:.0f}%",
         f"{number(leased)} of {number(cpus)}",
         _share(node.memory_used_bytes, node.memory_total_bytes),

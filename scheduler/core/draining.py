@@ -212,10 +212,10 @@ class Drains:
 
     def node_gone(self, node: Node) -> None:
         """A node is gone: as it was to, or before it was empty."""
-        for drain in self._drains.values():
-            if drain.successor is node and drain.phase == COPYING:
-                drain.successor = None  # somebody else is to take over
-                drain.copy_at = self._turn.now
+        for other in self._drains.values():
+            if other.successor is node and other.phase == COPYING:
+                other.successor = None  # somebody else is to take over
+                other.copy_at = self._turn.now
                 self._turn.set_earlier(TIMER, self._turn.now)
         drain = self._drains.get(node.node_id)
         if drain is None:

@@ -131,7 +131,10 @@ class NodeCard {
     this.now = state.now;
     const cpus = node.resources_total.CPU ?? 0;
     setText(this.name, node.name);
-    setText(this.detail, `${formatNumber(cpus)} CPU${node.devices.length ? ` · ${node.devices.length} GPU` : ""} · pid ${node.pid}`);
+    const drain = node.drain;
+    const words = drain ? ` · drained: ${drain.phase}${drain.waits_for.length ? `, waits for ${drain.waits_for.length}` : ""}` : "";
+    setText(this.detail, `${formatNumber(cpus)} CPU${node.devices.length ? ` · ${node.devices.length} GPU` : ""} · pid ${node.pid}${words}`);
+    this.detail.title = drain ? drain.waits_for.join("\n") : "";
     this.ring.update(processorHolders(cpus, this.leases, this.hues), node.cpu_percent);
     this.memory.update(node.memory_used_bytes, node.memory_total_bytes);
     this.store.update(node.store_used_bytes, node.store_capacity_bytes);

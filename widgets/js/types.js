@@ -8,7 +8,8 @@
  * @typedef {{node_id: string, name: string, pid: number, resources_total: Record<string, number>,
  *   resources_free: Record<string, number>, cpu_percent: number, memory_used_bytes: number,
  *   memory_total_bytes: number, store_used_bytes: number, store_capacity_bytes: number,
- *   devices: DeviceState[]}} NodeState
+ *   devices: DeviceState[], drain?: DrainState | null}} NodeState
+ * @typedef {{phase: string, since: number, deadline: number, waits_for: string[]}} DrainState
  * @typedef {{lease_id: number, node_id: string, worker_id: string, pid: number, job: string, label: string,
  *   resources: Record<string, number>, devices: number[], actor: string, doing: string, blocked: boolean,
  *   since: number, cpu_percent: number, memory_bytes: number}} LeaseState
