@@ -14,7 +14,7 @@ from atoll.client import arguments
 from atoll.client.session import Session
 from atoll.nodeagent.async_streams import AsyncStreams
 from atoll.nodeagent.concurrency import USUAL_COROUTINES, Call, Concurrency, EventLoops, Threads
-from atoll.nodeagent.executor import cancelled_answer, error_payload, method_of, microseconds, retried_by
+from atoll.nodeagent.failures import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.leaving import ActorExit, announce_exit
 from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from atoll.actor_methods import is_asyncio, said_of
+from atoll.actor_methods import is_asyncio
 from atoll.client import arguments
 from atoll.client.context import TaskContext, current_actor
 from atoll.client.reactor import Waiter
-from atoll.client.retry import RetryOn
 from atoll.client.session import Session
-from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
-from atoll.nodeagent.leaving import READY, TERMINATE, ActorExit, announce_exit, is_ready, shut_down, terminate
+from atoll.exceptions import TaskCancelledError
+from atoll.nodeagent.answers import Answers
+from atoll.nodeagent.failures import cancelled_answer, error_payload, method_of, microseconds, retried_by
+from atoll.nodeagent.functions import Functions
+from atoll.nodeagent.leaving import ActorExit, announce_exit, shut_down
 from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
@@ -52,19 +52,10 @@ from atoll.protocol.channel_messages import (
 )
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import ActForJob, Message, ReportSpans, TaskBlocked, TaskUnblocked
-from atoll.protocol.serialization import deserialize, serialize
 
 if TYPE_CHECKING:
     from atoll.nodeagent.concurrency import Call, Concurrency
     from atoll.protocol.values import ActorSpec, ObjectLocation
-
-ANSWER_WITHIN_S = 0.0005
-"""How long an answer may wait for others to travel with."""
-
-ANSWERS_AT_ONCE = 64
-
-LATE_S = 0.002
-"""Answers that wait for so long wait behind a task that is longer than those before it; another thread sends them."""
 
 
 class Executor:
@@ -93,11 +84,8 @@ class Executor:
         self.results.step = self._step
         self._streams = StreamRunner(session, self.results, self._step, self._payload)
         self._queue: deque[tuple[Peer, Any]] = deque()
-        self._answers: dict[Peer, list[Any]] = {}
-        self._answered_at = 0.0
-        self._functions: dict[bytes, Callable[..., Any]] = {}
-        self._retried: dict[bytes, tuple[type[Exception], ...]] = {}
-        self._code: dict[bytes, DeclareFunction] = {}
+        self._answers = Answers(session)
+        self._functions = Functions(self._used_up)
         self._idle: Waiter | None = None
         self._main_task: tuple[Peer, RunTask | CallMethod] | None = None
         self._main_thread = threading.main_thread()
@@ -118,8 +106,8 @@ class Executor:
         session.hooks.blocking = self._blocking
         session.hooks.say_again = self._say_again
         session.hooks.timer = self._report
-        session.hooks.has_late_answers = self._has_late_answers
-        session.hooks.send_late_answers = self._send_answers_locked
+        session.hooks.has_late_answers = lambda: self._answers.are_late
+        session.hooks.send_late_answers = self._answers.send_locked
 
     # -------------------------------------------------------------------------- what comes (the lock is held)
 
@@ -130,7 +118,7 @@ class Executor:
             if kind is RunTask or kind is CallMethod:
                 self._queue.append((peer, message))
             elif kind is DeclareFunction:
-                self._code[message.digest] = message
+                self._functions.declare(message)
             elif kind is CancelTask:
                 self._cancel(peer, message)
                 others.append(message)  # the core cancels what the task has submitted
@@ -176,7 +164,7 @@ class Executor:
         with self._session.lock:
             self._session.hooks.pushed = self._refused
             self._session.reply_locked(peer, [WorkerRetires()])
-            self._send_answers_locked()
+            self._answers.send_locked()
             self._return_queued_locked()
 
     def _cancel(self, peer: Peer, message: CancelTask) -> None:
@@ -213,22 +201,8 @@ class Executor:
             else:
                 kept.append(item)
         self._queue.extend(reversed(kept))
-        self._send_answers_locked()
+        self._answers.send_locked()
         self._session.reply_locked(peer, [TasksTakenBack(given)])
-
-    def _has_late_answers(self) -> bool:
-        return any(self._answers.values()) and time.monotonic() - self._answered_at > LATE_S
-
-    def _send_answers_locked(self) -> None:
-        """Send what has ended although the main thread runs something long. The lock is held; main has no part in it.
-
-        The main thread only appends to these lists, and takes what is left of them under the lock.
-        """
-        for peer, waiting in list(self._answers.items()):
-            answers = waiting[:]
-            del waiting[: len(answers)]
-            if answers:
-                self._session.reply_locked(peer, answers)
 
     def _caller_lost(self, peer: Peer) -> None:
         """What a lost caller has queued is not begun; what runs for it is interrupted."""
@@ -251,7 +225,7 @@ class Executor:
         queue = self._queue
         while True:
             if not queue:
-                self._send_answers()
+                self._answers.send()
                 if self._stopping:
                     if self.actor is not None:
                         shut_down(self.actor)
@@ -288,7 +262,7 @@ class Executor:
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
         began = time.monotonic()
         self._main_task = (peer, message)  # another than the one that was looked at, if that was taken back
-        self._spans.begin(self.job, self._name_of(message), began, message.task_id)
+        self._spans.begin(self.job, self._functions.name_of(message), began, message.task_id)
         self._session.set_timer()
         answer = self._answer(peer, message, began)
         flush_streams()
@@ -297,14 +271,7 @@ class Executor:
             self._cancelled.pop((peer, message.sequence), None)
         now = time.monotonic()
         self._spans.end(now, failed=type(answer) is TaskRaised)
-        answers = self._answers
-        waiting = answers.setdefault(peer, [])
-        waiting.append(answer)
-        if len(waiting) == 1 and len(answers) == 1:
-            self._answered_at = now
-        since = min(self._answered_at, began)  # whoever waits for a long task has waited long enough
-        if len(waiting) >= ANSWERS_AT_ONCE or now - since > ANSWER_WITHIN_S:
-            self._send_answers()
+        self._answers.add(peer, answer, began, now)
 
     def _call_of(self, peer: Peer, message: CallMethod) -> Call:
         from atoll.nodeagent.concurrency import Call
@@ -313,20 +280,8 @@ class Executor:
 
     def _context_of(self, message: RunTask | CallMethod) -> TaskContext:
         method = message.method if type(message) is CallMethod else ""
-        name = self._name_of(message)
+        name = self._functions.name_of(message)
         return TaskContext(name, message.task_id, self.job, self._session.process_id, self.gpu_ids, method)
-
-    def _name_of(self, message: RunTask | CallMethod) -> str:
-        if type(message) is CallMethod:
-            return message.name or message.method
-        code = self._code.get(message.function)  # type: ignore[union-attr]
-        return code.name if code is not None else "?"
-
-    def _send_answers(self) -> None:
-        if self._answers:
-            answers, self._answers = self._answers, {}
-            for peer, waiting in answers.items():
-                self._session.reply(peer, waiting)
 
     # ---------------------------------------------------------------------------------------------- one task
 
@@ -349,7 +304,7 @@ class Executor:
         return values
 
     def _call(self, message: RunTask | CallMethod) -> Any:
-        function = method_of(self.actor, message) if type(message) is CallMethod else self._function(message)
+        function = method_of(self.actor, message) if isinstance(message, CallMethod) else self._functions.of(message)
         args: tuple[Any, ...] = ()
         kwargs: dict[str, Any] = {}
         if self._store.carried and not message.dependencies:
@@ -366,34 +321,11 @@ class Executor:
         finally:
             self._in_user_code = False
 
-    def _function(self, message: Any) -> Callable[..., Any]:
-        digest = message.function
-        function = self._functions.get(digest)
-        if function is None:
-            code = self._code.get(digest)
-            if code is None:
-                raise AtollError(f"the code of function {digest.hex()} was not declared on this channel")
-            function = deserialize(code.payload)
-            if type(function) is RetryOn:
-                self._retried[digest] = function.exceptions
-                function = function.function
-            if code.maximum_calls:
-                function = self._counted(function, code.maximum_calls)
-            self._functions[digest] = function
-        return function
-
-    def _counted(self, function: Callable[..., Any], maximum: int) -> Callable[..., Any]:
-        """Return the function with a count of its calls; when the last of them has ended, this worker retires."""
-        calls = itertools.count(1)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            if next(calls) == maximum:
-                assert self._main_task is not None, "a function of a task is called by a task"
-                peer = self._main_task[0]
-                self._queue.appendleft((Peer(0), lambda: self._retire(peer)))
-            return function(*args, **kwargs)
-
-        return counted
+    def _used_up(self) -> None:
+        """A function has been called as often as it may be: when this call of it has ended, this worker retires."""
+        assert self._main_task is not None, "a function of a task is called by a task"
+        peer = self._main_task[0]
+        self._queue.appendleft((Peer(0), lambda: self._retire(peer)))
 
     def _step(self, work: Callable[[], Any]) -> Any:
         """Do a piece of user code, interruptible in the main thread."""
@@ -412,7 +344,7 @@ class Executor:
         return self.results.whole(message, value, contained, int((time.monotonic() - began) * 1e6))
 
     def _payload(self, message: RunTask | CallMethod, error: BaseException) -> bytes:
-        return error_payload(error, self._name_of(message), self._where)
+        return error_payload(error, self._functions.name_of(message), self._where)
 
     def _raised(self, peer: Peer, message: RunTask | CallMethod, error: BaseException, began: float) -> Any:
         key = (peer, message.sequence)
@@ -426,16 +358,16 @@ class Executor:
             return cancelled_answer(message.sequence)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):
             self._leave(error)
-        if type(message) is CallMethod:
+        if isinstance(message, CallMethod):
             retried = retried_by(self.actor, message)
         else:
-            retried = self._retried.get(message.function, (Exception,))  # type: ignore[union-attr]
+            retried = self._functions.retried(message)
         payload, again = self._payload(message, error), isinstance(error, retried)
         return TaskRaised(message.sequence, payload, microseconds(began), again, values, contained)
 
     def _leave(self, error: ActorExit | SystemExit) -> None:
         """The actor ends itself: its process exits, and the call that did it is never answered."""
-        self._send_answers()
+        self._answers.send()
         if isinstance(error, ActorExit):
             announce_exit(self._session, self._actor_id)
             shut_down(self.actor)
@@ -491,7 +423,7 @@ class Executor:
     def _source(self, message: RunTask | CallMethod) -> str:
         """Return what writes, for people, as Ray has it: the function or the actor's class, and the process."""
         actor = current_actor()
-        name = actor.class_name if actor is not None else self._name_of(message)
+        name = actor.class_name if actor is not None else self._functions.name_of(message)
         return f"{name.rpartition('.')[2]} pid={os.getpid()}"
 
     def context(self) -> TaskContext | None:
@@ -512,7 +444,7 @@ class Executor:
             self._blocked += 1
             first = self._blocked == 1
         if first:
-            self._send_answers()
+            self._answers.send()
             self._return_queued()
             self._session.tell_scheduler(TaskBlocked(self.lease_id))
         try:
@@ -552,75 +484,15 @@ class Executor:
         spans = self._spans.take(now, time.time() - now)
         if spans:
             self._session.tell_agent(ReportSpans(spans))
-        if self._has_late_answers():
+        if self._answers.are_late:
             with self._session.lock:
-                self._send_answers_locked()  # they go at the pause that follows
+                self._answers.send_locked()  # they go at the pause that follows
         if not self._spans.running:
             self._store.carry([])
         if spans:
             self._session.set_timer()
         elif self._store.has_uses:
             gc.collect()
-
-
-def error_payload(error: BaseException, name: str, where: str) -> bytes:
-    """Return the pickled `TaskError` for what user code raised, without frames of ours; other errors as they are."""
-    if isinstance(error, SerializationError | TaskCancelledError) and error.__traceback__ is None:
-        return serialize(error).data
-    if isinstance(error, SystemExit):
-        error = WorkerCrashedError(f"{name} called sys.exit({error.code!r})")
-    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
-    made = TaskError(name, text, error, where)
-    try:
-        return serialize(made).data
-    except SerializationError:
-        return serialize(TaskError(name, text, None, where)).data
-
-
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from its first frame that is not of this package's running of tasks."""
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
-        ("atoll.nodeagent.", "atoll.client.")
-    ):
-        trace = trace.tb_next
-    return trace
-
-
-def method_of(actor: Any, message: CallMethod) -> Callable[..., Any]:
-    """Return what a call calls.
-
-    Raises:
-        AttributeError: The actor has no such method.
-    """
-    if actor is None:
-        raise AtollError(f"no actor lives in this process to call {message.method} of")
-    try:
-        method: Callable[..., Any] = getattr(actor, message.method)
-    except AttributeError:
-        if message.method in TERMINATE:
-            return terminate
-        if message.method in READY:
-            return is_ready
-        raise
-    return method
-
-
-def retried_by(actor: Any, message: CallMethod) -> tuple[type[Exception], ...]:
-    """Return the classes of exceptions after which a call of a method may be made again, if it may at all."""
-    if message.retried:
-        return deserialize(message.retried)  # type: ignore[no-any-return]
-    classes = said_of(getattr(type(actor), message.method, None)).retry_exceptions
-    return (Exception,) if isinstance(classes, bool) else tuple(classes)
-
-
-def cancelled_answer(sequence: int) -> TaskRaised:
-    """Return the answer of a task that was cancelled."""
-    return TaskRaised(sequence, serialize(TaskCancelledError("the task was cancelled")).data, 0, False)
-
-
-def microseconds(began: float) -> int:
-    """Return the time since an instant."""
-    return max(0, int((time.monotonic() - began) * 1e6))
 
 
 def flush_streams() -> None:

@@ -22,7 +22,8 @@ from atoll.client.task_output import TaskForwarder
 from atoll.client.uplinks import Introduction
 from atoll.exceptions import ActorDiedError, AtollError, TaskError
 from atoll.ids import ProcessId
-from atoll.nodeagent.executor import Executor, error_payload
+from atoll.nodeagent.executor import Executor
+from atoll.nodeagent.failures import error_payload
 from atoll.nodeagent.output import TaskStream
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.zygote_messages import WorkerStart
