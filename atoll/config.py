@@ -18,6 +18,8 @@ ATOLL_SPILL_DIRECTORY             | the session directory | where objects are wr
 ATOLL_SIMULATED_GPUS              | 0                     | GPUs that exist for tests and demonstrations only: how many,
                                   |                       | or the path of a script (`atoll.simulated_gpus`)
 ATOLL_SIMULATED_GPU_MEMORY_BYTES  | 16G                   | memory of each of those
+ATOLL_DEVICE_LOCKS                | in the user's home    | the directory of the locks of devices, for clusters that
+                                  |                       | share devices and not a home directory
 ATOLL_RESOURCES                   | none                  | what else the node offers: `licence=2,tpu=1`
 ATOLL_LABELS                      | none                  | labels of the node: `zone=a,disk=ssd`
 ATOLL_LOG_BYTES                   | 10M                   | a log file is rotated at this size
@@ -70,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         simulated_gpus: Number of simulated GPUs; 0 with a script.
         simulated_gpu_script: What they are like and what happens to them; None for plain ones.
         simulated_gpu_memory_bytes: Memory of each.
+        device_locks: The directory of the locks of devices; None for the usual one.
         resources: What else the node offers, by name.
         labels: Of the node, for those who say where their work may run.
         log_bytes: A log file is rotated at this size.
@@ -87,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     simulated_gpus: int = 0
     simulated_gpu_script: Path | None = None
     simulated_gpu_memory_bytes: int = 16 * 2**30
+    device_locks: Path | None = None
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     memory_kept_free_bytes: int = 0
@@ -97,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def environment(self) -> dict[str, str]:
         """Return the variables from which `settings` reads these settings again."""
         chosen = {} if self.spill_directory is None else {"ATOLL_SPILL_DIRECTORY": str(self.spill_directory)}
+        if self.device_locks is not None:
+            chosen["ATOLL_DEVICE_LOCKS"] = str(self.device_locks)
         return chosen | {
             "ATOLL_NUM_CPUS": str(self.num_cpus),
             "ATOLL_MEMORY_BYTES": str(self.memory_bytes),
@@ -152,6 +158,7 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         simulated_gpus=simulated_gpus if isinstance(simulated_gpus, int) else 0,
         simulated_gpu_script=simulated_gpus if isinstance(simulated_gpus, Path) else None,
         simulated_gpu_memory_bytes=read("ATOLL_SIMULATED_GPU_MEMORY_BYTES", _size, 16 * 2**30, "16G"),
+        device_locks=read("ATOLL_DEVICE_LOCKS", _directory, None, "/run/user/1000/atoll-devices"),
         resources=read("ATOLL_RESOURCES", _resources, {}, "licence=2,tpu=1"),
         labels=read("ATOLL_LABELS", _pairs, {}, "zone=a,disk=ssd"),
         log_bytes=read("ATOLL_LOG_BYTES", _size, 10 * 2**20, "10M"),

@@ -27,6 +27,7 @@ from atoll.ids import new_process_id
 from atoll.nodeagent import processes
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
+    ClaimDevices,
     CreateSegment,
     CutSegment,
     DeleteSpillFile,
@@ -46,8 +47,10 @@ from atoll.nodeagent.core.events import (
     StartZygote,
     StopRequested,
     StopZygote,
+    UnlockDevices,
     ZygoteDied,
 )
+from atoll.nodeagent.device_locks import open_locks
 from atoll.nodeagent.gpus import Provider, find_provider
 from atoll.nodeagent.host_memory import HostMemory
 from atoll.nodeagent.logs import WorkerLogs
@@ -97,7 +100,10 @@ class NodeAgent:
         (self._directory / "workers").mkdir(mode=0o700, exist_ok=True)
         self._logs = WorkerLogs(self._directory / "logs", settings.log_bytes)
         self._provider = provider or find_provider(settings)
-        self._monitor = Monitor(self._provider)
+        devices = self._provider.devices()
+        simulated = any(device.simulated for device in devices)
+        self._locks = open_locks(settings.device_locks, self._directory, simulated=simulated) if devices else None
+        self._monitor = Monitor(self._provider, self._locks)
         self._host_memory = host_memory or HostMemory()
         self.node = describe_node(cluster, settings, self._provider)
         self.core = AgentCore(
@@ -136,6 +142,8 @@ class NodeAgent:
             SpillObjects: self._memory.spill,
             RestoreObject: self._memory.restore,
             DeleteSpillFile: self._memory.delete,
+            ClaimDevices: self._claim_devices,
+            UnlockDevices: self._unlock_devices,
             MeasureDeviceMemory: self._measure,
             MeasureMemory: self._measure_memory,
             ObserveNode: self._observe,
@@ -310,7 +318,8 @@ class NodeAgent:
             environment=action.environment,
         )
         variables: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ",".join(action.devices)}
-        zygote.fork(Fork(start, variables, action.threads, output_path, error_path, action.urgent))
+        locks = self._locks.descriptors(action.devices) if self._locks is not None else []
+        zygote.fork(Fork(start, variables, action.threads, output_path, error_path, action.urgent), locks)
 
     def _socket_path(self, worker_id: bytes) -> Path:
         return self._directory / "workers" / f"{worker_id.hex()}.sock"
@@ -329,6 +338,13 @@ class NodeAgent:
             processes.reap(pid)
 
     # ------------------------------------------------------------------------------------------------ measuring
+
+    def _claim_devices(self, action: ClaimDevices) -> None:
+        self._after(self._measuring_thread.submit(self._monitor.claim, action), self.deliver)
+
+    def _unlock_devices(self, action: UnlockDevices) -> None:
+        """In the same thread as claims, so that what is claimed anew is not let go of."""
+        self._measuring_thread.submit(self._monitor.unlock, action.uuids)
 
     def _measure(self, action: MeasureDeviceMemory) -> None:
         work = self._measuring_thread.submit(self._monitor.measure, action.lease_id, action.uuids, action.worker_pid)
@@ -381,6 +397,8 @@ class NodeAgent:
         self._memory.close()
         self._measuring_thread.shutdown()
         self._memory_thread.shutdown()
+        if self._locks is not None:
+            self._locks.close()
         self._provider.close()
 
 

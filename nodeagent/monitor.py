@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from atoll.nodeagent import processes
 from atoll.nodeagent.core.events import (
+    ClaimDevices,
     DeviceMemory,
     DeviceMemoryMeasured,
+    DevicesClaimed,
     MemoryMeasured,
     NodeObserved,
     WorkerMemory,
 )
+from atoll.nodeagent.device_locks import DeviceLocks
 from atoll.nodeagent.gpus import DeviceReading, Provider
 from atoll.nodeagent.host_memory import HostMemory, tree_bytes
 from atoll.protocol.values import DeviceSample, Outsider, WorkerSample
@@ -32,10 +37,12 @@ class Monitor:
 
     Args:
         provider: Knows the devices.
+        locks: Know who holds them; None if nobody else can.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, locks: DeviceLocks | None = None) -> None:
         self._provider = provider
+        self._locks = locks
         self._uuids = [device.uuid for device in provider.devices()]
         self._processes: dict[int, psutil.Process] = {}
         self._began = False
@@ -56,12 +63,11 @@ class Monitor:
         pids, used = {pid for _worker_id, pid in workers}, set(held)
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
-        readings = [reading for uuid in self._uuids if (reading := self._provider.read(uuid)) is not None]
         return NodeObserved(
             cpu_percent=psutil.cpu_percent(None),
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
-            devices=[self._device_sample(reading, pids, used) for reading in readings],
+            devices=[self._device_sample(uuid, self._provider.read(uuid), pids, used) for uuid in self._uuids],
             workers=[sample for worker_id, pid in workers if (sample := self._worker_sample(worker_id, pid))],
             faults=tuple(self._provider.faults()),
         )
@@ -81,8 +87,13 @@ class Monitor:
             self._processes.pop(pid, None)
             return None
 
-    def _device_sample(self, reading: DeviceReading, workers: set[int], held: set[str]) -> DeviceSample:
+    def _device_sample(
+        self, uuid: str, reading: DeviceReading | None, workers: set[int], held: set[str]
+    ) -> DeviceSample:
         """Tell memory of workers from that of others. What the driver does not lay to anybody's charge is others'."""
+        if reading is None:
+            return DeviceSample(uuid, 0.0, 0, trouble="not answered for by its driver")
+        trouble = self._locks.held_elsewhere(uuid) if self._locks is not None and uuid not in held else ""
         outsiders = [
             Outsider(process.pid, process.used_bytes, process.user, process.name)
             for pid, process in reading.processes.items()
@@ -94,9 +105,26 @@ class Monitor:
                 outsiders.append(Outsider(0, unnamed))
         outsiders.sort(key=lambda outsider: (-outsider.used_bytes, outsider.pid))
         foreign = sum(outsider.used_bytes for outsider in outsiders)
-        return DeviceSample(
-            reading.uuid, reading.use_percent, reading.used_bytes, foreign, outsiders[:MAXIMUM_OUTSIDERS]
-        )
+        shown = outsiders[:MAXIMUM_OUTSIDERS]
+        return DeviceSample(uuid, reading.use_percent, reading.used_bytes, foreign, shown, trouble)
+
+    def claim(self, action: ClaimDevices) -> DevicesClaimed:
+        """Lock devices for a lease and look what they do."""
+        assert self._locks is not None, "who claims devices has locks for them"
+        refused = self._locks.take(action.uuids)
+        samples, memory = [], []
+        for uuid in action.uuids:
+            reading = self._provider.read(uuid)
+            if reading is not None:
+                sample = self._device_sample(uuid, reading, set(action.pids), set(action.held))
+                samples.append(msgspec.structs.replace(sample, trouble=refused.get(uuid, "")))
+                memory.append(_device_memory(reading, 0))
+        return DevicesClaimed(action.lease_id, samples, memory, refused)
+
+    def unlock(self, uuids: list[str]) -> None:
+        """Let go of devices."""
+        assert self._locks is not None, "who claims devices has locks for them"
+        self._locks.release(uuids)
 
     def measure(self, lease_id: int, uuids: list[str], worker_pid: int) -> DeviceMemoryMeasured:
         """Look what is in use on devices, and whether anything of it is the worker's."""

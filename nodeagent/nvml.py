@@ -73,7 +73,7 @@ class NvmlProvider:
         for part in parts or [handle]:
             uuid = _text(self._nvml.nvmlDeviceGetUUID(part))
             model = _text(self._nvml.nvmlDeviceGetName(part))
-            memory_bytes = int(self._nvml.nvmlDeviceGetMemoryInfo(part).total)
+            memory_bytes = int(self._memory(part).total)
             self._handles[uuid] = part
             self._parts[whole].append(uuid)
             parent = whole if parts else ""
@@ -150,12 +150,21 @@ class NvmlProvider:
         if handle is None:
             return None
         try:
-            used_bytes = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used)
+            used_bytes = int(self._memory(handle).used)
         except self._nvml.NVMLError as error:
             _logger.warning("device %s cannot be read: %s", uuid, error)
             return None
         rates = self._ask(None, "nvmlDeviceGetUtilizationRates", handle)  # not told for a part of a device
         return DeviceReading(uuid, float(rates.gpu) if rates else 0.0, used_bytes, self._processes(handle))
+
+    def _memory(self, handle: Any) -> Any:
+        """Return a device's memory in use; what the driver has set apart for itself is left out where it says so."""
+        version = getattr(self._nvml, "nvmlMemory_v2", None)
+        if version is not None:
+            told = self._ask(None, "nvmlDeviceGetMemoryInfo", handle, version)
+            if told is not None:
+                return told
+        return self._nvml.nvmlDeviceGetMemoryInfo(handle)
 
     def _processes(self, handle: Any) -> dict[int, DeviceProcess]:
         found: dict[int, DeviceProcess] = {}

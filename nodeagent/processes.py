@@ -155,8 +155,11 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def close_descriptors_from(first: int) -> None:
-    """Close all descriptors from a number on."""
+def close_descriptors_from(first: int, but: Iterable[int] = ()) -> None:
+    """Close all descriptors from a number on, but these."""
+    for kept in sorted(but):
+        os.closerange(first, kept)
+        first = kept + 1
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 

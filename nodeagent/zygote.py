@@ -55,6 +55,7 @@ WORKER_VARIABLE = "ATOLL_WORKER_ID"
 
 _END_WITHIN_S = 1.5
 _READ_BYTES = 64 * 1024
+_MAXIMUM_DESCRIPTORS = 64
 _OOM_SCORE = 500
 
 
@@ -81,6 +82,8 @@ class Zygote:
         self._imported: list[str] = []
         self._waiting: deque[Fork] = deque()
         self._workers: dict[int, bytes] = {}
+        self._descriptors: deque[int] = deque()
+        self._locks: dict[bytes, list[int]] = {}
         self._began = time.monotonic()
         self._wakeup, wakeup_writer = socket.socketpair()
         self._wakeup.setblocking(False)
@@ -149,7 +152,10 @@ class Zygote:
 
     def _read(self) -> None:
         try:
-            data = self._control.recv(_READ_BYTES)
+            data, descriptors, _flags, _address = socket.recv_fds(
+                self._control, _READ_BYTES, _MAXIMUM_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+            self._descriptors.extend(descriptors)
         except ConnectionError:
             data = b""
         if not data:
@@ -162,13 +168,15 @@ class Zygote:
             elif isinstance(message, Kill):
                 self._kill(message.worker_id)
             else:
+                # A message's descriptors come with its first byte: they are here when the whole of it is.
+                self._locks[message.start.worker_id] = [self._descriptors.popleft() for _ in range(message.locks)]
                 self._waiting.append(message)
 
     def _kill(self, worker_id: bytes) -> None:
         for fork in self._waiting:
             if fork.start.worker_id == worker_id:
                 self._waiting.remove(fork)
-                self._send(ForkRefused(worker_id, "it was not wanted any more"))
+                self._refuse(worker_id, "it was not wanted any more")
                 return
         for pid, known in self._workers.items():
             if known == worker_id:
@@ -229,20 +237,34 @@ class Zygote:
         threads = processes.thread_count()
         if threads != 1:
             text = f"a library preloaded by {sys.executable} has started {threads - 1} threads, which no fork survives"
-            self._send(ForkRefused(fork.start.worker_id, text))
+            self._refuse(fork.start.worker_id, text)
             return None
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             pid = os.fork()
         except OSError as error:
-            self._send(ForkRefused(fork.start.worker_id, f"the system forks no more: {error.strerror}"))
+            self._refuse(fork.start.worker_id, f"the system forks no more: {error.strerror}")
             return None
         if pid == 0:
             return fork
         self._workers[pid] = fork.start.worker_id
+        self._let_go(fork.start.worker_id)
         self._send(Forked(fork.start.worker_id, pid))
         return None
+
+    def _refuse(self, worker_id: bytes, text: str) -> None:
+        self._let_go(worker_id)
+        self._send(ForkRefused(worker_id, text))
+
+    def _let_go(self, worker_id: bytes) -> None:
+        """The locks of a worker's devices are its own now, or nobody's."""
+        for descriptor in self._locks.pop(worker_id, ()):
+            os.close(descriptor)
+
+    def locks_of(self, fork: Fork) -> list[int]:
+        """Return the descriptors that a child is to keep."""
+        return self._locks.get(fork.start.worker_id, [])
 
     # -------------------------------------------------------------------------------------------------- exits
 
@@ -266,13 +288,13 @@ class Zygote:
                 processes.kill([*processes.descendants(orphan), orphan])
 
 
-def become_worker(fork: Fork, zygote_pid: int) -> None:
+def become_worker(fork: Fork, zygote_pid: int, locks: list[int]) -> None:
     """Turn a freshly forked child into a process of its own, with its own output, variables and randomness."""
     os.setsid()
     processes.die_with_parent(zygote_pid)
     processes.reset_signals()
     _redirect(fork)
-    processes.close_descriptors_from(3)
+    processes.close_descriptors_from(3, locks)
     processes.prefer_as_victim(_OOM_SCORE)
     for name, value in fork.variables.items():
         if value is None:
@@ -327,8 +349,8 @@ def _allow_threads(threads: int) -> None:
                     return
 
 
-def _run_child(fork: Fork, zygote_pid: int, worker_module: str) -> NoReturn:
-    become_worker(fork, zygote_pid)
+def _run_child(fork: Fork, zygote_pid: int, worker_module: str, locks: list[int]) -> NoReturn:
+    become_worker(fork, zygote_pid, locks)
     importlib.import_module(worker_module).run_worker(fork.start)
     sys.exit(0)
 
@@ -354,7 +376,7 @@ def main() -> None:
     if fork is None:
         return
     zygote.forget()
-    _run_child(fork, zygote_pid, zygote.worker_module)
+    _run_child(fork, zygote_pid, zygote.worker_module, zygote.locks_of(fork))
 
 
 if __name__ == "__main__":

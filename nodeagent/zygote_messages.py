@@ -66,6 +66,7 @@ class Fork(ZygoteMessage, frozen=True):
         output_path: Where its standard output goes.
         error_path: Where its standard error goes.
         urgent: Not to wait for the rest of the preload.
+        locks: How many descriptors come with it: locks of devices, which the worker is to hold as long as it lives.
     """
 
     start: WorkerStart
@@ -74,6 +75,7 @@ class Fork(ZygoteMessage, frozen=True):
     output_path: str
     error_path: str
     urgent: bool
+    locks: int = 0
 
 
 class Kill(ZygoteMessage, frozen=True):

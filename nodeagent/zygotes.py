@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -136,12 +136,13 @@ class ZygoteProcess:
         """Its process id."""
         return self._process.pid
 
-    def fork(self, fork: Fork) -> None:
-        """Ask for a worker; it is told apart by its id in what follows."""
+    def fork(self, fork: Fork, locks: Sequence[int] = ()) -> None:
+        """Ask for a worker, which inherits these descriptors; it is told apart by its id in what follows."""
         own = self._environment.variables
         variables: dict[str, str | None] = {name: own.get(name) for name in _WHILE_PRELOADING}
         variables["OMP_NUM_THREADS"] = own.get("OMP_NUM_THREADS", str(fork.threads))
-        self._stream.write(encode(msgspec.structs.replace(fork, variables=variables | fork.variables)))
+        fork = msgspec.structs.replace(fork, variables=variables | fork.variables, locks=len(locks))
+        self._stream.write(encode(fork), locks)
 
     def kill(self, worker_id: bytes) -> None:
         """End a worker."""

@@ -40,7 +40,8 @@ class Holder(msgspec.Struct, frozen=True):
             parts.append("GPU " + ", ".join(map(str, self.devices)))
         who = f" of {self.who}" if self.who else ""
         kind = {"actor": "actor ", "group": "placement group ", "outside": ""}.get(self.kind, "")
-        return f"{kind}{self.what}{who} holds {' on '.join(parts)} for {duration_text(self.since_s)}"
+        since = "" if self.kind == "outside" else f" for {duration_text(self.since_s)}"
+        return f"{kind}{self.what}{who} holds {' on '.join(parts)}{since}"
 
 
 class NodeReason(msgspec.Struct, frozen=True):

@@ -11,18 +11,19 @@ Who says what to whom:
     client or worker ─▶ scheduler   RegisterJob ActForJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor
                                     GetActor WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName
                                     DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState
-                                    WatchState GetUsage DrainNode AddEnvironment GetEnvironment StopCluster
+                                    WatchState GetUsage DrainNode AddEnvironment GetEnvironment ReleaseDevice
+                                    StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
                                     GroupChanged Explained NameClaimed NameList EnvironmentFound State Usage DrainBegun
                                     Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone ObjectsEvacuated
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
-                                    DropObject EvacuateObjects JobEnded StopNode
+                                    DropObject EvacuateObjects JobEnded ReleaseDevice StopNode
     client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
                                     DeleteObjects
     agent ─▶ client or worker       ProcessAttached ObjectCreated ObjectSealed ObjectFound Done Failed
-    worker ─▶ agent                 WorkerStarted ActorConstructed ReportSpans
+    worker ─▶ agent                 WorkerStarted ActorConstructed ReportSpans ReportDeviceFault
     agent ─▶ worker                 BeginLease FinishLease ConstructActor StopWorker
 """
 
@@ -32,6 +33,9 @@ from typing import Any
 
 import msgspec
 
+from atoll.protocol.device_messages import DEVICES_TAKEN as DEVICES_TAKEN
+from atoll.protocol.device_messages import ReleaseDevice as ReleaseDevice
+from atoll.protocol.device_messages import ReportDeviceFault as ReportDeviceFault
 from atoll.protocol.environment_messages import AddEnvironment as AddEnvironment
 from atoll.protocol.environment_messages import EnvironmentFound as EnvironmentFound
 from atoll.protocol.environment_messages import GetEnvironment as GetEnvironment
@@ -465,7 +469,10 @@ class LeaseStarted(Message, frozen=True):
 
 
 class LeaseFailed(Message, frozen=True):
-    """No worker could be had (`kind`: a class of `atoll.exceptions`), and the lease is over."""
+    """No worker could be had (`kind`: a class of `atoll.exceptions`), and the lease is over.
+
+    With `DEVICES_TAKEN` its devices could not be had, as the sample before says; the request goes on waiting.
+    """
 
     lease_id: int
     kind: str

@@ -10,7 +10,16 @@ import msgspec
 
 
 class DeviceState(msgspec.Struct, frozen=True):
-    """A GPU. `held` is the share that leases hold, from 0 to 1; `holders` names them for people."""
+    """A GPU.
+
+    Attributes:
+        held: The share that leases hold, from 0 to 1.
+        holders: Those leases, for people.
+        outsiders: Processes outside of the cluster that have memory of it, for people.
+        trouble: Why nobody is given it, in words; empty if nothing is wrong with it.
+        quarantined: Whether that is because it has failed too often, and somebody may lift it.
+        part: Whether it is a part of a device (a MIG instance).
+    """
 
     uuid: str
     index: int
@@ -22,6 +31,10 @@ class DeviceState(msgspec.Struct, frozen=True):
     use_percent: float
     held: float
     holders: list[str]
+    outsiders: list[str] = []
+    trouble: str = ""
+    quarantined: bool = False
+    part: bool = False
 
 
 class DrainState(msgspec.Struct, frozen=True):

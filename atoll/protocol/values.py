@@ -220,7 +220,7 @@ class Outsider(msgspec.Struct, frozen=True, array_like=True):
 
     def __str__(self) -> str:
         if not self.pid:
-            return "processes that the driver does not name"
+            return "a process that the driver does not name"
         who = f" of {self.user}" if self.user else ""
         return f"process {self.pid}{who}{f' ({self.name})' if self.name else ''}"
 

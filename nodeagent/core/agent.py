@@ -16,6 +16,7 @@ from atoll.exceptions import ProtocolError
 from atoll.nodeagent.core.events import (
     DestroySegment,
     DeviceMemoryMeasured,
+    DevicesClaimed,
     DialScheduler,
     Exit,
     ForkFailed,
@@ -69,7 +70,9 @@ from atoll.protocol.messages import (
     NodeSampled,
     ProcessAttached,
     RegisterNode,
+    ReleaseDevice,
     ReleaseObjects,
+    ReportDeviceFault,
     ReportSpans,
     SealObject,
     SpansRecorded,
@@ -179,6 +182,7 @@ class AgentCore:
         self._dialling = False
         self._sample_at: Instant | None = None
         self._observing = False
+        self._observed: NodeObserved | None = None
         self._exiting = False
         self._events = self._event_table()
         self._from_scheduler = self._scheduler_table()
@@ -202,6 +206,7 @@ class AgentCore:
             ObjectRestored: self.store.restored,
             RestoreFailed: self.store.restore_failed,
             DeviceMemoryMeasured: self.leases.device_memory_measured,
+            DevicesClaimed: self._devices_claimed,
             NodeObserved: self._node_observed,
             MemoryMeasured: self.leases.memory.measured,
             StopRequested: lambda event, now: self._exit(event.cause),
@@ -217,6 +222,7 @@ class AgentCore:
             AdoptObject: lambda message, now: self.store.adopt(message),
             DropObject: self.store.drop,
             JobEnded: self._job_ended,
+            ReleaseDevice: self._release_device,
             StopNode: lambda message, now: self._exit("the cluster is stopped"),
             Failed: self._scheduler_refused,
         }
@@ -369,6 +375,9 @@ class AgentCore:
             self.leases.actor_constructed(peer, message)
         elif type(message) is ReportSpans:
             self._outbox.tell_scheduler(SpansRecorded(message.spans))
+        elif type(message) is ReportDeviceFault:
+            self.leases.worker_reports_fault(peer, message.text, message.counts, now)
+            self._tell_sample()
         else:
             self._refuse(peer, message, now)
 
@@ -452,20 +461,54 @@ class AgentCore:
     def _observe(self) -> None:
         self._observing = True
         workers = [(worker.worker_id, worker.pid) for worker in self.pool.workers() if worker.pid]
-        self._outbox.do(ObserveNode(workers, self.leases.devices_in_use()))
+        self._outbox.do(ObserveNode(workers, self.leases.devices.in_use()))
 
     def _node_observed(self, event: NodeObserved, now: Instant) -> None:
         self._observing = False
         if self._outbox.scheduler is None:
             return
         self._sample_at = Instant(now + (BUSY_SAMPLE_S if self.leases.leases() else IDLE_SAMPLE_S))
+        self._observed = event
+        for fault in event.faults:
+            self.leases.device_failed(fault, now)
+        self._tell_sample()
+
+    def _devices_claimed(self, event: DevicesClaimed, now: Instant) -> None:
+        """Go on with the lease; if it is given up, the scheduler first learns why, so that it looks elsewhere."""
+        text = self.leases.devices_claimed(event, now)
+        if not text:
+            return
+        if self._observed is not None:
+            fresh = {sample.uuid: sample for sample in event.samples}
+            devices = [fresh.get(sample.uuid, sample) for sample in self._observed.devices]
+            self._observed = msgspec.structs.replace(self._observed, devices=devices)
+            self._tell_sample()
+        self.leases.give_up(event.lease_id, text)
+
+    def _release_device(self, message: ReleaseDevice, now: Instant) -> None:
+        """Somebody answers for a device that was quarantined."""
+        self.leases.devices.health.lift(message.uuid)
+        self._tell_sample()
+
+    def _tell_sample(self) -> None:
+        """Tell the scheduler what was observed last, and what is held against devices."""
+        event = self._observed
+        if event is None:
+            return
+        health = self.leases.devices.health
+        devices = [
+            msgspec.structs.replace(device, trouble=trouble, quarantined=True)
+            if (trouble := health.trouble(device.uuid))
+            else device
+            for device in event.devices
+        ]
         sample = NodeSample(
             cpu_percent=event.cpu_percent,
             memory_used_bytes=event.memory_used_bytes,
             memory_total_bytes=event.memory_total_bytes,
             store_used_bytes=self.store.used_bytes,
             store_capacity_bytes=self.store.capacity_bytes,
-            devices=event.devices,
+            devices=devices,
             workers=event.workers,
             objects=self.store.describe(SHOWN_OBJECTS),
             store_spilled_bytes=self.store.spilled_bytes,

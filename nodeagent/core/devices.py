@@ -1,38 +1,74 @@
-"""When the devices of a lease are free again: not when its worker is gone, but when their memory is.
+"""How a lease comes to its devices, and when they are free again.
 
-A driver frees the memory of a dead process a moment later, and sometimes not at all. So what is in use is measured
-when a lease begins and again after its worker has exited, with growing pauses, until what it took is back:
+    claim ──ClaimDevices──▶ claiming ──locked, free──▶ held ──the worker exits──▶ releasing ──memory is back──▶ free
+                              │  ▲                                                    │
+                              └──┘ locked by others, or in use by others              └─ too long ─▶ quarantined
+
+A device is locked (`atoll.nodeagent.device_locks`) before a worker is forked for it, and the worker inherits the lock:
+while any process lives that may use the device, nobody else gets it, even if this agent is no more. A whole device
+must also be free of memory that others hold; the scheduler knew what was so a moment ago.
+
+When its worker is gone a device is not free yet: a driver frees the memory of a dead process a moment later, and
+sometimes not at all. So what is in use is measured when a lease begins and again after its worker has exited, with
+growing pauses, until what it took is back:
 
 * a whole device is free when no more is in use than at the beginning, apart from what other living processes took
   since then;
 * a share of a device is free when no process of the worker is listed on it any more.
 
-Until then the lease has not ended, and the devices are nobody's.
+Until then the lease has not ended, and the devices are nobody's. Memory that does not come back within a minute
+costs the device: the lease ends, and the device is quarantined until the memory is free after all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from atoll.nodeagent.core.events import DeviceMemory, DeviceMemoryMeasured, MeasureDeviceMemory
+from atoll.nodeagent.core.device_health import DeviceHealth
+from atoll.nodeagent.core.events import (
+    ClaimDevices,
+    DeviceMemory,
+    DeviceMemoryMeasured,
+    DevicesClaimed,
+    MeasureDeviceMemory,
+    UnlockDevices,
+)
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant
-from atoll.protocol.values import DeviceShare
-from atoll.resources import UNITS_PER_ONE
+from atoll.protocol.values import DeviceSample, DeviceShare
+from atoll.resources import UNITS_PER_ONE, format_bytes
 
 SLACK_BYTES = 64 * 2**20
 """What a driver may keep for itself after it was used."""
 
+FOREIGN_BYTES = 512 * 2**20
+"""What a desktop may hold of a device that is given as a whole; more than that is somebody's work."""
+
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
 
+LOCKED_PATIENCE_S = 3.0
+"""Workers of an agent that died hold their devices until they are dead, too, which takes two seconds at most."""
+
+IN_USE_PATIENCE_S = 0.3
+"""Memory of a process that ends just now is still listed for a moment."""
+
+RELEASE_WITHIN_S = 60.0
+"""A driver that has not freed a dead process's memory by then will not."""
+
+CLAIMING, HELD, RELEASING, LINGERING = "claiming", "held", "releasing", "lingering"
+REFUSED = "refused"
+
 
 @dataclass(slots=True)
-class Watch:
+class Claim:
     """The devices of one lease.
 
     Attributes:
-        shares: What it holds.
+        shares: What it takes.
+        state: `claiming`, `held`, `releasing`, or `lingering` when the lease is over and the memory is not back.
+        since: Since when.
         before: Device to its memory when the lease began.
         worker_pid: Its process, once that is known to be gone; 0 before.
         pause_s: Until the next look.
@@ -40,11 +76,12 @@ class Watch:
     """
 
     shares: list[DeviceShare]
+    since: Instant
+    state: str = CLAIMING
     before: dict[str, DeviceMemory] = field(default_factory=dict)
     worker_pid: int = 0
     pause_s: float = FIRST_PAUSE_S
     look_at: Instant | None = None
-    releasing: bool = False
 
     @property
     def uuids(self) -> list[str]:
@@ -52,72 +89,191 @@ class Watch:
         return [share.uuid for share in self.shares]
 
 
-class DeviceWatches:
-    """Follows the memory of all devices that leases hold.
+class Devices:
+    """All devices of the node that leases hold, and what is held against the others.
 
     Args:
-        outbox: Where the measurements are asked for.
+        outbox: Where locks and measurements are asked for.
+        pids: Returns the processes of all workers.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, pids: Callable[[], list[int]]) -> None:
         self._outbox = outbox
-        self._watches: dict[int, Watch] = {}
+        self._pids = pids
+        self._claims: dict[int, Claim] = {}
+        self.health = DeviceHealth()
 
-    def begin(self, lease_id: int, shares: list[DeviceShare]) -> None:
-        """A lease takes devices: note what is in use on them."""
-        watch = self._watches[lease_id] = Watch(shares)
-        self._outbox.do(MeasureDeviceMemory(lease_id, watch.uuids, 0))
+    def in_use(self) -> tuple[str, ...]:
+        """Return the devices that are locked, or are about to be, in order."""
+        return tuple(dict.fromkeys(uuid for claim in self._claims.values() for uuid in claim.uuids))
 
-    def release(self, lease_id: int, worker_pid: int, now: Instant) -> None:
-        """The worker is gone: look whether its memory is."""
-        watch = self._watches[lease_id]
-        watch.releasing = True
-        watch.worker_pid = worker_pid
-        self._look(lease_id, watch)
+    # --------------------------------------------------------------------------------------------- beginning
+
+    def claim(self, lease_id: int, shares: list[DeviceShare], now: Instant) -> None:
+        """A lease is to have devices. `claimed` says when it has them."""
+        self._claims[lease_id] = Claim(shares, now)
+        self._try(lease_id)
+
+    def _try(self, lease_id: int) -> None:
+        claim = self._claims[lease_id]
+        claim.look_at = None
+        others = tuple(uuid for key, other in self._claims.items() if key != lease_id for uuid in other.uuids)
+        self._outbox.do(ClaimDevices(lease_id, claim.uuids, self._pids(), others))
+
+    def claimed(self, event: DevicesClaimed, now: Instant) -> tuple[str, str]:
+        """Take the answer to `ClaimDevices`.
+
+        Returns:
+            `held`; or `claiming` while it is tried again; or `refused` and why, and then the claim is forgotten.
+        """
+        claim = self._claims.get(event.lease_id)
+        if claim is None:  # the lease is over already
+            self._unlock([sample.uuid for sample in event.samples] if not event.refused else [])
+            return CLAIMING, ""
+        if claim.state != CLAIMING:
+            return claim.state, ""
+        text, patience_s = self._obstacle(claim, event)
+        if not text:
+            claim.state, claim.since = HELD, now
+            claim.before = {memory.uuid: memory for memory in event.memory}
+            return HELD, ""
+        if not event.refused:
+            self._unlock_but(event.lease_id, claim)
+        if claim.since + patience_s <= now:
+            del self._claims[event.lease_id]
+            return REFUSED, text
+        claim.look_at = Instant(now + claim.pause_s)
+        claim.pause_s = min(2 * claim.pause_s, LONGEST_PAUSE_S)
+        return CLAIMING, ""
+
+    def _obstacle(self, claim: Claim, event: DevicesClaimed) -> tuple[str, float]:
+        """Return what is in the way of a claim, in words, and for how long it is tried again."""
+        samples = {sample.uuid: sample for sample in event.samples}
+        for share in claim.shares:
+            trouble = self.health.trouble(share.uuid)
+            if trouble:
+                return f"GPU {share.index} is {trouble}", 0.0
+            if share.uuid in event.refused:
+                return f"GPU {share.index} is {event.refused[share.uuid]}", LOCKED_PATIENCE_S
+            sample = samples.get(share.uuid)
+            if sample is None:
+                return f"GPU {share.index} cannot be read", IN_USE_PATIENCE_S
+            if share.units == UNITS_PER_ONE and sample.foreign_memory_bytes > FOREIGN_BYTES:
+                return in_use_text(share.index, sample), IN_USE_PATIENCE_S
+        return "", 0.0
 
     def forget(self, lease_id: int) -> None:
         """The lease never ran: nothing was taken."""
-        self._watches.pop(lease_id, None)
+        claim = self._claims.pop(lease_id, None)
+        if claim is not None and claim.state == HELD:
+            self._unlock(claim.uuids)
 
-    def _look(self, lease_id: int, watch: Watch) -> None:
-        watch.look_at = None
-        self._outbox.do(MeasureDeviceMemory(lease_id, watch.uuids, watch.worker_pid))
+    def _unlock_but(self, lease_id: int, claim: Claim) -> None:
+        """What was locked for a claim that must wait is free for others meanwhile."""
+        held = {uuid for key, other in self._claims.items() if key != lease_id for uuid in other.uuids}
+        self._do_unlock([uuid for uuid in claim.uuids if uuid not in held])
+
+    def _unlock(self, uuids: list[str]) -> None:
+        """Let go of the devices that no claim needs."""
+        held = self.in_use()
+        self._do_unlock([uuid for uuid in uuids if uuid not in held])
+
+    def _do_unlock(self, uuids: list[str]) -> None:
+        if uuids:
+            self._outbox.do(UnlockDevices(uuids))
+
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def release(self, lease_id: int, worker_pid: int, now: Instant) -> None:
+        """The worker is gone: look whether its memory is."""
+        claim = self._claims[lease_id]
+        claim.state, claim.since = RELEASING, now
+        claim.worker_pid = worker_pid
+        claim.pause_s = FIRST_PAUSE_S
+        self._look(lease_id, claim)
+
+    def _look(self, lease_id: int, claim: Claim) -> None:
+        claim.look_at = None
+        self._outbox.do(MeasureDeviceMemory(lease_id, claim.uuids, claim.worker_pid))
 
     def measured(self, event: DeviceMemoryMeasured, now: Instant) -> bool:
         """Take a measurement.
 
         Returns:
-            Whether the lease's devices are free now; then it is forgotten here.
+            Whether the lease is over now: its devices are free, or quarantined.
         """
-        watch = self._watches.get(event.lease_id)
-        if watch is None:
+        claim = self._claims.get(event.lease_id)
+        if claim is None or claim.state not in {RELEASING, LINGERING}:
             return False
         found = {memory.uuid: memory for memory in event.devices}
-        if not watch.before and not watch.releasing:
-            watch.before = found
-            return False
-        if all(self._is_free(share, watch.before.get(share.uuid), found.get(share.uuid)) for share in watch.shares):
-            del self._watches[event.lease_id]
+        taken = [
+            share for share in claim.shares if not is_free(share, claim.before.get(share.uuid), found.get(share.uuid))
+        ]
+        for share in claim.shares:
+            if share not in taken:
+                self.health.memory_is_back(share.uuid)
+        was_releasing = claim.state == RELEASING
+        if not taken:
+            del self._claims[event.lease_id]
+            self._unlock(claim.uuids)
+            return was_releasing
+        claim.look_at = Instant(now + claim.pause_s)
+        claim.pause_s = min(2 * claim.pause_s, LONGEST_PAUSE_S)
+        if was_releasing and claim.since + RELEASE_WITHIN_S <= now:
+            claim.state = LINGERING
+            for share in taken:
+                self.health.keep_away(share.uuid, _lingering_text(found.get(share.uuid), claim.worker_pid))
             return True
-        watch.look_at = Instant(now + watch.pause_s)
-        watch.pause_s = min(2 * watch.pause_s, LONGEST_PAUSE_S)
         return False
 
-    @staticmethod
-    def _is_free(share: DeviceShare, before: DeviceMemory | None, after: DeviceMemory | None) -> bool:
-        if after is None or after.worker_bytes:
-            return False
-        if share.units < UNITS_PER_ONE or before is None:
-            return True
-        taken_by_others = max(0, after.other_bytes - before.other_bytes)
-        return after.used_bytes <= before.used_bytes + taken_by_others + SLACK_BYTES
+    # ------------------------------------------------------------------------------------------------- timers
 
     def next_deadline(self) -> Instant | None:
         """Return when to look again."""
-        return min((w.look_at for w in self._watches.values() if w.look_at is not None), default=None)
+        instants = [claim.look_at for claim in self._claims.values() if claim.look_at is not None]
+        over = self.health.next_deadline()
+        return min([*instants, over] if over is not None else instants, default=None)
 
     def tick(self, now: Instant) -> None:
         """Look again where it is due."""
-        for lease_id, watch in self._watches.items():
-            if watch.look_at is not None and watch.look_at <= now:
-                self._look(lease_id, watch)
+        self.health.tick(now)
+        for lease_id, claim in self._claims.items():
+            if claim.look_at is not None and claim.look_at <= now:
+                if claim.state == CLAIMING:
+                    self._try(lease_id)
+                else:
+                    self._look(lease_id, claim)
+
+    def broken_invariant(self) -> str | None:
+        """Return what does not hold, or None."""
+        held: dict[str, int] = {}
+        for claim in self._claims.values():
+            if claim.state in {HELD, RELEASING}:
+                for share in claim.shares:
+                    held[share.uuid] = held.get(share.uuid, 0) + share.units
+        if any(units > UNITS_PER_ONE for units in held.values()):
+            return f"a device is held more than once: {held}"
+        return None
+
+
+def is_free(share: DeviceShare, before: DeviceMemory | None, after: DeviceMemory | None) -> bool:
+    """Whether what a lease took of a device is back, as the head of this file says."""
+    if after is None or after.worker_bytes:
+        return False
+    if share.units < UNITS_PER_ONE or before is None:
+        return True
+    taken_by_others = max(0, after.other_bytes - before.other_bytes)
+    return after.used_bytes <= before.used_bytes + taken_by_others + SLACK_BYTES
+
+
+def in_use_text(index: int, sample: DeviceSample) -> str:
+    """Return who holds memory of a device that is none of ours, in words."""
+    who = " and ".join(map(str, sample.outsiders[:2])) or "processes"
+    more = f" and {len(sample.outsiders) - 2} more" if len(sample.outsiders) > 2 else ""
+    return f"GPU {index}: {format_bytes(sample.foreign_memory_bytes)} are in use by {who}{more} outside of Atoll"
+
+
+def _lingering_text(memory: DeviceMemory | None, pid: int) -> str:
+    if memory is None:
+        return f"it cannot be read since the worker {pid} ended"
+    return f"memory of the worker {pid}, which has ended, is not free: {format_bytes(memory.used_bytes)} are in use"

@@ -136,6 +136,22 @@ class DeviceMemoryMeasured(Event, frozen=True):
     devices: list[DeviceMemory]
 
 
+class DevicesClaimed(Event, frozen=True):
+    """The answer to `ClaimDevices`: all are locked, or none that was not before.
+
+    Attributes:
+        lease_id: For which lease.
+        samples: What the devices do now; one that cannot be read is left out.
+        memory: What is in use on them, likewise.
+        refused: Why a device could not be locked, in words, by UUID.
+    """
+
+    lease_id: int
+    samples: list[DeviceSample]
+    memory: list[DeviceMemory]
+    refused: dict[str, str]
+
+
 class DeviceFault(msgspec.Struct, frozen=True):
     """Something that a device has failed at.
 
@@ -317,6 +333,28 @@ class SendWithSegments(Action, frozen=True):
     peer: Peer
     message: Message
     segments: list[tuple[int, bool]]
+
+
+class ClaimDevices(Action, frozen=True):
+    """Lock devices and look what they do. `DevicesClaimed` follows.
+
+    Attributes:
+        lease_id: For which lease.
+        uuids: The devices, all of them or none; those that are locked by this agent already stay so.
+        pids: The processes of workers: their memory is not that of others.
+        held: The devices that other leases hold.
+    """
+
+    lease_id: int
+    uuids: list[str]
+    pids: list[int]
+    held: tuple[str, ...]
+
+
+class UnlockDevices(Action, frozen=True):
+    """Let go of the locks of devices; workers that live still hold them."""
+
+    uuids: list[str]
 
 
 class MeasureDeviceMemory(Action, frozen=True):

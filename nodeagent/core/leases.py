@@ -3,8 +3,8 @@
     StartLease ─▶ starting ──worker is there──▶ running ──EndLease──▶ ending ──exit, memory free──▶ LeaseEnded
                      └── no worker can be had ─▶ LeaseFailed             └── the worker goes on ──▶ LeaseEnded
 
-A lease whose worker died by itself takes the same way, with the reason. What a worker says about an actor is passed
-on unread.
+A lease with devices claims them before it is given a worker (`devices.py`). A lease whose worker died by itself takes
+the same way, with the reason. What a worker says about an actor is passed on unread.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 from atoll.exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from atoll.ids import ActorId
-from atoll.nodeagent.core.devices import DeviceWatches
-from atoll.nodeagent.core.events import DeviceMemoryMeasured, ProcessExited, ZygoteDied
+from atoll.nodeagent.core.devices import HELD, REFUSED, Devices
+from atoll.nodeagent.core.events import DeviceFault, DeviceMemoryMeasured, DevicesClaimed, ProcessExited, ZygoteDied
 from atoll.nodeagent.core.memory_watch import MemoryWatch, Use
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.workers import Worker, WorkerKey, WorkerPool
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import (
+    DEVICES_TAKEN,
     ActorConstructed,
     ActorFailed,
     ActorStarted,
@@ -55,7 +56,9 @@ class Lease:
         starts: How many workers it was given.
         actor_id: The actor that lives in it, if one does.
         actor_alive: Whether the actor's constructor has returned.
+        claiming: Whether it has no worker yet because its devices are not its own yet.
         crashed: Whether it ends because its worker's connection broke, not because the scheduler wished it.
+        cause: Why its worker is ended before its time, in words; empty if it is not, or if it ends by itself.
         kind: The class of the error that ended it; empty if it ended as wished.
         text: Likewise, in a line.
         memory: How it ran out of memory, if that is why.
@@ -68,7 +71,9 @@ class Lease:
     starts: int = 0
     actor_id: ActorId | None = None
     actor_alive: bool = False
+    claiming: bool = False
     crashed: bool = False
+    cause: str = ""
     kind: str = ""
     text: str = ""
     memory: MemoryLoss | None = None
@@ -133,7 +138,7 @@ class Leases:
         self._pool = pool
         self._outbox = outbox
         self._leases: dict[int, Lease] = {}
-        self._watches = DeviceWatches(outbox)
+        self.devices = Devices(outbox, lambda: [worker.pid for worker in pool.workers() if worker.pid])
         self.memory = MemoryWatch(outbox, offered_bytes, kept_free_bytes, self._out_of_memory, make_room)
 
     def lease(self, lease_id: int) -> Lease | None:
@@ -143,10 +148,6 @@ class Leases:
     def leases(self) -> list[Lease]:
         """Return all leases, oldest first."""
         return list(self._leases.values())
-
-    def devices_in_use(self) -> tuple[str, ...]:
-        """Return the devices that leases hold, in order."""
-        return tuple(dict.fromkeys(share.uuid for lease in self._leases.values() for share in lease.devices))
 
     # -------------------------------------------------------------------------------------------- beginning
 
@@ -162,8 +163,25 @@ class Leases:
         lease = Lease(message, message.dedicated)
         self._leases[lease.lease_id] = lease
         if lease.devices:
-            self._watches.begin(lease.lease_id, lease.devices)
-        self._give_worker(lease, now)
+            lease.claiming = True
+            self.devices.claim(lease.lease_id, lease.devices, now)
+        else:
+            self._give_worker(lease, now)
+
+    def devices_claimed(self, event: DevicesClaimed, now: Instant) -> str:
+        """Go on with a lease that has its devices. Returns why it cannot have them and must be given up, or nothing."""
+        state, text = self.devices.claimed(event, now)
+        lease = self._leases.get(event.lease_id)
+        if lease is None or not lease.claiming:
+            return ""
+        if state == HELD:
+            lease.claiming = False
+            self._give_worker(lease, now)
+        return text if state == REFUSED else ""
+
+    def give_up(self, lease_id: int, text: str) -> None:
+        """A lease cannot have its devices."""
+        self._fail(self._leases[lease_id], DEVICES_TAKEN, text)
 
     def _give_worker(self, lease: Lease, now: Instant) -> None:
         lease.starts += 1
@@ -206,6 +224,10 @@ class Leases:
             self._outbox.tell_scheduler(LeaseEnded(message.lease_id))
             return
         worker = lease.worker
+        if lease.claiming:
+            self.devices.forget(lease.lease_id)
+            self._over(lease)
+            return
         if lease.state == "ending" or worker is None:
             return
         if not (message.kill or lease.dedicated or lease.devices):
@@ -258,7 +280,7 @@ class Leases:
             return
         if lease.state == "running" or lease.crashed:
             lease.kind = WorkerCrashedError.__name__
-            lease.text = f"the worker (pid {worker.pid}) {describe_exit(event)}"
+            lease.text = lease.cause or f"the worker (pid {worker.pid}) {describe_exit(event)}"
         self._after_exit(lease, worker.pid, now)
 
     def zygote_died(self, event: ZygoteDied, lost: list[Worker], now: Instant) -> None:
@@ -282,13 +304,13 @@ class Leases:
 
     def _fail(self, lease: Lease, kind: str, text: str) -> None:
         del self._leases[lease.lease_id]
-        self._watches.forget(lease.lease_id)
+        self.devices.forget(lease.lease_id)
         self._outbox.tell_scheduler(LeaseFailed(lease.lease_id, kind, text))
 
     def _after_exit(self, lease: Lease, pid: int, now: Instant) -> None:
         lease.state = "ending"
         if lease.devices:
-            self._watches.release(lease.lease_id, pid, now)
+            self.devices.release(lease.lease_id, pid, now)
         else:
             self._over(lease)
 
@@ -298,17 +320,46 @@ class Leases:
 
     def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
         """End the lease if its devices are free."""
-        if self._watches.measured(event, now):
+        if self.devices.measured(event, now):
             self._over(self._leases[event.lease_id])
+
+    def device_failed(self, fault: DeviceFault, now: Instant) -> None:
+        """A device has failed: replace the workers on it, and remember it against the device if it is to blame."""
+        if fault.counts:
+            self.devices.health.failed(fault.uuid, fault.text, now)
+        for lease in self.leases():
+            share = next((share for share in lease.devices if share.uuid == fault.uuid), None)
+            if share is not None and lease.state == "running" and lease.worker is not None:
+                self._replace(lease, lease.worker, f"GPU {share.index} failed: {fault.text}")
+                self._pool.kill(lease.worker, now)
+
+    def worker_reports_fault(self, peer: Peer, text: str, counts: bool, now: Instant) -> None:
+        """CUDA has failed in a worker, whose context is of no use any more. Of several devices, nobody knows which."""
+        worker = self._pool.by_peer(peer)
+        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
+        if worker is None or lease is None or not lease.devices or lease.state != "running":
+            return
+        if counts and len(lease.devices) == 1:
+            self.devices.health.failed(lease.devices[0].uuid, text, now)
+        self._replace(lease, worker, f"the worker (pid {worker.pid}) was replaced after an error of its GPU: {text}")
+        self._pool.retire(worker, now)
+
+    @staticmethod
+    def _replace(lease: Lease, worker: Worker, cause: str) -> None:
+        """The worker of a lease ends, and not because the scheduler wished it."""
+        assert worker.lease_id == lease.lease_id, "a worker serves its own lease"
+        lease.state = "ending"
+        lease.crashed = True
+        lease.cause = cause
 
     def next_deadline(self) -> Instant | None:
         """Return when devices, or memory, are to be looked at again."""
-        instants = (self._watches.next_deadline(), self.memory.next_deadline())
+        instants = (self.devices.next_deadline(), self.memory.next_deadline())
         return min((instant for instant in instants if instant is not None), default=None)
 
     def tick(self, now: Instant) -> None:
         """Do what is due."""
-        self._watches.tick(now)
+        self.devices.tick(now)
         self.memory.tick(now)
 
     # ----------------------------------------------------------------------------------------------- actors
@@ -343,10 +394,11 @@ class Leases:
     def forget_unstarted(self, now: Instant) -> None:
         """The scheduler is gone: leases without a worker yet are not taken up again."""
         for lease in self.leases():
-            if lease.state == "starting" and lease.worker is not None:
+            if lease.state == "starting":
                 del self._leases[lease.lease_id]
-                self._watches.forget(lease.lease_id)
-                self._pool.release(lease.worker, now)
+                self.devices.forget(lease.lease_id)
+                if lease.worker is not None:
+                    self._pool.release(lease.worker, now)
 
     def holding(self) -> list[Lease]:
         """Return the leases that hold something of the node: those that go on after a reconnection, and what ends."""
@@ -356,23 +408,20 @@ class Leases:
         """Return what does not hold, or None."""
         for lease in self._leases.values():
             worker = lease.worker
-            if lease.state in {"starting", "running"}:
+            if lease.claiming:
+                if worker is not None or lease.state != "starting":
+                    return f"lease {lease.lease_id} has a worker before it has its devices"
+            elif lease.state in {"starting", "running"}:
                 if worker is None or worker.lease_id != lease.lease_id:
                     return f"lease {lease.lease_id} is {lease.state} without a worker of its own"
                 if (lease.state == "running") != (worker.state == "leased"):
                     return f"lease {lease.lease_id} is {lease.state}, its worker {worker.state}"
                 if worker.key != lease.key:
                     return f"lease {lease.lease_id} has a worker that is bound to something else"
-        held: dict[str, int] = {}
-        for lease in self._leases.values():
-            for share in lease.devices:
-                held[share.uuid] = held.get(share.uuid, 0) + share.units
-        if any(units > UNITS_PER_ONE for units in held.values()):
-            return "a device is held more than once"
         for worker in self._pool.workers():
             if worker.lease_id is not None and worker.lease_id not in self._leases and worker.state != "stopping":
                 return f"worker {worker.worker_id.hex()} serves a lease that is over"
-        return None
+        return self.devices.broken_invariant()
 
 
 def describe_exit(event: ProcessExited) -> str:

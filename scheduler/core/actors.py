@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import CreateActor, Done, KillActor, ReleaseActor, StartActor
+from atoll.protocol.messages import DEVICES_TAKEN, CreateActor, Done, KillActor, ReleaseActor, StartActor
 from atoll.protocol.values import Environment
 from atoll.scheduler.core.actor import ALIVE, DEAD, PENDING, RESTARTING, TABLE, Actor, SavedActor, encode_saved
 from atoll.scheduler.core.demands import DemandTable
@@ -248,6 +248,8 @@ class ActorTable:
         if started:
             self._restart_or_die(actor, cause)
             return
+        if kind == DEVICES_TAKEN:
+            return  # other devices may do, and it goes on waiting for them
         actor.failures += 1
         if kind not in ("", "WorkerCrashedError") or actor.failures >= MAXIMUM_START_FAILURES:
             self._die(actor, f"no process could be made for it: {cause}")

@@ -30,6 +30,7 @@ from atoll.protocol.messages import (
     PublishName,
     RegisterJob,
     ReleaseActor,
+    ReleaseDevice,
     RemoveGroup,
     ReturnLease,
     SetDemand,
@@ -346,6 +347,28 @@ class ClientDesk:
         """Empty a node. What can be nowhere else fails now."""
         self._cluster.drains.ask(record, message)
         self._agents.refuse_impossible()
+
+    def release_device(self, record: PeerRecord, message: ReleaseDevice) -> None:
+        """Have a quarantined device given again."""
+        found = [
+            (node, use)
+            for node in self._cluster.nodes
+            for use in node.devices.values()
+            if use.device.uuid.startswith(message.uuid) or (message.uuid == str(use.device.index))
+        ]
+        if len(found) != 1:
+            known = ", ".join(use.device.uuid for node in self._cluster.nodes for use in node.devices.values())
+            text = f"{len(found) or 'no'} GPUs are meant by {message.uuid!r}; there are: {known or 'none'}"
+            self._turn.fail(record.peer, message.request, "AtollError", text)
+            return
+        ((node, use),) = found
+        if not use.condition.quarantined:
+            trouble = use.condition.trouble or "nothing is wrong with it"
+            text = f"GPU {use.device.index} ({use.device.uuid}) is not quarantined: {trouble}"
+            self._turn.fail(record.peer, message.request, "AtollError", text)
+            return
+        self._turn.send(node.peer, ReleaseDevice(0, use.device.uuid))
+        self._turn.send(record.peer, Done(message.request))
 
     def explain(self, record: PeerRecord, message: Explain) -> None:
         """Answer why something waits, or what would be."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from atoll.exceptions import InternalError
 from atoll.protocol.messages import (
+    DEVICES_TAKEN,
     PREEMPTED,
     EndLease,
     LeaseGranted,
@@ -256,7 +257,7 @@ class LeaseTable:
                 record.peer,
                 LeaseLost(lease.lease_id, kind or "WorkerCrashedError", text or "the worker process ended", memory),
             )
-        elif state == STARTING and demand is not None and not lease.actor_id:
+        elif state == STARTING and demand is not None and not lease.actor_id and kind != DEVICES_TAKEN:
             demand.failures += 1
             if kind != "WorkerCrashedError" or demand.failures >= MAXIMUM_START_FAILURES:
                 self._demands.refuse(

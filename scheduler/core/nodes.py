@@ -13,14 +13,11 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import RegisterNode
 from atoll.protocol.values import DeviceShare, NodeSample
-from atoll.resources import Amounts, describe
+from atoll.resources import GPU, GPU_MEMORY, Amounts, describe
 from atoll.scheduler.core.supply import DeviceUse, Holding, Supply, Wanted
 
 MAXIMUM_WORKERS = 256
 """Leases of one node whose tasks do not wait: requests that take no resource must not fork without end."""
-
-FOREIGN_BYTES = 512 * 2**20
-"""What a driver or a desktop keeps of a device; more than that is somebody's work."""
 
 MAXIMUM_CHANGES = 50_000
 """So many changes of nodes are remembered for the indexes of `placement`."""
@@ -140,7 +137,8 @@ class Node:
             holding = self.supply.take_again(number, wanted, shares)
         if holding is None:
             return None
-        uses = [DeviceUse(self.devices[share.uuid].device, share.units) for share in holding.shares]
+        own = [(self.devices[share.uuid], share.units) for share in holding.shares]
+        uses = [DeviceUse(use.device, units, use.condition) for use, units in own]
         made = self.reservations[number] = Reservation(holding, Supply(holding.amounts, uses))
         self._changes.taken.append(self)
         return made
@@ -173,9 +171,7 @@ class Node:
         for device in sample.devices:
             use = self.devices.get(device.uuid)
             if use is not None:
-                foreign = device.foreign_memory_bytes if device.foreign_memory_bytes > FOREIGN_BYTES else 0
-                freed = freed or foreign < use.foreign_bytes
-                use.foreign_bytes = foreign
+                freed = use.condition.observe(device) or freed
         if freed:
             self._freed()
         return freed
@@ -199,7 +195,9 @@ class Node:
         if not short:
             return f"{self.name}: fits"
         parts = [f"{describe({name: units})} short{_in_use(supply, name)}" for name, units in sorted(short.items())]
-        return f"{self.name}: " + ", ".join(parts)
+        text = f"{self.name}: " + ", ".join(parts)
+        obstacles = supply.obstacles(wanted) if GPU in short or GPU_MEMORY in short else []
+        return "; ".join([text, *obstacles])
 
     def check_invariants(self) -> None:
         """Raise `InternalError` unless what is held and what is free make up what there is, in every part."""

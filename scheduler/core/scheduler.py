@@ -126,6 +126,7 @@ class Scheduler:
             m.DropName: (users, c.drop_name),
             m.ListNames: (users, c.list_names),
             m.Explain: (users, c.explain),
+            m.ReleaseDevice: (users, c.release_device),
             m.GetState: (users, c.get_state),
             m.GetUsage: (users, c.get_usage),
             m.DrainNode: (users, c.drain_node),

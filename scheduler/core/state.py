@@ -17,7 +17,7 @@ from atoll.protocol.state import (
     ObjectState,
 )
 from atoll.protocol.values import DeviceSample, NodeSample, WorkerSample
-from atoll.resources import MEMORY, UNITS_PER_ONE, from_units
+from atoll.resources import MEMORY, UNITS_PER_ONE, format_bytes, from_units
 from atoll.scheduler.core.actor import Actor
 from atoll.scheduler.core.cluster import Cluster
 from atoll.scheduler.core.demand import Demand
@@ -91,6 +91,10 @@ def _device(cluster: Cluster, node: Node, uuid: str, sample: DeviceSample | None
         use_percent=sample.use_percent if sample else 0.0,
         held=(UNITS_PER_ONE - use.free) / UNITS_PER_ONE,
         holders=[_holder_name(cluster, lease_id) for lease_id in use.held],
+        outsiders=[f"{format_bytes(each.used_bytes)}: {each}" for each in (sample.outsiders if sample else [])],
+        trouble=use.condition.trouble,
+        quarantined=use.condition.quarantined,
+        part=bool(device.parent),
     )
 
 

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from atoll.exceptions import InternalError
-from atoll.protocol.values import Device, DeviceShare, SchedulingClass
-from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, Pool
+from atoll.protocol.values import Device, DeviceSample, DeviceShare, Outsider, SchedulingClass
+from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, Pool, format_bytes
 from atoll.scheduler.policy.devices import choose_devices, is_of_type
+
+FOREIGN_BYTES = 512 * 2**20
+"""What a driver or a desktop keeps of a device; more than that is somebody's work."""
 
 
 class Wanted(NamedTuple):
@@ -59,27 +62,65 @@ def wanted_by(amounts: Amounts) -> Wanted:
     return wanted_of(SchedulingClass(amounts, ""))
 
 
+class DeviceCondition:
+    """How a device is, whoever holds it: one for the node's own view of the device and for what is reserved of it.
+
+    Attributes:
+        foreign_bytes: Memory that processes outside of the cluster hold of it.
+        outsiders: Those processes.
+        trouble: Why nobody is given it, in words; empty if nothing is wrong with it.
+        quarantined: Whether that is because it has failed too often.
+    """
+
+    __slots__ = ("foreign_bytes", "outsiders", "quarantined", "trouble")
+
+    def __init__(self) -> None:
+        self.foreign_bytes = 0
+        self.outsiders: list[Outsider] = []
+        self.trouble = ""
+        self.quarantined = False
+
+    def observe(self, sample: DeviceSample) -> bool:
+        """Take a sample. Returns whether more of the device can be given than before."""
+        foreign = sample.foreign_memory_bytes if sample.foreign_memory_bytes > FOREIGN_BYTES else 0
+        better = foreign < self.foreign_bytes or (bool(self.trouble) and not sample.trouble)
+        self.foreign_bytes, self.outsiders = foreign, sample.outsiders if foreign else []
+        self.trouble, self.quarantined = sample.trouble, sample.quarantined
+        return better
+
+    def text(self, device: Device) -> str:
+        """Return in words what keeps the device from being given, empty if nothing does."""
+        if self.trouble:
+            return f"GPU {device.index} is {self.trouble}"
+        if not self.foreign_bytes:
+            return ""
+        who = " and ".join(map(str, self.outsiders[:2])) or "processes"
+        more = f" and {len(self.outsiders) - 2} more" if len(self.outsiders) > 2 else ""
+        size, total = format_bytes(self.foreign_bytes), format_bytes(device.memory_bytes)
+        return f"GPU {device.index}: {size} of {total} in use by {who}{more} outside of Atoll"
+
+
 class DeviceUse:
     """A device, or the share of one that is reserved, and the leases that hold it, in units.
 
     Attributes:
         capacity: What there is of it: `UNITS_PER_ONE` unless this is a share.
-        foreign_bytes: Memory that processes outside of the cluster hold of it.
+        condition: How the device is.
     """
 
-    __slots__ = ("capacity", "device", "foreign_bytes", "free", "held")
+    __slots__ = ("capacity", "condition", "device", "free", "held")
 
-    def __init__(self, device: Device, capacity: int = UNITS_PER_ONE) -> None:
+    def __init__(self, device: Device, capacity: int = UNITS_PER_ONE, condition: DeviceCondition | None = None) -> None:
         self.device = device
         self.capacity = capacity
+        self.condition = condition or DeviceCondition()
         self.free = capacity
         self.held: dict[int, int] = {}
-        self.foreign_bytes = 0
 
     def copy(self) -> DeviceUse:
         """Return the same, to try things on."""
-        made = DeviceUse(self.device, self.capacity)
-        made.free, made.held, made.foreign_bytes = self.free, dict(self.held), self.foreign_bytes
+        made = DeviceUse(self.device, self.capacity, self.condition)
+        made.free, made.held = self.free, dict(self.held)
         return made
 
     def share(self, units: int) -> DeviceShare:
@@ -93,7 +134,10 @@ class DeviceUse:
     @property
     def usable(self) -> int:
         """Units that are free and whose memory no process outside of the cluster holds."""
-        return self.free - self.units_of(self.foreign_bytes) if self.foreign_bytes else self.free
+        condition = self.condition
+        if condition.trouble:
+            return 0
+        return self.free - self.units_of(condition.foreign_bytes) if condition.foreign_bytes else self.free
 
 
 class Holding:
@@ -159,7 +203,10 @@ class Supply:
             if free.get(name, 0) < units:
                 return False
         if wanted.device_bytes or GPU in wanted.amounts:
-            return self.devices_for(wanted) is not None
+            if wanted.device_units < UNITS_PER_ONE:
+                return self.devices_for(wanted) is not None
+            whole = sum(use.usable == UNITS_PER_ONE for use in self._of_type(wanted))
+            return whole * UNITS_PER_ONE >= wanted.device_units
         return not wanted.device_types or any(self._of_type(wanted))
 
     def take(self, key: int, wanted: Wanted) -> Holding:
@@ -253,16 +300,27 @@ class Supply:
                 if use.usable >= units and (best is None or (use.usable, use.device.index) < best):
                     best, chosen = (use.usable, use.device.index), use
             return [chosen] if chosen is not None else None
-        whole = [use for use in suitable if use.free == UNITS_PER_ONE and not use.foreign_bytes]
+        whole = [use for use in suitable if use.usable == UNITS_PER_ONE]
         return choose_devices(whole, wanted.device_units // UNITS_PER_ONE)
 
     def _of_type(self, wanted: Wanted) -> list[DeviceUse]:
+        """Return the devices that may do. CUDA uses one part of a device at a time, so several are never parts."""
         uses = list(self.devices.values())
         if wanted.device_types:
             uses = [use for use in uses if any(is_of_type(use.device.model, kind) for kind in wanted.device_types)]
+        if any(use.device.parent for use in uses):
+            whole = [use for use in uses if not use.device.parent]
+            if wanted.device_units > UNITS_PER_ONE or (whole and not wanted.device_types and not wanted.device_bytes):
+                uses = whole
         if wanted.device_bytes and not wanted.by_memory:
             uses = [use for use in uses if use.device.memory_bytes >= wanted.device_bytes]
         return uses
+
+    def obstacles(self, wanted: Wanted) -> list[str]:
+        """Return in words what is the matter with the devices that would do and are not held by anybody of ours."""
+        if not wanted.needs_devices:
+            return []
+        return [text for use in self._of_type(wanted) if (text := use.condition.text(use.device))]
 
     def check_invariants(self, name: str, holdings: Iterable[Holding]) -> None:
         """Raise `InternalError` unless what is held and what is free make up what there is."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from atoll.protocol.explanation import ASK, END, FITS, IMPOSSIBLE, WAITS, Change, Explanation, Holder, NodeReason
-from atoll.protocol.values import SchedulingClass
+from atoll.protocol.values import Outsider, SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe, from_units
 from atoll.scheduler.core.cluster import Cluster
 from atoll.scheduler.core.demand import Demand
@@ -176,18 +176,12 @@ class Reasons:
 
     @staticmethod
     def _outside(place: _Place) -> list[Holder]:
+        """Return the processes outside of the cluster that hold memory of devices."""
         return [
-            Holder(
-                "outside",
-                "a process outside of the cluster",
-                "",
-                0.0,
-                {GPU_MEMORY: use.foreign_bytes},
-                [use.device.index],
-                0,
-            )
+            Holder("outside", str(outsider), "", 0.0, {GPU_MEMORY: outsider.used_bytes}, [use.device.index], 0)
             for use in place.supply.devices.values()
-            if use.foreign_bytes
+            if use.condition.foreign_bytes
+            for outsider in use.condition.outsiders or [Outsider(0, use.condition.foreign_bytes)]
         ]
 
     # ------------------------------------------------------------------------------------------------- what to change

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from atoll.protocol.values import Device
+from atoll.scheduler.policy import topology
 
 
 class HasDevice(Protocol):
@@ -19,8 +20,10 @@ Use = TypeVar("Use", bound=HasDevice)
 
 
 def choose_devices(whole: Sequence[Use], count: int) -> list[Use] | None:
-    """Return so many of the devices that are wholly free, in the order of their numbers; None if there are too few."""
-    return list(whole[:count]) if len(whole) >= count else None
+    """Return so many of the devices that are wholly free, near each other; None if there are too few."""
+    if len(whole) < count:
+        return None
+    return [whole[place] for place in topology.choose([use.device for use in whole], count)]
 
 
 def is_of_type(model: str, kind: str) -> bool:

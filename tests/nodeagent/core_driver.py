@@ -7,10 +7,13 @@ from typing import TypeVar
 
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
+    ClaimDevices,
     CreateSegment,
     CutSegment,
     DeleteSpillFile,
     DestroySegment,
+    DeviceMemory,
+    DevicesClaimed,
     ForkWorker,
     KillWorker,
     ObjectRestored,
@@ -21,6 +24,7 @@ from atoll.nodeagent.core.events import (
     SegmentCreated,
     SpillFailed,
     SpillObjects,
+    UnlockDevices,
     WorkerForked,
 )
 from atoll.protocol.machine import (
@@ -35,7 +39,7 @@ from atoll.protocol.machine import (
     Send,
 )
 from atoll.protocol.messages import AttachProcess, DefineEnvironment, Message, StartLease, WorkerStarted
-from atoll.protocol.values import Device, DeviceShare, Environment, SchedulingClass
+from atoll.protocol.values import Device, DeviceSample, DeviceShare, Environment, Outsider, SchedulingClass
 
 MIB = 2**20
 SCHEDULER = Peer(1)
@@ -81,6 +85,9 @@ class CoreDriver:
         self.restoring: dict[bytes, RestoreObject] = {}
         self.files: dict[int, SpillObjects] = {}
         self.peers = count(2)
+        self.answers_claims = True
+        self.in_use: dict[str, int] = {}
+        self.locked: dict[str, None] = {}
         if connected:
             self.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
 
@@ -107,7 +114,25 @@ class CoreDriver:
                 assert action.file_id not in {restore.file_id for restore in self.restoring.values()}
         self.core.check_invariants()
         self.actions.extend(actions)
+        for action in actions:
+            if isinstance(action, ClaimDevices) and self.answers_claims:
+                self.claim(action)
+            elif isinstance(action, UnlockDevices):
+                for uuid in action.uuids:
+                    del self.locked[uuid]
         return actions
+
+    def claim(self, action: ClaimDevices, refused: dict[str, str] | None = None, foreign: int = 0) -> None:
+        """Devices are locked, or another cluster has them, or somebody else's memory lies on them."""
+        if not refused:
+            self.locked.update(dict.fromkeys(action.uuids))
+        memory = [DeviceMemory(uuid, self.in_use.get(uuid, 0) + foreign, 0, foreign) for uuid in action.uuids]
+        outsiders = [Outsider(123, foreign, "alice")] if foreign else []
+        samples = [
+            DeviceSample(uuid, 0.0, self.in_use.get(uuid, 0), foreign, outsiders, (refused or {}).get(uuid, ""))
+            for uuid in action.uuids
+        ]
+        self.event(DevicesClaimed(action.lease_id, samples, memory, refused or {}))
 
     def message(self, peer: Peer, message: Message) -> list[Action]:
         return self.event(Received(peer, message))

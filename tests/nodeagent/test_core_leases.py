@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 
 from atoll.nodeagent.core.events import (
-    DeviceMemory,
-    DeviceMemoryMeasured,
     DialScheduler,
     Exit,
     ForkFailed,
     KillWorker,
-    MeasureDeviceMemory,
     NodeObserved,
     ObserveNode,
     ProcessExited,
@@ -242,82 +239,6 @@ def test_the_end_of_a_job_ends_its_idle_workers(driver: CoreDriver) -> None:
     driver.message(SCHEDULER, EndLease(1, kill=False))
     driver.message(SCHEDULER, JobEnded(b"job-0001"))
     assert driver.said(StopWorker, peer)
-
-
-# ------------------------------------------------------------------------------------------------------ devices
-
-
-def memory(used: int, worker: int = 0, other: int = 0) -> list[DeviceMemory]:
-    return [DeviceMemory("GPU-0", used, worker, other)]
-
-
-def begin_on_device(driver: CoreDriver, units: int = 10_000, before: int = 0) -> bytes:
-    driver.define()
-    driver.start_lease(1, devices=[share(0, units)])
-    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 0)]
-    driver.event(DeviceMemoryMeasured(1, memory(before)))
-    forks = driver.forks()
-    assert [fork.devices for fork in forks] == [["GPU-0"]]
-    driver.run_worker(forks[0].worker_id)
-    assert driver.said(LeaseStarted)
-    return forks[0].worker_id
-
-
-def test_a_device_is_bound_to_a_worker_of_its_own(driver: CoreDriver) -> None:
-    driver.define(prepare=True)
-    driver.run_all()
-    driver.start_lease(1, devices=[share(0)])
-    assert [fork.devices for fork in driver.forks()] == [["GPU-0"]], "an idle worker never gets a device"
-
-
-def test_r14_a_lease_ends_only_when_the_memory_of_its_device_is_free(driver: CoreDriver) -> None:
-    begin_on_device(driver, before=1 * GIB)
-    driver.message(SCHEDULER, EndLease(1, kill=False))
-    assert driver.exit_killed(), "a worker with devices ends with its lease"
-    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 4000)]
-    driver.event(DeviceMemoryMeasured(1, memory(9 * GIB, worker=8 * GIB)))
-    assert driver.said(LeaseEnded) == []
-    driver.advance(0.06)
-    assert driver.take(MeasureDeviceMemory)
-    driver.event(DeviceMemoryMeasured(1, memory(3 * GIB)))
-    assert driver.said(LeaseEnded) == []
-    driver.advance(0.11)
-    assert driver.take(MeasureDeviceMemory)
-    driver.event(DeviceMemoryMeasured(1, []))
-    assert driver.said(LeaseEnded) == [], "what cannot be measured is not free"
-    driver.advance(0.25)
-    driver.event(DeviceMemoryMeasured(1, memory(1 * GIB)))
-    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
-
-
-def test_memory_that_others_took_meanwhile_does_not_hold_a_device(driver: CoreDriver) -> None:
-    worker_id = begin_on_device(driver)
-    driver.event(ProcessExited(worker_id, None, 9))
-    driver.event(DeviceMemoryMeasured(1, memory(2 * GIB, other=2 * GIB)))
-    (ended,) = driver.said(LeaseEnded)
-    assert ended.kind == "WorkerCrashedError"
-
-
-def test_a_share_is_free_when_no_process_of_its_worker_is_left(driver: CoreDriver) -> None:
-    worker_id = begin_on_device(driver, units=5_000)
-    driver.event(ProcessExited(worker_id, 0, None))
-    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB, worker=1)))
-    assert driver.said(LeaseEnded) == []
-    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB)))
-    assert driver.said(LeaseEnded)
-
-
-def test_a_device_is_looked_at_less_and_less_often_and_never_given_up(driver: CoreDriver) -> None:
-    worker_id = begin_on_device(driver)
-    driver.event(ProcessExited(worker_id, None, 9))
-    looks = 0
-    for _second in range(120):
-        for _look in driver.take(MeasureDeviceMemory):
-            looks += 1
-            driver.event(DeviceMemoryMeasured(1, memory(8 * GIB, worker=8 * GIB)))
-        driver.advance(1.0)
-    assert 20 < looks < 40
-    assert driver.said(LeaseEnded) == []
 
 
 # ------------------------------------------------------------------------------------------------------- actors

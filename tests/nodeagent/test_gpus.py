@@ -274,7 +274,7 @@ def test_memory_that_the_driver_names_nobody_for_is_others_unless_a_lease_holds_
     monitor = Monitor(NvmlProvider(nvml))
     nvml.used["GPU-0"] = 20 * GIB
     free, held = (monitor.observe([], uuids).devices[0] for uuids in ((), ("GPU-0",)))
-    assert (free.foreign_memory_bytes, str(free.outsiders[0])) == (20 * GIB, "processes that the driver does not name")
+    assert (free.foreign_memory_bytes, str(free.outsiders[0])) == (20 * GIB, "a process that the driver does not name")
     assert (held.foreign_memory_bytes, held.outsiders) == (0, [])
     assert monitor.observe([], ()).devices[1].outsiders == [], "what a driver keeps for itself is nobody's"
 

@@ -10,7 +10,7 @@ import pytest
 from atoll.protocol import messages as m
 from atoll.protocol.explanation import ASK, END, FITS, IMPOSSIBLE, WAITS, Change, Explanation, decode_explanation
 from atoll.protocol.machine import Peer
-from atoll.protocol.values import Device, DeviceSample, LabelTerm, NodeSample, SchedulingClass, Span
+from atoll.protocol.values import Device, DeviceSample, LabelTerm, NodeSample, Outsider, SchedulingClass, Span
 from atoll.resources import UNITS_PER_ONE, to_units
 from atoll.scheduler.core.cluster import Cluster
 from atoll.scheduler.core.placement import Shape
@@ -98,12 +98,14 @@ def test_what_can_never_be_says_what_could() -> None:
 def test_processes_outside_of_the_cluster_are_named() -> None:
     world = World()
     agent, client = world.agent(cpus=4, gpus=1), world.client()
-    sample = NodeSample(0, 0, 0, 0, 0, [DeviceSample("SIM-GPU-0", 90, 8 * GIB, 8 * GIB)], [], [])
-    world.say(agent, m.NodeSampled(sample))
-    found = asked(world, client, GPU=1)
-    assert [str(holder) for holder in found.nodes[0].holders] == [
-        "a process outside of the cluster holds 8 GiB GPU memory on GPU 0 for 0.0 s"
-    ]
+    for outsiders, who in (([Outsider(123, 8 * GIB, "alice")], "process 123 of alice"), ([], "processes")):
+        sampled = DeviceSample("SIM-GPU-0", 90, 8 * GIB, 8 * GIB, outsiders)
+        world.say(agent, m.NodeSampled(NodeSample(0, 0, 0, 0, 0, [sampled], [], [])))
+        found = asked(world, client, GPU=1)
+        assert f"GPU 0: 8 GiB of 16 GiB in use by {who} outside of Atoll" in found.nodes[0].text
+        (holder,) = found.nodes[0].holders
+        named = who if outsiders else "a process that the driver does not name"
+        assert str(holder) == f"{named} holds 8 GiB GPU memory on GPU 0"
     found = asked(world, client, gpu_memory=12 * GIB)
     assert [change.text for change in found.changes] == ["it asked for 8 GiB GPU memory"]
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
+    ClaimDevices,
     CreateSegment,
     CutSegment,
     DeleteSpillFile,
     DestroySegment,
     DeviceMemory,
     DeviceMemoryMeasured,
+    DevicesClaimed,
     DialScheduler,
     ForkFailed,
     ForkWorker,
@@ -31,6 +33,7 @@ from atoll.nodeagent.core.events import (
     SpillObjects,
     StartZygote,
     StopZygote,
+    UnlockDevices,
     WorkerForked,
     WorkerMemory,
     ZygoteDied,
@@ -38,7 +41,7 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.core.events import Exit as AgentExit
 from atoll.protocol.machine import Action, Instant, Peer, PeerConnected
-from atoll.protocol.values import Device
+from atoll.protocol.values import Device, DeviceSample
 from atoll.resources import CPU, GPU, MEMORY, UNITS_PER_ONE
 from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, RemoveRecord, Warn
 from atoll.scheduler.core.scheduler import Scheduler
@@ -212,8 +215,8 @@ class AgentProcess(Machine):
                 self.memory.sizes[action.segment_id] = action.size_bytes
             case SpillObjects() | RestoreObject() | DeleteSpillFile():
                 self.disk.carry_out(action)
-            case MeasureDeviceMemory():
-                self._measure(action)
+            case ClaimDevices() | UnlockDevices() | MeasureDeviceMemory():
+                self._look_after_devices(action)
             case MeasureMemory():
                 self.after(self._looking.uniform(2e-4, 2e-3), "looked", lambda: self._looked(action))
             case ObserveNode():
@@ -298,6 +301,7 @@ class AgentProcess(Machine):
         self.workers[order.worker_id] = worker
         self.world.worker_began(worker, self)
         for uuid in order.devices:
+            self.world.device_locks[uuid][order.worker_id] = None  # inherited
             self._device_bytes[uuid][order.worker_id] = self.random.randrange(4) * 256 * MIB
 
     def worker_ended(self, worker: WorkerProcess, crashed: bool) -> None:
@@ -310,7 +314,13 @@ class AgentProcess(Machine):
     def ended(self, crashed: bool) -> None:
         workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
-            self.simulation.after(self.random.uniform(0.0, 5e-3), "dies", partial(self.simulation.crash, worker))
+            dies_in_s = self.random.uniform(0.0, 5e-3)
+            if worker.devices and self.random.random() < 0.5:  # it hangs in the driver, as they do
+                dies_in_s = self.random.uniform(0.0, 2.0)
+                self.simulation.pause(worker, dies_in_s + 1.0)
+            self.simulation.after(dies_in_s, "dies", partial(self.simulation.crash, worker))
+        for holders in self.world.device_locks.values():
+            holders.pop(self.process_id, None)
         self.world.agent_ended(self)
 
     # --------------------------------------------------------------------------------------- memory and devices
@@ -348,21 +358,43 @@ class AgentProcess(Machine):
                 self.world.killed_actors[worker.actor_id] = None
         self.deliver(MemoryMeasured(found, HOST_BYTES, 0 if full else HOST_BYTES // 2))
 
-    def _measure(self, action: MeasureDeviceMemory) -> None:
-        self.after(self.random.uniform(5e-4, 3e-3), "measured", lambda: self._measured(action))
+    def _look_after_devices(self, action: ClaimDevices | UnlockDevices | MeasureDeviceMemory) -> None:
+        if isinstance(action, UnlockDevices):
+            for uuid in action.uuids:
+                self.world.device_locks[uuid].pop(self.process_id, None)
+        elif isinstance(action, ClaimDevices):
+            self.after(self.random.uniform(5e-4, 3e-3), "claimed", lambda: self._claim(action))
+        else:
+            self.after(self.random.uniform(5e-4, 3e-3), "measured", lambda: self._measured(action))
+
+    def _claim(self, action: ClaimDevices) -> None:
+        """Lock devices, all or none: a lock lasts as long as its agent, and as any worker that has inherited it."""
+        refused = {}
+        for uuid in action.uuids:
+            holders = self.world.device_locks.setdefault(uuid, {})
+            if holders and self.process_id not in holders:
+                refused[uuid] = "held by a worker whose node agent has ended"
+        if not refused:
+            for uuid in action.uuids:
+                self.world.device_locks[uuid][self.process_id] = None
+        samples = [DeviceSample(uuid, 0.0, 0, trouble=refused.get(uuid, "")) for uuid in action.uuids]
+        self.deliver(DevicesClaimed(action.lease_id, samples, self._memory_of(action.uuids, 0), refused))
 
     def _measured(self, action: MeasureDeviceMemory) -> None:
+        self.deliver(DeviceMemoryMeasured(action.lease_id, self._memory_of(action.uuids, action.worker_pid)))
+
+    def _memory_of(self, uuids: list[str], worker_pid: int) -> list[DeviceMemory]:
         by_pid = {worker.pid: worker.process_id for worker in self.workers.values()}
         found = []
-        for uuid in action.uuids:
+        for uuid in uuids:
             held = self._device_bytes[uuid]
             for worker_id in [worker_id for worker_id in held if worker_id not in self.workers]:
                 if self.random.random() < 0.6:  # the driver has freed a dead process's memory by now, or not yet
                     del held[worker_id]
-            mine = held.get(by_pid.get(action.worker_pid, b""), 0)
+            mine = held.get(by_pid.get(worker_pid, b""), 0)
             living = sum(amount for worker_id, amount in held.items() if worker_id in self.workers)
             found.append(DeviceMemory(uuid, sum(held.values()), mine, living - mine))
-        self.deliver(DeviceMemoryMeasured(action.lease_id, found))
+        return found
 
 
 __all__ = ["AgentProcess", "Instant", "SchedulerProcess", "SimulatedJournal"]

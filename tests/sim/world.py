@@ -81,6 +81,7 @@ class World:
         self.faults_random = self.simulation.random_for("faults")
         self.scheduler_host = options.hosts[0]
         self.journal = SimulatedJournal()
+        self.device_locks: dict[str, dict[bytes, None]] = {}
         self.scheduler: SchedulerProcess | None = None
         self.agents: dict[str, AgentProcess] = {}
         self.processes: dict[bytes, ClientProcess] = {}
@@ -163,6 +164,8 @@ class World:
     def process_ended(self, process: ClientProcess, crashed: bool) -> None:
         """A client or worker is dead."""
         self.processes.pop(process.process_id, None)
+        for holders in self.device_locks.values():
+            holders.pop(process.process_id, None)
         for task_id in process.records:
             if not self.submissions[task_id].ended:
                 self.submissions[task_id].ended = "its owner is gone"

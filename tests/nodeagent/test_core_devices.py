@@ -1,0 +1,301 @@
+"""How leases come to devices in the agent's core, when devices are free again, and which are kept from everybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from atoll.nodeagent.core.device_health import FAULTS_WITHIN_S, QUARANTINE_S
+from atoll.nodeagent.core.devices import LOCKED_PATIENCE_S, RELEASE_WITHIN_S
+from atoll.nodeagent.core.events import (
+    ClaimDevices,
+    DeviceFault,
+    DeviceMemory,
+    DeviceMemoryMeasured,
+    MeasureDeviceMemory,
+    NodeObserved,
+    ProcessExited,
+    UnlockDevices,
+)
+from atoll.protocol.messages import (
+    DEVICES_TAKEN,
+    EndLease,
+    LeaseEnded,
+    LeaseFailed,
+    LeaseStarted,
+    NodeSampled,
+    ReleaseDevice,
+    ReportDeviceFault,
+    StopWorker,
+)
+from atoll.protocol.values import DeviceSample
+from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
+
+GIB = 2**30
+
+
+@pytest.fixture
+def driver() -> CoreDriver:
+    return CoreDriver()
+
+
+def memory(used: int, worker: int = 0, other: int = 0) -> list[DeviceMemory]:
+    return [DeviceMemory("GPU-0", used, worker, other)]
+
+
+def begin_on_device(driver: CoreDriver, units: int = 10_000, before: int = 0) -> bytes:
+    driver.define()
+    driver.in_use["GPU-0"] = before
+    driver.start_lease(1, devices=[share(0, units)])
+    forks = [fork for fork in driver.forks() if fork.devices]
+    assert [fork.devices for fork in forks] == [["GPU-0"]]
+    driver.run_worker(forks[0].worker_id)
+    assert driver.said(LeaseStarted)
+    return forks[0].worker_id
+
+
+def test_a_device_is_bound_to_a_worker_of_its_own(driver: CoreDriver) -> None:
+    driver.define(prepare=True)
+    driver.run_all()
+    driver.start_lease(1, devices=[share(0)])
+    assert [fork.devices for fork in driver.forks()] == [["GPU-0"]], "an idle worker never gets a device"
+
+
+def test_r14_a_lease_ends_only_when_the_memory_of_its_device_is_free(driver: CoreDriver) -> None:
+    begin_on_device(driver, before=1 * GIB)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.exit_killed(), "a worker with devices ends with its lease"
+    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 4000)]
+    driver.event(DeviceMemoryMeasured(1, memory(9 * GIB, worker=8 * GIB)))
+    assert driver.said(LeaseEnded) == []
+    driver.advance(0.06)
+    assert driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(1, memory(3 * GIB)))
+    assert driver.said(LeaseEnded) == []
+    driver.advance(0.11)
+    assert driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(1, []))
+    assert driver.said(LeaseEnded) == [], "what cannot be measured is not free"
+    driver.advance(0.25)
+    driver.event(DeviceMemoryMeasured(1, memory(1 * GIB)))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+
+
+def test_memory_that_others_took_meanwhile_does_not_hold_a_device(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    driver.event(ProcessExited(worker_id, None, 9))
+    driver.event(DeviceMemoryMeasured(1, memory(2 * GIB, other=2 * GIB)))
+    (ended,) = driver.said(LeaseEnded)
+    assert ended.kind == "WorkerCrashedError"
+
+
+def test_a_share_is_free_when_no_process_of_its_worker_is_left(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver, units=5_000)
+    driver.event(ProcessExited(worker_id, 0, None))
+    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB, worker=1)))
+    assert driver.said(LeaseEnded) == []
+    driver.event(DeviceMemoryMeasured(1, memory(6 * GIB)))
+    assert driver.said(LeaseEnded)
+
+
+def observe(driver: CoreDriver, *faults: DeviceFault) -> list[DeviceSample]:
+    """A sample is taken; return what the scheduler is told of the devices."""
+    samples = [DeviceSample(f"GPU-{number}", 0.0, 0) for number in range(2)]
+    driver.said(NodeSampled)
+    driver.event(NodeObserved(0.0, 0, 0, samples, [], faults))
+    return driver.said(NodeSampled)[-1].sample.devices
+
+
+def test_a_worker_is_forked_only_when_its_devices_are_locked(driver: CoreDriver) -> None:
+    driver.define()
+    driver.answers_claims = False
+    driver.start_lease(1, devices=[share(1), share(0)])
+    assert driver.forks() == []
+    (claim,) = driver.take(ClaimDevices)
+    assert claim.uuids == ["GPU-1", "GPU-0"]
+    driver.claim(claim)
+    assert [fork.devices for fork in driver.forks()] == [["GPU-1", "GPU-0"]]
+
+
+def test_r15_a_device_that_another_cluster_has_locked_is_tried_again_then_the_lease_goes_back(
+    driver: CoreDriver,
+) -> None:
+    driver.define()
+    driver.answers_claims = False
+    observe(driver)
+    driver.start_lease(1, devices=[share(0)])
+    tries = 0
+    began = driver.now
+    while not (failed := driver.said(LeaseFailed)):
+        for claim in driver.take(ClaimDevices):
+            tries += 1
+            driver.claim(claim, refused={"GPU-0": "held by another cluster"})
+        driver.advance(0.05)
+    assert 5 < tries < 15
+    assert LOCKED_PATIENCE_S <= driver.now - began < 2 * LOCKED_PATIENCE_S
+    assert failed[0].kind == DEVICES_TAKEN
+    assert "GPU 0 is held by another cluster" in failed[0].text
+    assert driver.said(NodeSampled)[-1].sample.devices[0].trouble == "held by another cluster"
+    assert driver.forks() == []
+    assert driver.locked == {}
+
+
+def test_a_device_that_an_agent_before_us_still_had_is_given_as_soon_as_it_is_free(driver: CoreDriver) -> None:
+    driver.define()
+    driver.answers_claims = False
+    driver.start_lease(1, devices=[share(0)])
+    (claim,) = driver.take(ClaimDevices)
+    driver.claim(claim, refused={"GPU-0": "held by a worker whose node agent has ended"})
+    driver.advance(0.06)
+    (claim,) = driver.take(ClaimDevices)
+    driver.claim(claim)
+    assert len(driver.forks()) == 1
+
+
+def test_a_whole_device_is_not_given_while_others_use_its_memory_and_the_scheduler_is_told_who(
+    driver: CoreDriver,
+) -> None:
+    driver.define()
+    driver.answers_claims = False
+    observe(driver)
+    driver.start_lease(1, devices=[share(0)])
+    while not (failed := driver.said(LeaseFailed)):
+        for claim in driver.take(ClaimDevices):
+            driver.claim(claim, foreign=30 * GIB)
+            assert driver.locked == {}, "others may have the device while this lease waits"
+        driver.advance(0.05)
+    assert failed[0].text == "GPU 0: 30 GiB are in use by process 123 of alice outside of Atoll"
+    (told,) = driver.said(NodeSampled)[-1].sample.devices[0].outsiders
+    assert (told.pid, told.user) == (123, "alice")
+
+
+def test_a_share_is_given_beside_others(driver: CoreDriver) -> None:
+    driver.define()
+    driver.answers_claims = False
+    driver.start_lease(1, devices=[share(0, 5_000)])
+    (claim,) = driver.take(ClaimDevices)
+    driver.claim(claim, foreign=4 * GIB)
+    assert len(driver.forks()) == 1
+
+
+def test_a_lease_that_ends_while_it_waits_for_its_devices_takes_nothing(driver: CoreDriver) -> None:
+    driver.define()
+    driver.answers_claims = False
+    driver.start_lease(1, devices=[share(0)])
+    (claim,) = driver.take(ClaimDevices)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+    driver.claim(claim)
+    assert driver.take(UnlockDevices) == [UnlockDevices(["GPU-0"])]
+    assert driver.forks() == []
+
+
+def test_shares_of_one_device_have_one_lock_until_the_last_has_ended(driver: CoreDriver) -> None:
+    driver.define()
+    for lease_id in (1, 2):
+        driver.start_lease(lease_id, devices=[share(0, 5_000)])
+    workers = [fork.worker_id for fork in driver.forks()]
+    for number, worker_id in enumerate(workers):
+        driver.run_worker(worker_id, pid=4000 + number)
+    for lease_id, worker_id in enumerate(workers, 1):
+        assert driver.take(UnlockDevices) == []
+        driver.event(ProcessExited(worker_id, None, 9))
+        driver.event(DeviceMemoryMeasured(lease_id, memory(0)))
+    assert driver.take(UnlockDevices) == [UnlockDevices(["GPU-0"])]
+
+
+def test_r14_memory_that_does_not_come_back_costs_the_device_until_it_does(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    driver.event(ProcessExited(worker_id, None, 9))
+    looks, began = 0, driver.now
+    while not driver.said(LeaseEnded):
+        for _look in driver.take(MeasureDeviceMemory):
+            looks += 1
+            driver.event(DeviceMemoryMeasured(1, memory(8 * GIB)))
+        driver.advance(0.5)
+    assert RELEASE_WITHIN_S <= driver.now - began < RELEASE_WITHIN_S + 10
+    assert 10 < looks < 30, "it is looked at less and less often"
+    stays, other = observe(driver)
+    assert stays.quarantined
+    assert "memory of the worker 4000, which has ended, is not free: 8 GiB are in use" in stays.trouble
+    assert other.trouble == ""
+    assert driver.locked == {"GPU-0": None}, "nobody else is to have it"
+    driver.advance(10.0)
+    driver.event(DeviceMemoryMeasured(1, memory(0)))
+    assert observe(driver)[0].trouble == ""
+    assert driver.locked == {}
+
+
+def test_r14_a_fault_replaces_the_worker_and_the_third_within_ten_minutes_quarantines_the_device(
+    driver: CoreDriver,
+) -> None:
+    fault = DeviceFault("GPU-0", "XID 79")
+    for number in range(3):
+        worker_id = begin_on_device(driver)
+        (device, other) = observe(driver, fault)
+        assert driver.exit_killed() == [worker_id]
+        driver.event(DeviceMemoryMeasured(1, memory(0)))
+        (ended,) = driver.said(LeaseEnded)
+        assert (ended.kind, ended.text) == ("WorkerCrashedError", "GPU 0 failed: XID 79")
+        assert device.quarantined == (number == 2)
+        driver.advance(60.0)
+    assert device.trouble == "quarantined after 3 faults, the last: XID 79"
+    assert other.trouble == ""
+    driver.start_lease(2, devices=[share(0)])
+    (failed,) = driver.said(LeaseFailed)
+    assert (failed.kind, failed.text) == (DEVICES_TAKEN, f"GPU 0 is {device.trouble}")
+    driver.start_lease(3, devices=[share(1)])
+    assert len(driver.forks()) == 1
+    driver.advance(QUARANTINE_S)
+    assert observe(driver)[0].trouble == ""
+
+
+def test_faults_that_lie_far_apart_are_none_of_a_quarantine(driver: CoreDriver) -> None:
+    for _number in range(4):
+        (device, _other) = observe(driver, DeviceFault("GPU-0", "XID 79"))
+        assert device.trouble == ""
+        driver.advance(FAULTS_WITHIN_S / 2)
+
+
+def test_a_quarantine_is_lifted_by_who_has_looked_after_the_device(driver: CoreDriver) -> None:
+    device = observe(driver, *[DeviceFault("GPU-0", "XID 79")] * 3)[0]
+    assert device.quarantined
+    driver.message(SCHEDULER, ReleaseDevice(0, "GPU-0"))
+    assert not driver.said(NodeSampled)[-1].sample.devices[0].quarantined
+    assert not observe(driver, DeviceFault("GPU-0", "XID 79"))[0].quarantined, "what was before is forgotten"
+
+
+def test_a_programs_own_fault_costs_its_worker_and_nothing_else(driver: CoreDriver) -> None:
+    for _number in range(4):
+        worker_id = begin_on_device(driver)
+        (device, _other) = observe(driver, DeviceFault("GPU-0", "XID 31", counts=False))
+        assert driver.exit_killed() == [worker_id]
+        driver.event(DeviceMemoryMeasured(1, memory(0)))
+        assert driver.said(LeaseEnded)
+    assert device.trouble == ""
+
+
+def test_r14_a_worker_that_reports_an_error_of_cuda_is_replaced(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    worker = driver.core.pool.worker(worker_id)
+    assert worker is not None
+    assert worker.peer is not None
+    driver.message(worker.peer, ReportDeviceFault("CUDA error: unspecified launch failure", counts=True))
+    assert driver.said(StopWorker, worker.peer), "it may finish what it answers"
+    driver.event(ProcessExited(worker_id, 0, None))
+    driver.event(DeviceMemoryMeasured(1, memory(0)))
+    (ended,) = driver.said(LeaseEnded)
+    assert ended.kind == "WorkerCrashedError"
+    assert "was replaced after an error of its GPU: CUDA error: unspecified launch failure" in ended.text
+
+
+def test_nobody_knows_which_of_several_devices_a_worker_speaks_of(driver: CoreDriver) -> None:
+    driver.define()
+    for _number in range(3):
+        driver.start_lease(1, devices=[share(0), share(1)])
+        worker_id = driver.forks()[0].worker_id
+        peer = driver.run_worker(worker_id)
+        driver.message(peer, ReportDeviceFault("CUDA error: uncorrectable ECC error encountered", counts=True))
+        driver.event(ProcessExited(worker_id, 0, None))
+        driver.event(DeviceMemoryMeasured(1, [*memory(0), DeviceMemory("GPU-1", 0, 0, 0)]))
+        assert driver.said(LeaseEnded)
+    assert [device.trouble for device in observe(driver)] == ["", ""]
