@@ -59,6 +59,7 @@ def init(
     object_store_memory: int | None = None,
     namespace: str | None = None,
     runtime_env: Mapping[str, Any] | str | None = None,
+    weight: float | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = True,
     start: bool = True,
@@ -74,6 +75,9 @@ def init(
         namespace: Where the names of this session's actors live.
         runtime_env: What its workers have beyond the environment of this process: `env_vars`, `working_dir`,
             `py_modules`, `pip`. Tasks and actors add to it, or replace it field by field.
+        weight: What this session may have beside others that want the same: with 2, twice as much as one with 1.
+            As `ATOLL_WEIGHT` says if not given, or 1. Whoever runs the cluster may have said otherwise
+            (`ATOLL_WEIGHTS`).
         log_to_driver: Whether what tasks and actors print is printed here, each line with where it comes from.
         ignore_reinit_error: Whether a second call is fine.
         start: Whether to start a cluster if there is none.
@@ -90,6 +94,7 @@ def init(
         TypeError: A field of `runtime_env` is of another type, or there is no such argument.
         ValueError: A field of `runtime_env` or an argument makes no sense.
     """
+    from atoll.config import check_weight, session_weight
     from atoll.init_options import check_names, must_exist
 
     check_names(others)
@@ -100,13 +105,14 @@ def init(
             raise RuntimeError("this process has a session already; call atoll.shutdown() first")
         return running
     kind, name = _who_we_are()
+    asked_weight = check_weight(weight) if weight is not None else session_weight()
     cluster, started = _find_or_start(start, kind, num_cpus, num_gpus, object_store_memory)
     environment = capture_environment()
     if runtime_env:
         from atoll.runtime_env.environments import extended, packages_directory
 
         environment = extended(environment, runtime_env, packages_directory(cluster.directory))
-    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace or "", environment))
+    session = Session(cluster, new_process_id(), Introduction(kind, name, namespace or "", environment, asked_weight))
     session.start()
     session.ends_cluster = started and kind == "script"
     session.default_output = TaskPrinter(notebook=kind == "kernel") if log_to_driver else None

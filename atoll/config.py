@@ -22,6 +22,12 @@ ATOLL_DEVICE_LOCKS                | in the user's home    | the directory of the
                                   |                       | share devices and not a home directory
 ATOLL_RESOURCES                   | none                  | what else the node offers: `licence=2,tpu=1`
 ATOLL_LABELS                      | none                  | labels of the node: `zone=a,disk=ssd`
+ATOLL_WEIGHT                      | 1                     | what this notebook or script may have beside others, as
+                                  |                       | with `atoll.init(weight=...)`
+ATOLL_WEIGHTS                     | none                  | what notebooks and scripts may have, whatever they say:
+                                  |                       | `report.ipynb=2,sweep_*=0.5`, the first that fits
+ATOLL_FAIRNESS_HALF_LIFE_S        | 600                   | what a session held so long ago counts half of what it
+                                  |                       | holds now, when others want it too; `0`: not at all
 ATOLL_LOG_BYTES                   | 10M                   | a log file is rotated at this size
 ATOLL_LINGER_S                    | 60                    | how long a cluster without clients stays; `never` ends it
                                   |                       | only with `atoll down`. The Jupyter server and `atoll up`
@@ -52,6 +58,9 @@ from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, parse_bytes, to_units
 _Value = TypeVar("_Value")
 _OWN_RESOURCES = (CPU, GPU, GPU_MEMORY, MEMORY)
 
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
+"""Of a session beside others."""
+
 STORE_SHARE = 0.3
 """The share of the memory that the object store takes when nothing is said."""
 
@@ -75,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         device_locks: The directory of the locks of devices; None for the usual one.
         resources: What else the node offers, by name.
         labels: Of the node, for those who say where their work may run.
+        weights: Patterns of notebooks' and scripts' names and their weights, the first that fits.
+        fairness_half_life_s: What was held so long ago counts half; 0 for not at all.
         log_bytes: A log file is rotated at this size.
         linger_s: How long the cluster stays without a client; None for ever.
         start_timeout_s: How long the daemons may take until they listen.
@@ -93,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_locks: Path | None = None
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
+    weights: dict[str, float] = {}
+    fairness_half_life_s: float = 600.0
     memory_kept_free_bytes: int = 0
     log_bytes: int = 10 * 2**20
     linger_s: float | None = 60.0
@@ -115,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "ATOLL_SIMULATED_GPU_MEMORY_BYTES": str(self.simulated_gpu_memory_bytes),
             "ATOLL_RESOURCES": ",".join(f"{name}={amount:g}" for name, amount in self.resources.items()),
             "ATOLL_LABELS": ",".join(f"{name}={value}" for name, value in self.labels.items()),
+            "ATOLL_WEIGHTS": ",".join(f"{name}={weight:g}" for name, weight in self.weights.items()),
+            "ATOLL_FAIRNESS_HALF_LIFE_S": str(self.fairness_half_life_s),
             "ATOLL_LOG_BYTES": str(self.log_bytes),
             "ATOLL_LINGER_S": "never" if self.linger_s is None else str(self.linger_s),
             "ATOLL_START_TIMEOUT_S": str(self.start_timeout_s),
@@ -161,6 +176,8 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
         device_locks=read("ATOLL_DEVICE_LOCKS", _directory, None, "/run/user/1000/atoll-devices"),
         resources=read("ATOLL_RESOURCES", _resources, {}, "licence=2,tpu=1"),
         labels=read("ATOLL_LABELS", _pairs, {}, "zone=a,disk=ssd"),
+        weights=read("ATOLL_WEIGHTS", _weights, {}, "report.ipynb=2,sweep_*=0.5"),
+        fairness_half_life_s=read("ATOLL_FAIRNESS_HALF_LIFE_S", _duration_or_none, 600.0, "3600"),
         log_bytes=read("ATOLL_LOG_BYTES", _size, 10 * 2**20, "10M"),
         linger_s=read("ATOLL_LINGER_S", _linger, linger_default, "60"),
         start_timeout_s=read("ATOLL_START_TIMEOUT_S", _duration, 20.0, "20"),
@@ -175,6 +192,38 @@ def _pairs(text: str) -> dict[str, str]:
             raise ValueError("not a list of name=value")
         pairs[name] = value
     return pairs
+
+
+def session_weight(environment: Mapping[str, str] | None = None) -> float:
+    """Return the weight that this process's session asks for.
+
+    Raises:
+        ValueError: `ATOLL_WEIGHT` is none.
+    """
+    text = (os.environ if environment is None else environment).get("ATOLL_WEIGHT", "").strip()
+    try:
+        return check_weight(float(text)) if text else 1.0
+    except ValueError as error:
+        raise ValueError(f"ATOLL_WEIGHT={text!r}: {error}; write for example ATOLL_WEIGHT=2") from None
+
+
+def check_weight(weight: float) -> float:
+    """Return a weight that is one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ValueError(f"a weight is a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, and 1 is usual")
+    return float(weight)
+
+
+def _weights(text: str) -> dict[str, float]:
+    return {name: check_weight(float(value)) for name, value in _pairs(text).items()}
+
+
+def _duration_or_none(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _duration(text)
 
 
 def _resources(text: str) -> dict[str, float]:

@@ -13,9 +13,11 @@ import os
 import sys
 from pathlib import Path
 
+from atoll.config import settings
 from atoll.protocol.cluster_file import read_cluster_file, remove_cluster_file
 from atoll.protocol.runtime_directory import check_directory, remove_session_directory
 from atoll.scheduler.journal import Journal
+from atoll.scheduler.policy.fair_share import Rules
 from atoll.scheduler.server import SchedulerServer
 
 JOURNAL_NAME = "journal.sqlite"
@@ -31,6 +33,8 @@ def main() -> None:
     cluster = read_cluster_file(arguments.cluster_file)
     directory = Path(cluster.directory)
     check_directory(directory)
+    said = settings()
+    rules = Rules(said.fairness_half_life_s, tuple(said.weights.items()))
     journal = Journal(directory / JOURNAL_NAME)
 
     def ready() -> None:
@@ -41,7 +45,7 @@ def main() -> None:
         gc.freeze()  # what is loaded stays for ever: later collections need not look at it
 
     async def serve() -> None:
-        await SchedulerServer(cluster, journal).run(ready)
+        await SchedulerServer(cluster, journal, rules).run(ready)
 
     try:
         asyncio.run(serve())

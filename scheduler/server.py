@@ -23,6 +23,7 @@ from atoll.protocol.machine import Action, ClosePeer, DeadlineReached, Event, In
 from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, RemoveRecord, StopAsked, Warn
 from atoll.scheduler.core.scheduler import Scheduler
 from atoll.scheduler.journal import Journal
+from atoll.scheduler.policy.fair_share import Rules
 
 FLUSH_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.005
@@ -35,9 +36,10 @@ class SchedulerServer:
     Args:
         cluster: What the connection file says.
         journal: Read at the start, written as the core asks; the caller closes it.
+        rules: What was said about the shares of sessions.
     """
 
-    def __init__(self, cluster: ClusterFile, journal: Journal) -> None:
+    def __init__(self, cluster: ClusterFile, journal: Journal, rules: Rules) -> None:
         self._cluster = cluster
         self._journal = journal
         self._core = Scheduler(
@@ -47,6 +49,7 @@ class SchedulerServer:
             version=cluster.version,
             linger_s=cluster.linger_s,
             local_offset_s=time.localtime().tm_gmtoff,
+            rules=rules,
         )
         self._endpoint = Endpoint(cluster.key_bytes(), Identity("scheduler", new_process_id()), self._deliver)
         self._timer: asyncio.TimerHandle | None = None

@@ -35,13 +35,22 @@ class Introduction:
         name: Notebook or script, for people.
         namespace: Of actors' names.
         environment: For its workers.
+        weight: What its job may have beside others.
     """
 
-    def __init__(self, kind: str, name: str = "", namespace: str = "", environment: Environment | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str = "",
+        namespace: str = "",
+        environment: Environment | None = None,
+        weight: float = 1.0,
+    ) -> None:
         self.kind = kind
         self.name = name
         self.namespace = namespace
         self.environment = environment
+        self.weight = weight
 
 
 class Uplink:
@@ -152,6 +161,7 @@ class Uplinks:
                 os.getpid(),
                 about.namespace,
                 about.environment,
+                about.weight,
             )
         self._switchboard.send_control(uplink.channel, message)
 

@@ -105,6 +105,7 @@ class RegisterJob(Message, frozen=True):
         pid: Of the client.
         namespace: Where its actors' names live; empty for the common one.
         environment: For its workers; None for a session that runs no tasks.
+        weight: Whoever has twice the weight may have twice as much of what all want.
     """
 
     request: int
@@ -114,6 +115,7 @@ class RegisterJob(Message, frozen=True):
     pid: int
     namespace: str
     environment: Environment | None
+    weight: float = 1.0
 
 
 class SetDemand(Message, frozen=True):

@@ -125,7 +125,11 @@ class ActorState(msgspec.Struct, frozen=True):
 
 
 class JobState(msgspec.Struct, frozen=True):
-    """A notebook session or script. `waiting` counts the leases that it asks for and does not have."""
+    """A notebook session or script.
+
+    `waiting` counts the leases that it asks for and does not have. `share` is its dominant share, of now and lately,
+    for a weight of 1: who has least goes first.
+    """
 
     job: str
     name: str
@@ -136,6 +140,8 @@ class JobState(msgspec.Struct, frozen=True):
     since: float
     leases: int
     waiting: int
+    share: float = 0.0
+    weight: float = 1.0
 
 
 class DemandState(msgspec.Struct, frozen=True):

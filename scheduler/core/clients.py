@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from atoll.config import LEAST_WEIGHT, MOST_WEIGHT
 from atoll.protocol.environment_messages import AddEnvironment, EnvironmentFound, GetEnvironment
 from atoll.protocol.explanation import encode_explanation
 from atoll.protocol.machine import ClosePeer, PeerLost
@@ -94,8 +95,7 @@ class ClientDesk:
         digest = cluster.environments.add(message.environment) if message.environment is not None else ""
         job = cluster.jobs.open(message.job, self._turn.now)
         job.attach(message, record.peer, digest)
-        if known is None:
-            cluster.shares.came(job)
+        cluster.shares.came(job, message.weight)
         record.job = job
         if digest:
             cluster.define(digest)
@@ -113,6 +113,8 @@ class ClientDesk:
             return f"{message.kind!r} is no kind of job; there are {', '.join(KINDS)}"
         if record.job is not None:
             return "the job is registered already"
+        if not LEAST_WEIGHT <= message.weight <= MOST_WEIGHT:
+            return f"a weight of {message.weight} is none; give one from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}"
         return ""
 
     def _job_of(self, record: PeerRecord) -> Job | None:

@@ -27,6 +27,7 @@ from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
+from atoll.scheduler.policy.fair_share import Rules
 
 GRACE_S = 10.0
 """How long processes of a restarted scheduler's cluster, and nodes that were lost, may take to come back."""
@@ -41,10 +42,11 @@ class Cluster:
         now: The time at the start.
         wall_offset: As in `Turn`.
         local_offset_s: What local time is ahead of UTC.
+        rules: What was said about the shares of sessions.
     """
 
     def __init__(
-        self, cluster_id: str, version: str, now: Instant, wall_offset: float, local_offset_s: float = 0.0
+        self, cluster_id: str, version: str, now: Instant, wall_offset: float, local_offset_s: float, rules: Rules
     ) -> None:
         self.cluster_id = cluster_id
         self.version = version
@@ -55,7 +57,7 @@ class Cluster:
         self.environments = EnvironmentTable()
         placement = Placement(self.nodes)
         self.ledger = Ledger(self.turn, local_offset_s)
-        self.shares = ShareTable(self.turn, self.nodes)
+        self.shares = ShareTable(self.turn, self.nodes, rules)
         self.groups = GroupTable(self.turn, self.nodes, placement, self.shares, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
         self.leases = LeaseTable(

@@ -40,6 +40,7 @@ from atoll.scheduler.core.cluster import GRACE_S, Cluster
 from atoll.scheduler.core.events import RecordsRestored, StopAsked
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.lifetime import Lifetime
+from atoll.scheduler.policy.fair_share import Rules
 
 FACTS_TABLE = "facts"
 EPOCH_KEY = "epoch"
@@ -76,6 +77,7 @@ class Scheduler:
         version: Of Atoll.
         linger_s: How long to stay without a job; None for ever.
         local_offset_s: What local time is ahead of UTC: days of use begin at midnight.
+        rules: What was said about the shares of sessions.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class Scheduler:
         version: str = "",
         linger_s: float | None = None,
         local_offset_s: float = 0.0,
+        rules: Rules = Rules(),  # noqa: B008 - a value that never changes
     ) -> None:
-        self.cluster = Cluster(cluster_id, version, now, wall_offset, local_offset_s)
+        self.cluster = Cluster(cluster_id, version, now, wall_offset, local_offset_s, rules)
         self._turn = self.cluster.turn
         self._story = Story()
         self._agents = AgentDesk(self.cluster)

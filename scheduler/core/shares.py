@@ -17,10 +17,7 @@ from atoll.resources import Amounts
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.policy.fair_share import dominant_share, follow
-
-HALF_LIFE_S = 600.0
-"""Ten minutes: what a notebook had before lunch is nobody's business after it."""
+from atoll.scheduler.policy.fair_share import Rules, dominant_share, follow
 
 SHARE_STEP = 500
 """Queues know shares to so many millionths: finer, and each placement would put what waits in order anew."""
@@ -35,13 +32,14 @@ class ShareTable:
     Args:
         turn: The time.
         nodes: What there is of each resource.
-        half_life_s: After which the past counts half; 0 if it does not count.
+        rules: What was said about shares.
     """
 
-    def __init__(self, turn: Turn, nodes: NodeTable, half_life_s: float = HALF_LIFE_S) -> None:
+    def __init__(self, turn: Turn, nodes: NodeTable, rules: Rules) -> None:
         self._turn = turn
         self._nodes = nodes
-        self._half_life_s = half_life_s
+        self._rules = rules
+        self._half_life_s = rules.half_life_s
         self._stale: dict[bytes, Job] = {}
         self._tick_at = Instant(turn.now + TICK_S)
         self._left: OrderedDict[tuple[str, str], tuple[dict[str, float], Instant]] = OrderedDict()
@@ -115,8 +113,9 @@ class ShareTable:
 
     # ------------------------------------------------------------------------------------------ sessions come and go
 
-    def came(self, job: Job) -> None:
-        """A session has said its name: what was used lately under that name is its own."""
+    def came(self, job: Job, weight: float) -> None:
+        """A session has said its name and the weight that it asks for: what was lately used by that name is its own."""
+        job.weight = self._rules.weight_of(job.name, weight)
         left = self._left.pop((job.namespace, job.name), None) if job.name else None
         if left is not None:
             recent, when = left

@@ -24,6 +24,7 @@ from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Group
 from atoll.scheduler.core.lease import ENDING, STARTING, Lease
 from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.policy.fair_share import MILLION
 
 MAXIMUM_OBJECTS = 1000
 """The largest are shown; a store may hold far more than anybody reads."""
@@ -168,6 +169,8 @@ def _jobs(cluster: Cluster) -> list[JobState]:
             since=cluster.turn.wall(job.since),
             leases=len(job.leases),
             waiting=sum(demand.shortfall for demand in job.demands.values()),
+            share=cluster.shares.of(job) / MILLION,
+            weight=job.weight,
         )
         for job in cluster.jobs
     ]

@@ -13,8 +13,31 @@ because others had something before.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from atoll.config import LEAST_WEIGHT, MOST_WEIGHT
 
 MILLION = 1_000_000
+HALF_LIFE_S = 600.0
+"""Ten minutes: what a notebook had before lunch is nobody's business after it."""
+
+
+class Rules(NamedTuple):
+    """What whoever runs the cluster has said about shares.
+
+    Attributes:
+        half_life_s: After which the past counts half; 0 if it does not count.
+        weights: Patterns of notebooks' and scripts' names, and their weights: the first that fits is taken.
+    """
+
+    half_life_s: float = HALF_LIFE_S
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def weight_of(self, name: str, asked: float) -> float:
+        """Return the weight of a session of this name, which itself asks for one."""
+        said = (weight for pattern, weight in self.weights if fnmatchcase(name, pattern))
+        return min(max(next(said, asked), LEAST_WEIGHT), MOST_WEIGHT)
 
 
 def follow(recent: MutableMapping[str, float], used: Mapping[str, int], elapsed_s: float, half_life_s: float) -> None:
