@@ -12,7 +12,8 @@ a thread, a clock, a file or randomness, and never looks into a user's payload. 
     lease.py, leases.py  from waiting to held and back
     placement.py   where requests go                       supply.py   what a node or a bundle has to give
     group.py, groups.py  placement groups                  nodes.py    resources and devices
-    fairness.py    what to ask back for who waits          reservations.py  nodes that are promised
+    shares.py      what sessions use, now and lately       reservations.py  nodes that are promised
+    fairness.py, recalling.py  what to ask back for who waits, and when to think of it
     preempting.py  what to end for who waits               durations.py  how long tasks usually run
     requests.py    what is no request at all
     jobs.py        sessions and peers                      actor.py, actors.py  actors and their names

@@ -173,7 +173,8 @@ class _Choice:
                 continue
             ripe = self._for_the_starving(demand)
             if isinstance(ripe, Lease):
-                self._turns.append(demand)
+                if ripe.job is not demand.job:  # within one session, who has least goes first anyway
+                    self._turns.append(demand)
                 self._recall(ripe, demand)
             elif ripe is not None:
                 again = ripe if again is None else min(again, ripe)

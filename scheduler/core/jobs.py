@@ -37,7 +37,8 @@ class Job:
     Attributes:
         peer: The client's connection; None once it is gone.
         ended: Whether the client has gone for good.
-        number: Sessions of equal shares are served by it.
+        number: Its own, in the order in which they came.
+        served: The last lease that was started for it: of sessions of equal shares, who was served last waits longest.
         used: What its leases hold, lent CPU not counted.
         recent: What they held on average lately, in units.
         accounted: Until when that is counted.
@@ -64,6 +65,7 @@ class Job:
         "peer",
         "pid",
         "recent",
+        "served",
         "share",
         "since",
         "used",
@@ -86,6 +88,7 @@ class Job:
         self.recent: dict[str, float] = {}
         self.accounted = now
         self.weight = 1.0
+        self.served = 0
         self.share = 0
         self.leases: dict[int, Lease] = {}
         self.demands: dict[int, Demand] = {}

@@ -176,6 +176,7 @@ class LeaseTable:
         lease.shares = node.take(lease.lease_id, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease.lease_id] = None
+        demand.job.served = lease.lease_id
         self._demands.requeue(demand)
         self._turn.send(
             node.peer,

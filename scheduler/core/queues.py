@@ -107,7 +107,7 @@ class _Session:
         self.job = job
         self.lines: dict[int, _Line] = {}
         self.order: list[tuple[Place, int]] = []
-        self.listed: tuple[int, int] | None = None
+        self.listed: tuple[int, int, int] | None = None
 
 
 class _Level:
@@ -230,7 +230,8 @@ class DemandQueues:
 
     @staticmethod
     def _list_session(level: _Level, session: _Session) -> None:
-        wanted = (session.job.share, session.job.number) if session.order else None
+        job = session.job
+        wanted = (job.share, job.served, job.number) if session.order else None
         if wanted == session.listed:
             return
         if session.listed is not None:
@@ -326,7 +327,7 @@ class DemandQueues:
             for number, kind in level.turns:
                 if kind in ready:
                     return self._front(level.sessions[number].lines[kind])
-            for _share, number in level.order:
+            for _share, _served, number in level.order:
                 session = level.sessions[number]
                 for _front, kind in session.order:
                     if kind in ready:
@@ -357,7 +358,7 @@ class DemandQueues:
         if self._changed or self._moved:
             self._put_in_order()
         for level in list(self._by_priority):
-            for _share, number in list(level.order):
+            for _share, _served, number in list(level.order):
                 yield level.sessions[number]
 
     def __len__(self) -> int:

@@ -88,6 +88,8 @@ class Recalling:
             demands.queues.give_turn(demand)
         for lease, promised in self._reservations.to_recall():
             leases.recall(lease, promised)
+            if promised is not None:
+                demands.queues.give_turn(promised)  # else who has less takes it first, and it is asked back again
         if recalls.again is not None:
             turn.deadlines[DEADLINE] = recalls.again
         tick = self._shares.next_tick() if demands.queues and len(self._jobs) > 1 else None

@@ -138,8 +138,7 @@ class ReservationTable:
                 if any(units != shape.wanted.amounts.get(name) for name, units in short.items()):
                     continue  # a part of it is free, and may be nibbled at
                 for lease in self._leases_on(node):
-                    held = lease.state in (HELD, ENDING) and not lease.actor_id
-                    if held and _begins_without(node, node.supply, (shape.wanted,), [lease.lease_id]):
+                    if not lease.actor_id and _begins_without(node, node.supply, (shape.wanted,), [lease.lease_id]):
                         return False
         return True
 

@@ -90,7 +90,9 @@ class SchedulerProcess(Machine):
     core: Scheduler
 
     def __init__(self, world: World, number: int, journal: SimulatedJournal) -> None:
-        core = Scheduler(world.simulation.clock.now, wall_offset=0.0, cluster_id="simulated", version="0")
+        core = Scheduler(
+            world.simulation.clock.now, wall_offset=0.0, cluster_id="simulated", version="0", rules=world.rules
+        )
         super().__init__(
             world.simulation,
             f"scheduler-{number}",

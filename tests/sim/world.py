@@ -13,6 +13,7 @@ from atoll.ids import PROCESS_ID_BYTES, return_id, task_of
 from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask
 from atoll.protocol.messages import JobRegistered, RegisterJob
 from atoll.protocol.values import Environment, GroupSpec
+from atoll.scheduler.policy.fair_share import Rules
 from atoll.testing import Machine, Simulation
 from tests.sim.client_process import ClientProcess, Uplink
 from tests.sim.daemon_processes import AgentProcess, SchedulerProcess, SimulatedJournal
@@ -55,8 +56,8 @@ class DriverProcess(ClientProcess):
         self.open()
 
     def introduce(self, uplink: Uplink) -> None:
-        request = self.core.outbox.next_request()
-        self.send(uplink.peer, RegisterJob(request, self.process_id, "script", self.name, 1, "", ENVIRONMENT))
+        request, weight = self.core.outbox.next_request(), self.world.weights.get(self.name, 1.0)
+        self.send(uplink.peer, RegisterJob(request, self.process_id, "script", self.name, 1, "", ENVIRONMENT, weight))
 
     def received(self, peer: Any, message: Any) -> None:
         super().received(peer, message)
@@ -95,6 +96,8 @@ class World:
         self.actor_arguments: dict[bytes, list[bytes]] = {}
         self.groups: dict[bytes, GroupSpec] = {}
         self.outcomes: Counter[str] = Counter()
+        self.rules = Rules()
+        self.weights: dict[str, float] = {}
         self.scheduler_restarts = 0
         self.agents_lost = 0
         self.came: list[str] = []

@@ -1,0 +1,109 @@
+"""Shares of sessions: what is held now and lately, weights, turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from atoll.protocol import messages as m
+from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.policy.fair_share import Rules, dominant_share, follow
+from tests.scheduler.world import PYTHON, World, job_id
+
+ONE = UNITS_PER_ONE
+
+
+def test_half_of_what_was_held_counts_after_a_half_life() -> None:
+    recent: dict[str, float] = {}
+    follow(recent, {"GPU": ONE}, 60.0, 60.0)
+    assert recent == {"GPU": pytest.approx(ONE / 2)}
+    follow(recent, {}, 60.0, 60.0)
+    assert recent == {"GPU": pytest.approx(ONE / 4)}
+    in_steps: dict[str, float] = {}
+    for _ in range(600):
+        follow(in_steps, {"GPU": ONE}, 0.1, 60.0)
+    assert in_steps["GPU"] == pytest.approx(ONE / 2), "however often it is looked at"
+
+
+def test_without_a_half_life_the_past_does_not_count() -> None:
+    recent: dict[str, float] = {}
+    follow(recent, {"GPU": ONE}, 1e6, 0.0)
+    assert not recent
+
+
+def test_the_dominant_share_is_the_largest_over_the_weight() -> None:
+    totals = {"CPU": 10 * ONE, "GPU": 2 * ONE}
+    assert dominant_share({"CPU": 2 * ONE, "GPU": ONE}, {}, totals, 1.0) == 500_000
+    assert dominant_share({"CPU": 2 * ONE}, {"GPU": 0.6 * ONE}, totals, 1.0) == 300_000
+    assert dominant_share({"CPU": 2 * ONE}, {"CPU": 3.0 * ONE}, totals, 2.0) == 250_000
+    assert dominant_share({"tpu": ONE}, {"old": ONE}, totals, 1.0) == 0, "what is not there any more does not count"
+
+
+def test_whoever_runs_the_cluster_has_the_last_word_on_weights() -> None:
+    rules = Rules(weights=(("report*.ipynb", 2.0), ("*", 0.5)))
+    assert rules.weight_of("report-3.ipynb", 1.0) == 2.0
+    assert rules.weight_of("sweep.py", 50.0) == 0.5
+    assert Rules().weight_of("sweep.py", 3.0) == 3.0
+
+
+def test_weights_are_shown_and_wrong_ones_refused() -> None:
+    world = World()
+    world.agent()
+    peer = world.connect("client", job_id(1))
+    world.say(peer, m.RegisterJob(1, job_id(1), "kernel", "a.ipynb", 1, "", PYTHON, -1.0))
+    assert "a weight of -1.0 is none" in world.only(peer, m.Failed).text
+    world.say(peer, m.RegisterJob(2, job_id(1), "kernel", "a.ipynb", 1, "", PYTHON, 3.0))
+    assert world.state(peer).jobs[0].weight == 3.0
+
+
+def test_who_has_had_less_goes_first() -> None:
+    world = World()
+    world.agent(cpus=1)
+    one, two = world.client(1), world.client(2)
+    world.demand(one, 1)
+    (held,) = world.granted(one)
+    world.wait(60)
+    world.demand(one, 2, key=2, CPU=1, label="next")  # type: ignore[arg-type]
+    world.demand(two, 1)
+    world.say(one, m.ReturnLease(held.lease_id))
+    assert world.granted(one) == []
+    assert len(world.granted(two)) == 1
+
+
+def test_a_kernel_that_is_restarted_is_the_same_notebook() -> None:
+    world = World()
+    world.agent(cpus=1)
+    one, two = world.client(1), world.client(2)
+    world.demand(one, 1)
+    assert len(world.granted(one)) == 1
+    world.wait(60)
+    share = next(job.share for job in world.state(two).jobs if job.name == "notebook-1.ipynb")
+    world.lose(one)
+    world.serve()
+    again = world.connect("client", b"job-new1")
+    world.say(again, m.RegisterJob(1, b"job-new1", "kernel", "notebook-1.ipynb", 9, "", PYTHON))
+    shares = {job.name: job.share for job in world.state(two).jobs}
+    assert shares["notebook-2.ipynb"] == 0.0
+    assert 0.0 < shares["notebook-1.ipynb"] <= share - 0.9, "what it held lately, and nothing that it holds"
+
+
+def test_a_device_that_is_asked_back_is_given_to_who_it_was_asked_for() -> None:
+    """Two sessions and one device: whoever gets it keeps it for a while, and then the other does."""
+    world = World()
+    agent = world.agent(cpus=4, gpus=1)
+    clients = [world.client(1), world.client(2)]
+    for client in clients:
+        world.demand(client, 2, GPU=1)
+    turns = []
+    for _ in range(8):
+        world.wait(0.3)  # a worker starts slowly: meanwhile others have waited for long
+        (start,) = world.heard(agent, m.StartLease)
+        world.say(agent, m.LeaseStarted(start.lease_id, b"work%04d" % start.lease_id, "/w", 1))
+        (holder,) = [client for client in clients if world.heard(client, m.LeaseGranted)]
+        turns.append(holder)
+        assert world.heard(holder, m.LeaseRecalled) == [], "who has just got it may use it"
+        world.wait(0.3)
+        (recalled,) = world.heard(holder, m.LeaseRecalled)
+        world.say(holder, m.ReturnLease(recalled.lease_id))
+        world.demand(holder, 2, GPU=1)
+        world.say(agent, m.LeaseEnded(world.only(agent, m.EndLease).lease_id))
+    assert turns == clients * 4
