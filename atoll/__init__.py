@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from atoll.draining import drain
     from atoll.object_ref import ObjectRef
     from atoll.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
+    from atoll.progress_messages import progress
     from atoll.reasons import simulate, why
     from atoll.runtime_context import get_runtime_context
     from atoll.trace import timeline
@@ -70,6 +71,7 @@ _HOMES = {
     "kill": "atoll.api",
     "method": "atoll.actor",
     "nodes": "atoll.cluster_view",
+    "progress": "atoll.progress_messages",
     "put": "atoll.api",
     "remote": "atoll.api",
     "shutdown": "atoll.api",
@@ -104,6 +106,7 @@ __all__ = [
     "kill",
     "method",
     "nodes",
+    "progress",
     "put",
     "remote",
     "shutdown",

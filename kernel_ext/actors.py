@@ -27,8 +27,8 @@ from atoll.kernel_ext.errors import (
     one_line,
 )
 from atoll.kernel_ext.namespace_pickle import Namespace, pack_names, unpack_names
-from atoll.kernel_ext.outputs import PlainSink, ShellSink, Sink
-from atoll.kernel_ext.status import StatusLine
+from atoll.kernel_ext.outputs import sink_here
+from atoll.kernel_ext.status import Status, StatusLine
 from atoll.kernel_ext.waiting import Interrupted, OutputQueue, wait_for
 
 _UNKNOWN_METHOD = (AttributeError,)
@@ -85,12 +85,14 @@ class ActorFunction:
         Raises:
             Exception: What it raised.
         """
-        sink = _current_sink()
+        sink = sink_here()
         outputs = OutputQueue()
         title = f"{self._handle._name}.{self.__name__}"
         running = self._send(args, kwargs, outputs.put)
         try:
-            packed = wait_for(running, outputs, sink, StatusLine(sink, lambda _elapsed_s: "", enabled=False))
+            packed = wait_for(
+                running, outputs, sink, StatusLine(sink, lambda _elapsed_s: Status.of("sent"), enabled=False)
+            )
         except Interrupted:
             raise CellInterrupted(f"{title} was cancelled") from None
         except Exception as error:
@@ -127,15 +129,6 @@ def _namespace() -> Namespace:
     shell = _shell()
     namespace: Namespace = shell.user_ns if shell is not None else vars(__import__("__main__"))
     return namespace
-
-
-def _current_sink() -> Sink:
-    import threading
-
-    shell = _shell()
-    if shell is None or threading.current_thread() is not threading.main_thread():
-        return PlainSink()
-    return ShellSink(shell)
 
 
 # -------------------------------------------------------------------------------------- finding and making

@@ -61,6 +61,8 @@ class CellRequest:
         colors: IPython's colour scheme for tracebacks.
         record: The cell's number in the cluster (`t42`), under which its output is kept; empty for none.
         timeout_s: It is interrupted when it has run so long; 0 for never.
+        kept: Whether what it has set stays with the cluster, under its number, and nothing is returned.
+        from_cells: Background cells by number, with the names that they have set and this one reads.
         flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
     """
 
@@ -79,6 +81,8 @@ class CellRequest:
     flags: int = 0
     record: str = ""
     timeout_s: float = 0.0
+    kept: bool = False
+    from_cells: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -110,6 +114,7 @@ class CellResult:
         modules: The modules among what it set: name to module.
         deleted: Names that it deleted.
         left_out: Names that stay in the worker, with the reason.
+        bound: The names of the values that it set.
         failure: How it failed, if it did; names that were set before that are there.
         seconds: How long it ran.
         pid: Of the process that ran it.
@@ -124,6 +129,7 @@ class CellResult:
     seconds: float = 0.0
     pid: int = 0
     node: str = ""
+    bound: tuple[str, ...] = ()
 
 
 LAST = "the last expression"

@@ -60,17 +60,63 @@ def run_recorded(host: CellHost, request: CellRequest, emit: Emit, keep: Iterabl
     from atoll.client.current import current_session
 
     recorder = Recorder(directory_of(current_session().cluster.directory) / request.record, emit)
-    result = None
+    return run_with(host, request, recorder, keep)
+
+
+def run_with(host: CellHost, request: CellRequest, recorder: Recorder, keep: Iterable[str] = ()) -> CellResult:
+    """Run a cell, and record what it shows and how it ends.
+
+    Returns:
+        The result; without values, if these are kept by the cluster.
+
+    Raises:
+        ObjectStoreFullError: There is no room for what is to be kept.
+    """
+    ending = Ending("failed", kind="WorkerCrashedError", text="the worker ended")
     try:
         result = host.run(request, recorder.emit, keep)
+        ending = _ending_of(result)
+        if result.failure is not None:
+            result.failure.frames = []  # they are for whoever asks
+        if request.kept:
+            from atoll.kernel_ext.background.kept import keep as keep_result
+
+            if result.failure is not None and result.failure.error is not None and result.failure.error.refs:
+                result.failure.error = None  # it is shown by its text: what it refers to goes with this process
+            keep_result(request.record, result)
+            result = without_values(result)
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+        ending = Ending("failed", [text], kind=type(error).__name__, text=str(error))
+        raise
     finally:
-        failure = result.failure if result is not None else None
-        if failure is not None:
-            recorder.end(Ending("failed", failure.traceback, failure.frames))
-            failure.frames = []  # they are for whoever asks
-        else:
-            recorder.end(Ending("done" if result is not None else "failed"))
+        # Whoever reads that it has ended finds its values.
+        recorder.end(ending)
     return result
+
+
+def _ending_of(result: CellResult) -> Ending:
+    failure, names, where = result.failure, list(result.bound), f"{result.node} (pid {result.pid})"
+    if failure is None:
+        return Ending("done", names=names, seconds=result.seconds, where=where)
+    return Ending(
+        "failed",
+        failure.traceback,
+        failure.frames,
+        failure.kind,
+        failure.text,
+        names,
+        result.seconds,
+        where,
+    )
+
+
+def without_values(result: CellResult) -> CellResult:
+    """Return what is said of a cell without what it has set."""
+    failure = result.failure
+    if failure is not None:
+        failure = CellFailure(failure.kind, failure.text, failure.traceback)
+    return CellResult(pack_names({}, {}), failure=failure, seconds=result.seconds, pid=result.pid, node=result.node)
 
 
 def finish(result: CellResult) -> CellResult:
@@ -142,10 +188,24 @@ class CellHost:
             from atoll.api import get
 
             names.buffers = arrived(names.buffers, get)
+        for record, wanted in request.from_cells.items():
+            self._take_from_cell(record, wanted)
         given = unpack_names(names, self.namespace, remember=True)
         for name, module in request.modules.items():
             given[name] = importlib.import_module(module)
         self.namespace.update(given)
+
+    def _take_from_cell(self, record: str, wanted: tuple[str, ...]) -> None:
+        """Put into the namespace what a background cell has set."""
+        from atoll.kernel_ext.background.kept import kept
+
+        result, ref = kept(record)
+        values = unpack_names(result.names, self.namespace, origin=ref)
+        for name in wanted:
+            if name in result.modules:
+                self.namespace[name] = importlib.import_module(result.modules[name])
+            elif name in values:
+                self.namespace[name] = values[name]
 
     def _collect(
         self,
@@ -184,9 +244,30 @@ class CellHost:
         carry = set(fresh) - keep
         packed, left_out = pack_result(values, NOTHING if apart else changes, self.namespace, carry)
         left_out.pop(LAST, None)
+        if request.kept and packed.refs:
+            packed, refers = _without_refs(values, self.namespace, carry, set(left_out))
+            left_out.update(refers)
         missing = {name: "the cell does not set it" for name in request.bring or () if name not in after}
         deleted = tuple(name for name in before if name not in after and name not in keep)
-        return CellResult(packed, modules, deleted, {**left_out, **missing})
+        bound = tuple(name for name in values if name != LAST and name not in left_out)
+        return CellResult(packed, modules, deleted, {**left_out, **missing}, bound=bound)
+
+
+def _without_refs(
+    values: Namespace, home: Namespace, carry: set[str], left_out: set[str]
+) -> tuple[PackedNames, dict[str, str]]:
+    """Pack what can be kept by the cluster: no references, whose objects go with the process that made them."""
+    fit: Namespace = {}
+    reasons = {}
+    for name, value in values.items():
+        if name in left_out:
+            continue
+        if pack_names({name: value}, home, carry).refs:
+            reasons[name] = "it refers to an object that goes with the cell's process; get its value first"
+        else:
+            fit[name] = value
+    reasons.pop(LAST, None)
+    return pack_names(fit, home, carry), reasons
 
 
 class InPlace:

@@ -36,20 +36,11 @@ class Detached:
 
 
 _detached: dict[str, Detached] = {}
-_watched: dict[str, Running] = {}
 
 
-def watch(record: str, running: Running) -> None:
-    """Note a cell of this kernel that runs in the background."""
-    if record:
-        _watched[record] = running
-        running.future.add_done_callback(lambda _future: _watched.pop(record, None))
-
-
-def gone(record: str, cell: Detached | None) -> Callable[[], bool]:
+def gone(cell: Detached | None) -> Callable[[], bool]:
     """Return what tells whether a cell is over, whatever its record says. Of another kernel's cell only that tells."""
-    running = cell.running if cell is not None else _watched.get(record)
-    return running.future.done if running is not None else lambda: False
+    return cell.running.future.done if cell is not None else lambda: False
 
 
 def is_number(line: str) -> bool:

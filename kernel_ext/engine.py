@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+import msgspec
+
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
-from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.protocol.state import ClusterState
+from atoll.kernel_ext.cell_messages import CellRequest, CellResult
+from atoll.protocol.state import ActorState, ClusterState, DemandState, LeaseState, NodeState
 from atoll.protocol.usage import UsageReport
 
 OnOutput = Callable[[str, bytes], None]
@@ -21,6 +24,19 @@ OnOutput = Callable[[str, bytes], None]
 
 Options = Mapping[str, Any]
 """Options of a task or an actor, as `atoll.remote` takes them."""
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """The part of a `ClusterState` that lines about cells are made of; the rest, the largest, is not even read."""
+
+    now: float
+    nodes: list[NodeState]
+    leases: list[LeaseState]
+    actors: list[ActorState]
+    demands: list[DemandState]
+
+
+_read_glance = msgspec.json.Decoder(Glance).decode
 
 
 class Running(Protocol):
@@ -72,6 +88,36 @@ class Engine(Protocol):
         """
         ...
 
+    def begin_cell(self, request: CellRequest, options: Options, label: str, waits: tuple[str, ...]) -> None:
+        """Have a cell run that outlives this kernel: what comes of it is found under the request's number.
+
+        Args:
+            request: The cell.
+            options: Of a task.
+            label: What people see.
+            waits: Numbers of the cells that must have ended first.
+
+        Raises:
+            TaskUnschedulableError: No node can ever give the resources.
+        """
+        ...
+
+    def end_cell(self, record: str) -> None:
+        """End such a cell's process, if it is there."""
+        ...
+
+    def kept(self, record: str) -> tuple[CellResult, Any]:
+        """Return what such a cell has set, and the ref of that.
+
+        Raises:
+            KeyError: It is not kept.
+        """
+        ...
+
+    def forget(self, record: str) -> None:
+        """Drop what such a cell has set."""
+        ...
+
     def find_actor(self, name: str) -> Actor | None:
         """Return the actor that has the name."""
         ...
@@ -98,6 +144,14 @@ class Engine(Protocol):
 
     def usage(self) -> UsageReport:
         """Return what notebooks, cells and actors have held and used."""
+        ...
+
+    def glance(self) -> Glance:
+        """Return the part of the cluster's state that lines about cells need. Never begins a session.
+
+        Raises:
+            ClusterLostError: The cluster is gone, or was left.
+        """
         ...
 
     def job(self) -> str:
@@ -189,6 +243,46 @@ class AtollEngine:
 
         return Limited(start, on_output, request.timeout_s)
 
+    def begin_cell(self, request: CellRequest, options: Options, label: str, waits: tuple[str, ...]) -> None:
+        """See `Engine`. A cell has effects, so it is not begun again when its process dies."""
+        api = self._api()
+        self._share(request)
+        from atoll.kernel_ext.background.host import host_class
+        from atoll.kernel_ext.background.story import NAMESPACE, WAITS
+        from atoll.options import ActorOptions
+
+        known = ActorOptions.__struct_fields__
+        wanted = {name: value for name, value in options.items() if name in known}
+        held = (
+            {"num_cpus": 1, **wanted, "max_restarts": options.get("max_retries", 0)} if not waits else {"num_cpus": 0}
+        )
+        name = request.record + (WAITS if waits else "")
+        host = api.remote(host_class(label)).options(**held, name=name, namespace=NAMESPACE, lifetime="detached")
+        host.remote(request, label, waits, dict(options))
+
+    def end_cell(self, record: str) -> None:
+        """See `Engine`."""
+        api = self._api()
+        from atoll.kernel_ext.background.story import NAMESPACE, WAITS
+
+        for name in (record + WAITS, record):
+            with contextlib.suppress(ValueError):  # there is no such actor
+                api.kill(api.get_actor(name, namespace=NAMESPACE))
+
+    def kept(self, record: str) -> tuple[CellResult, Any]:
+        """See `Engine`."""
+        self._api()
+        from atoll.kernel_ext.background.kept import kept
+
+        return kept(record)
+
+    def forget(self, record: str) -> None:
+        """See `Engine`."""
+        self._api()
+        from atoll.kernel_ext.background.kept import forget
+
+        forget(record)
+
     def find_actor(self, name: str) -> _Handle | None:
         """See `Engine`."""
         api = self._api()
@@ -223,6 +317,23 @@ class AtollEngine:
         from atoll.accounting import fetch_report
 
         return fetch_report()
+
+    def glance(self) -> Glance:
+        """See `Engine`."""
+        from atoll.client.connection import failure
+        from atoll.client.current import existing_session
+        from atoll.exceptions import ClusterLostError
+        from atoll.protocol.messages import GetState, State
+
+        session = existing_session()
+        if session is None:
+            raise ClusterLostError("this process has no session with a cluster any more")
+        answer = session.ask_scheduler(GetState(session.next_request()))
+        error = failure(answer)
+        if error is not None:
+            raise error
+        assert isinstance(answer, State)
+        return _read_glance(answer.state)
 
     def job(self) -> str:
         """See `Engine`."""

@@ -388,6 +388,16 @@ def names_read_by(value: Any, home: Namespace) -> set[str]:
     return found
 
 
+def globals_of(value: Any, home: Namespace) -> list[str]:
+    """Return the names that a function or class from a cell may read itself, whether they are there or not."""
+    if isinstance(value, type):
+        members = [getattr(member, "__func__", member) for member in vars(value).values()]
+        return [name for member in members if not isinstance(member, type) for name in globals_of(member, home)]
+    if isinstance(value, types.FunctionType) and value.__globals__ is home:
+        return sorted(_names_in(value.__code__))
+    return []
+
+
 def _names_in(code: types.CodeType) -> set[str]:
     names = set(code.co_names)
     for constant in code.co_consts:

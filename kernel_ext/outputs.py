@@ -8,6 +8,7 @@ PlainSink    where there is no kernel: a terminal, or a worker whose cell calls 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any, Protocol
 
 from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, STDERR, STDOUT, decode_event
@@ -17,6 +18,11 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 class Sink(Protocol):
     """Shows pieces of output."""
+
+    @property
+    def updates(self) -> bool:
+        """Whether a display can be replaced by another; in a terminal it cannot."""
+        ...
 
     def text(self, stream: str, text: str) -> None:
         """Show text of `stdout` or `stderr`."""
@@ -94,6 +100,7 @@ class ShellSink:
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
+        self.updates = getattr(shell, "kernel", None) is not None
         self.showed_result = False
 
     def text(self, stream: str, text: str) -> None:
@@ -158,6 +165,8 @@ class RoutedSink:
         parent: The message that started the cell.
     """
 
+    updates = True
+
     def __init__(self, kernel: Any, parent: Any) -> None:
         self._kernel = kernel
         self._parent = parent
@@ -196,6 +205,8 @@ class RoutedSink:
 class PlainSink:
     """Shows output as text, and displays through IPython where there is a shell."""
 
+    updates = False
+
     def text(self, stream: str, text: str) -> None:
         """See `Sink`."""
         print(text, end="", file=sys.stdout if stream == STDOUT else sys.stderr)
@@ -228,6 +239,8 @@ class PlainSink:
 class NoSink:
     """Shows nothing: `quiet`."""
 
+    updates = False
+
     def text(self, stream: str, text: str) -> None:
         """See `Sink`."""
 
@@ -245,6 +258,23 @@ class NoSink:
 
     def page(self, data: Any, start: int) -> None:
         """See `Sink`."""
+
+
+def sink_here() -> Sink:
+    """Return a sink for the cell that runs now; for plain text in other threads, and where there is no shell."""
+    module = sys.modules.get("IPython.core.interactiveshell")
+    in_main = threading.current_thread() is threading.main_thread()
+    if module is None or not in_main or not module.InteractiveShell.initialized():
+        return PlainSink()
+    return ShellSink(module.InteractiveShell.instance())
+
+
+def sink_later() -> Sink:
+    """Return a sink for output that comes when the cell that runs now has ended; plain text where there is no shell."""
+    module = sys.modules.get("IPython.core.interactiveshell")
+    if module is None or not module.InteractiveShell.initialized():
+        return PlainSink()
+    return sink_for_later(module.InteractiveShell.instance())
 
 
 def sink_for_later(shell: Any) -> Sink:

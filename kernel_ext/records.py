@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,9 @@ from typing import BinaryIO
 import msgspec
 
 from atoll.kernel_ext.worker_output import Emit
+
+BEGIN = "begin"
+"""The kind of a background cell's first piece: what it is, from the kernel that sent it."""
 
 END = "end"
 LOST = "lost"
@@ -59,11 +63,39 @@ class Ending(msgspec.Struct, array_like=True):
         status: `done` or `failed`.
         traceback: As the notebook showed it.
         frames: Of the error, the outermost first.
+        kind: The error's class.
+        text: The error's text.
+        names: What the cell has set.
+        seconds: How long it ran.
+        where: The host and the process that ran it.
     """
 
     status: str
     traceback: list[str] = []
     frames: list[Frame] = []
+    kind: str = ""
+    text: str = ""
+    names: list[str] = []
+    seconds: float = 0.0
+    where: str = ""
+
+
+class Head(msgspec.Struct, array_like=True):
+    """What a background cell is.
+
+    Attributes:
+        name: What it is called.
+        label: What the cluster calls it.
+        sent_at: Wall clock, seconds since 1970.
+        host: The actor inside of which it runs; empty for a process of its own.
+        waits_for: The cells that it waits for before it asks for resources, for people.
+    """
+
+    name: str
+    label: str
+    sent_at: float
+    host: str = ""
+    waits_for: str = ""
 
 
 def directory_of(session_directory: str) -> Path:
@@ -92,8 +124,24 @@ def new_record(session_directory: str) -> str:
             return f"t{number}"
 
 
+def write_head(session_directory: str, record: str, head: Head) -> None:
+    """Write what a background cell is, before it is sent."""
+    _append(session_directory, record, BEGIN, _encode(head))
+
+
+def write_ending(session_directory: str, record: str, ending: Ending) -> None:
+    """Write how a cell ended that no worker has begun or will end."""
+    _append(session_directory, record, END, _encode(ending))
+
+
+def _append(session_directory: str, record: str, kind: str, payload: bytes) -> None:
+    piece = _encode((0, kind, payload))
+    with (directory_of(session_directory) / record).open("ab", 0) as file:
+        file.write(len(piece).to_bytes(4, "little") + piece)
+
+
 class Recorder:
-    """Writes one cell's file, in the worker.
+    """Writes one cell's file, in the worker. Safe to use from several threads.
 
     Args:
         path: The file; it exists.
@@ -104,6 +152,7 @@ class Recorder:
         self._emit = emit
         self._number = 0
         self._room = MAXIMUM_BYTES
+        self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         with contextlib.suppress(OSError):  # the record of an old cell may be gone; the cell runs all the same
             self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab", 0)
@@ -115,14 +164,22 @@ class Recorder:
             self._write(kind if self._room > 0 else LOST, payload if self._room > 0 else b"")
         self._emit(kind, payload)
 
+    def note(self, kind: str, payload: bytes) -> None:
+        """Write a piece that is no output."""
+        self._write(kind, payload)
+
     def end(self, ending: Ending) -> None:
         """Write how the cell ended."""
         self._write(END, _encode(ending))
-        if self._file is not None:
-            self._file.close()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def _write(self, kind: str, payload: bytes) -> None:
-        if self._file is not None:
+        with self._lock:
+            if self._file is None:
+                return
             self._number += 1
             piece = _encode((self._number, kind, payload))
             with contextlib.suppress(OSError):  # a full disk must not stop the cell
@@ -159,3 +216,8 @@ class RecordReader:
 def read_ending(payload: bytes) -> Ending:
     """Read the payload of an `end` piece."""
     return msgspec.msgpack.decode(payload, type=Ending)
+
+
+def read_head(payload: bytes) -> Head:
+    """Read the payload of a `begin` piece."""
+    return msgspec.msgpack.decode(payload, type=Head)

@@ -18,7 +18,7 @@ from atoll.kernel_ext.engine import Engine, OnOutput, Options, Running
 from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
 from atoll.kernel_ext.outputs import ShellSink, Sink, keep_result
-from atoll.kernel_ext.status import StatusLine, describe_run, duration
+from atoll.kernel_ext.status import Status, StatusLine, describe_run, duration
 from atoll.kernel_ext.taking_over import take_over
 from atoll.kernel_ext.waiting import Interrupted, OutputQueue, wait_for
 
@@ -44,34 +44,38 @@ def run_and_show(
         BaseException: What the cell raised, or why it could not run.
     """
     sink = ShellSink(shell)
-    describe = lambda elapsed_s: describe_run(_state(engine), engine.job(), label, elapsed_s)  # noqa: E731
+    outputs = OutputQueue()
+
+    def describe(elapsed_s: float) -> Status:
+        return describe_run(_state(engine), engine.job(), label, elapsed_s, outputs.progress)
+
     status = StatusLine(sink, describe, enabled=False if quiet else None)
     started = time.monotonic()
     try:
-        result, origin = run_to_end(start, sink, status)
+        result, origin = run_to_end(start, outputs, sink, status)
     except Interrupted as interrupted:
         result = _after_interrupt(interrupted, request, title)
-        status.end("✗ interrupted")
+        status.end("cancelled", "interrupted", duration(time.monotonic() - started))
         apply_result(shell, result, sink, request.names)
         raise failure_to_raise(result, shell.user_ns, title) from None
     except Exception as error:
-        status.end("✗ failed")
+        status.end("failed", "failed", duration(time.monotonic() - started))
         raise one_line(error) from None
-    where = f"on {result.node}, pid {result.pid} · {duration(time.monotonic() - started)}"
-    status.end(f"{'✗ failed' if result.failure else '✓ ran'} {where}")
+    state, what = ("failed", "failed") if result.failure else ("done", "ran")
+    took = duration(time.monotonic() - started)
+    status.end(state, f"{what} on {result.node}, pid {result.pid}", took)
     apply_result(shell, result, sink, request.names, origin)
     if result.failure is not None:
         raise failure_to_raise(result, shell.user_ns, title) from None
 
 
-def run_to_end(start: Start, sink: Sink, status: StatusLine) -> tuple[CellResult, Any]:
+def run_to_end(start: Start, outputs: OutputQueue, sink: Sink, status: StatusLine) -> tuple[CellResult, Any]:
     """Send a cell and return its result, also where the cell raised; and the result's ref, where it did not.
 
     Raises:
         Interrupted: The user pressed interrupt.
         Exception: The cell could not run, or its worker died.
     """
-    outputs = OutputQueue()
     running = start(outputs.put)
     try:
         result: CellResult = wait_for(running, outputs, sink, status)
@@ -98,8 +102,8 @@ def _after_interrupt(interrupted: Interrupted, request: CellRequest, title: str)
 def _state(engine: Engine) -> Any:
     """Return the cluster's state for the status line, or None where it cannot be had now."""
     try:
-        return engine.state()
-    except (AtollError, OSError):
+        return engine.glance()
+    except (AtollError, OSError, TimeoutError):
         return None
 
 

@@ -4,65 +4,98 @@ Nothing is shown for 0.4 s; then one line, updated once a second; at the end it 
 notebook. `ATOLL_STATUS=off` shows none, for notebooks whose outputs are compared.
 
 The text is made by pure functions of the cluster's state. The line is a display that is updated, so it works in any
-front end; the thread that waits for the cell updates it.
+front end; the thread that waits for the cell updates it. Where nothing can be updated, in a terminal, a line is printed
+only when something else is the case.
 """
 
 from __future__ import annotations
 
-import html
 import os
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from atoll.kernel_ext.engine import Glance
+from atoll.kernel_ext.lines import Part, bundle_of, duration
 from atoll.kernel_ext.outputs import Sink
+from atoll.progress_messages import Progress
 from atoll.protocol.state import ClusterState
+
+__all__ = ["Status", "StatusLine", "describe_run", "duration", "lines_are_shown"]
 
 FIRST_AFTER_S = 0.4
 EVERY_S = 1.0
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people read it: `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+class Status(NamedTuple):
+    """What is the case.
+
+    Attributes:
+        state: One of `lines.STATES`.
+        parts: What is said.
+    """
+
+    state: str
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, state: str, *texts: str) -> Status:
+        """Return a status of plain texts; empty ones are left out."""
+        return cls(state, tuple(Part(text) for text in texts if text))
 
 
-def describe_run(state: ClusterState | None, job: str, label: str, elapsed_s: float) -> str:
-    """Return what a cell does now, in one line.
+def lines_are_shown() -> bool:
+    """Whether lines about cells are wanted: `ATOLL_STATUS`."""
+    return os.environ.get("ATOLL_STATUS", "on") != "off"
+
+
+def describe_run(
+    state: ClusterState | Glance | None, job: str, label: str, elapsed_s: float, progress: Progress | None = None
+) -> Status:
+    """Return what a cell does now.
 
     Args:
         state: The cluster's, or None if it is not known.
         job: This session, in hex.
         label: What the cell is called.
         elapsed_s: Since it was sent.
+        progress: What it has said of that.
     """
     time = duration(elapsed_s)
     if state is None:
-        return f"◐ remote · {time}"
+        return Status.of("sent", "remote", time)
     names = {node.node_id: node.name for node in state.nodes}
     for lease in state.leases:
         if lease.job == job and label in (lease.label, lease.doing):
             where = names.get(lease.node_id, lease.node_id[:6])
-            devices = f" · GPU {', '.join(map(str, lease.devices))}" if lease.devices else ""
-            return f"● running on {where}, pid {lease.pid}{devices} · {time}"
+            devices = f"GPU {', '.join(map(str, lease.devices))}" if lease.devices else ""
+            said = Status.of("running", f"runs on {where}", devices, time)
+            return Status(said.state, (*said.parts, *progress_parts(progress)))
     for demand in state.demands:
         if demand.job == job and demand.label == label:
-            return f"○ waiting · {demand.reason or 'for a worker'} · {time}"
-    return f"◐ remote · {time}"
+            return Status.of("waiting", "waits", demand.reason or "for a worker", time)
+    return Status.of("sent", "remote", time)
 
 
-def bundle(text: str) -> dict[str, str]:
-    """Return a status line as text and as HTML. Everything in it is inert text."""
-    style = "font-size:85%;opacity:.7;font-family:var(--jp-code-font-family,monospace)"
-    return {"text/plain": text, "text/html": f'<div style="{style}">{html.escape(text)}</div>'}
+def progress_parts(progress: Progress | None) -> list[Part]:
+    """Return how far something is."""
+    if progress is None:
+        return []
+    from html import escape
+
+    count = f"{progress.done:g}" + (f"/{progress.total:g}" if progress.total else "")
+    words = f"{count} {progress.text}".strip()
+    share = progress.share
+    if share is None:
+        return [Part(words)]
+    return [Part(f"{share:.0%} {words}", html=f"{_bar(share)} {share:.0%} {escape(words)}")]
+
+
+def _bar(share: float) -> str:
+    outer = "display:inline-block;width:9em;height:.55em;border-radius:.3em;overflow:hidden;"
+    outer += "background:var(--jp-border-color2,var(--vscode-editorWidget-border,#ccc))"
+    inner = "display:block;height:100%;background:var(--jp-brand-color1,var(--vscode-progressBar-background,#1976d2))"
+    return f'<span style="{outer}"><span style="{inner};width:{share:.1%}"></span></span>'
 
 
 class StatusLine:
@@ -70,16 +103,16 @@ class StatusLine:
 
     Args:
         sink: Where it is shown.
-        describe: Returns the text for the seconds since the start.
+        describe: Returns what is the case, for the seconds since the start.
         enabled: False to show nothing; by default as `ATOLL_STATUS` says.
     """
 
-    def __init__(self, sink: Sink, describe: Callable[[float], str], enabled: bool | None = None) -> None:
+    def __init__(self, sink: Sink, describe: Callable[[float], Status], enabled: bool | None = None) -> None:
         self._sink = sink
         self._describe = describe
-        self._enabled = enabled if enabled is not None else os.environ.get("ATOLL_STATUS", "on") != "off"
+        self._enabled = enabled if enabled is not None else lines_are_shown()
         self._display_id = secrets.token_hex(8)
-        self._shown = ""
+        self._shown: Status | None = None
 
     def wait_s(self, elapsed_s: float) -> float | None:
         """Return in how many seconds `tick` has something to do; None for never."""
@@ -92,13 +125,15 @@ class StatusLine:
         if self._enabled and elapsed_s >= FIRST_AFTER_S:
             self._show(self._describe(elapsed_s))
 
-    def end(self, text: str) -> None:
+    def end(self, state: str, *texts: str) -> None:
         """Replace the line, if there is one, by what stays."""
-        if self._shown:
-            self._show(text)
+        if self._shown is not None:
+            self._show(Status.of(state, *texts))
 
-    def _show(self, text: str) -> None:
-        if text != self._shown:
+    def _show(self, status: Status) -> None:
+        if status == self._shown:
+            return
+        if self._shown is None or self._sink.updates or status.state != self._shown.state:
             transient: dict[str, Any] = {"display_id": self._display_id}
-            self._sink.display(bundle(text), {}, transient, update=bool(self._shown))
-            self._shown = text
+            self._sink.display(bundle_of(status.state, [], status.parts), {}, transient, self._shown is not None)
+        self._shown = status

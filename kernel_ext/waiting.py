@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
 from atoll.kernel_ext.engine import Running
 from atoll.kernel_ext.outputs import Sink, replay
 from atoll.kernel_ext.status import StatusLine
+from atoll.progress_messages import PROGRESS, Progress, read_progress
 
 AFTER_CANCEL_S = 1.0
 """How long a cancelled cell may take to end before the wait is given up."""
@@ -38,13 +38,21 @@ class Interrupted(Exception):
 
 
 class OutputQueue:
-    """Takes output from the client's threads and gives it to the thread that waits."""
+    """Takes output from the client's threads and gives it to the thread that waits.
+
+    Attributes:
+        progress: How far the work is, as it has said last.
+    """
 
     def __init__(self) -> None:
+        self.progress: Progress | None = None
         self._items: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
 
     def put(self, kind: str, payload: bytes) -> None:
         """Take a piece of output: the `on_output` of an engine."""
+        if kind == PROGRESS:
+            self.progress = read_progress(payload)
+            return
         self._items.put((kind, payload))
 
     def finish(self, _future: Any = None) -> None:
@@ -113,8 +121,3 @@ def _error_after_cancel(
         return running.future.exception()
     except CancelledError as error:
         return error
-
-
-def when_done(running: Running, then: Callable[[], None]) -> None:
-    """Call a function at the end, in some thread of the client."""
-    running.future.add_done_callback(lambda _future: then())

@@ -74,7 +74,11 @@ LOGS = Grammar(
 ATTACH = Grammar(
     magic="%attach",
     summary="Show what a cell shows until it ends, and take over what it has set. An interrupt ends the showing only.",
-    examples=(("%attach t42", "wait for a cell that runs on"),),
+    examples=(
+        ("%attach t42", "wait for a cell that runs on, a background cell of an earlier kernel say"),
+        ("%attach t42 bg", "of a background cell: only bind its handle"),
+    ),
+    flags=(Flag("bg", "do not wait: bind the handle of a background cell, and leave its names to fit['model']"),),
     name_help=_CELL,
     name_free=True,
     name_known="cell",

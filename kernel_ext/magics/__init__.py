@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.kernel_ext import completion, defaults, grammar
+from atoll.kernel_ext.background.kernel import forget_cells
 from atoll.kernel_ext.magics import actor, remote, shown, views
 from atoll.kernel_ext.magics.table import Magic, register, unregister
 
@@ -48,4 +49,5 @@ def install(shell: Any) -> None:
 def uninstall(shell: Any) -> None:
     """Take them away. What runs, runs on."""
     unregister(shell, MAGICS)
+    forget_cells(shell)
     completion.uninstall(shell)

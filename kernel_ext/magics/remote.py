@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.kernel_ext import actors, defaults, detached
-from atoll.kernel_ext.background import BackgroundCell, BackgroundOutput
+from atoll.kernel_ext import actors, defaults
+from atoll.kernel_ext.background.kernel import Needed, cells_of, from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import OnOutput, Options, Running, current_engine
-from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.grammar.schema import PLACE
 from atoll.kernel_ext.local_cell import run_here
-from atoll.kernel_ext.outputs import sink_for_later
+from atoll.kernel_ext.outputs import ShellSink
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.queues import queues
 from atoll.kernel_ext.records import new_record
 from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell
-from atoll.kernel_ext.waiting import when_done
 
 USUAL_LABEL = "%%remote"
 """What a cell without a name is called. One label for all, so that they share a warm worker."""
@@ -28,26 +26,65 @@ def run(shell: Any, said: ParsedLine, cell: str) -> Any:
     """`%%remote`."""
     said = defaults.with_defaults(said)
     _check(said)
-    label = said.name or USUAL_LABEL
-    host = said.get("on")
     text = read_cell(shell, cell)
     if "local" in said.flags:
         run_here(shell, text)
-        return None
-    if host is not None:
-        start, label, request = _inside(shell, said, text, str(host))
+    elif said.get("on") is not None:
+        _run_inside(shell, said, text, str(said.get("on")))
+    elif "bg" in said.flags:
+        _run_in_background(shell, said, text)
     else:
-        request = request_of(shell, text, take=said.get("in"), bring=said.get("out"), apart="bg" in said.flags)
-        request.record = _new_record()
-        start = _queued(said, request, options_of(said, current_engine().state), label)
-    request.timeout_s = said.get("timeout", 0.0)
-    quiet = "quiet" in said.flags
-    if "bg" in said.flags:
-        _in_background(shell, said, start, request.record, quiet)
-        return None
-    title = f"%%remote {said.name}" if said.name else "%%remote"
-    run_and_show(shell, current_engine(), start, label, request=request, quiet=quiet, title=title)
+        _run_and_wait(shell, said, text)
     return None
+
+
+def _run_and_wait(shell: Any, said: ParsedLine, text: CellText) -> None:
+    """Run a cell on a worker, and wait for it."""
+    label = said.name or USUAL_LABEL
+    needed = needed_by(shell, said, text)
+    if said.get("queue") is not None:
+        needed = {**dict.fromkeys(queues.background(said.get("queue")), ()), **needed}
+    wait_for(shell, said, needed)
+    request = _request(shell, said, text, needed)
+    start = _queued(said, request, options_of(said, current_engine().state), label)
+    _show(shell, said, start, label, request)
+
+
+def _run_in_background(shell: Any, said: ParsedLine, text: CellText) -> None:
+    """Send a cell and leave a handle."""
+    needed = needed_by(shell, said, text)
+    queue = said.get("queue")
+    waits = dict(needed)
+    if queue is not None:
+        waits = {**dict.fromkeys(queues.background(queue), ()), **needed}
+    request = _request(shell, said, text, needed)
+    options = options_of(said, current_engine().state)
+    quiet = "quiet" in said.flags
+    handle = cells_of(shell).begin(request, options, said.name or "cell", waits, quiet=quiet)
+    if queue is not None:
+        queues.add_background(queue, handle)
+    _bind(shell, said, text, handle)
+
+
+def _request(shell: Any, said: ParsedLine, text: CellText, needed: Needed) -> CellRequest:
+    request = request_of(
+        shell,
+        text,
+        take=_taken(said, needed),
+        bring=said.get("out"),
+        there=_names(needed),
+        apart="bg" in said.flags,
+    )
+    return _numbered(said, request, needed)
+
+
+def _numbered(said: ParsedLine, request: CellRequest, needed: Needed) -> CellRequest:
+    """Give a request what does not come from its text."""
+    request.from_cells = from_cells(needed)
+    directory = current_engine().directory()
+    request.record = new_record(directory) if directory else ""
+    request.timeout_s = said.get("timeout", 0.0)
+    return request
 
 
 def set_defaults(_shell: Any, said: ParsedLine, _cell: str) -> None:
@@ -84,12 +121,6 @@ def _check(said: ParsedLine) -> None:
         raise MagicUsageError("preemptible has no meaning with on=: an actor is not ended for others")
 
 
-def _new_record() -> str:
-    """Take a number for a cell; none where the cluster keeps no output."""
-    directory = current_engine().directory()
-    return new_record(directory) if directory else ""
-
-
 def _queued(said: ParsedLine, request: CellRequest, options: Options, label: str) -> Start:
     """Return what sends a cell to a worker, behind the one before it in its queue."""
     queue = said.get("queue")
@@ -105,38 +136,71 @@ def _queued(said: ParsedLine, request: CellRequest, options: Options, label: str
     return start
 
 
-def _inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> tuple[Start, str, CellRequest]:
-    """Prepare a cell that runs inside of an actor."""
+def needed_by(shell: Any, said: ParsedLine, text: CellText, *, later: bool = False) -> Needed:
+    """Return the background cells that a cell depends on.
+
+    Args:
+        shell: IPython's.
+        said: Its first line.
+        text: It.
+        later: Whether what its functions read counts, too: they stay, in an actor.
+    """
+    reads = said.get("in", (*text.names.reads, *(text.names.later if later else ())))
+    return cells_of(shell).pending.needed(reads, shell.user_ns)
+
+
+def wait_for(shell: Any, said: ParsedLine, needed: Needed) -> None:
+    """Wait for the background cells that a cell depends on."""
+    cells_of(shell).wait_for(needed, ShellSink(shell), quiet="quiet" in said.flags)
+
+
+def _names(needed: Needed) -> tuple[str, ...]:
+    return tuple(name for names in needed.values() for name in names)
+
+
+def _taken(said: ParsedLine, needed: Needed) -> tuple[str, ...] | None:
+    taken, elsewhere = said.get("in"), _names(needed)
+    return None if taken is None else tuple(name for name in taken if name not in elsewhere)
+
+
+def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None:
+    """Run a cell inside of an actor."""
     engine = current_engine()
     actor = actors.require_actor(engine, host)
     facts = actors.facts_of(engine, actor, host)
+    needed = needed_by(shell, said, text, later=True)
+    needed = {cell: tuple(name for name in names if name not in facts.state) for cell, names in needed.items()}
+    wait_for(shell, said, needed)
     request = request_of(
         shell,
         text,
-        take=said.get("in"),
+        take=_taken(said, needed),
         bring=said.get("out"),
-        there=(*facts.state, host),
+        there=(*facts.state, *_names(needed), host),
         stays=True,
         apart="bg" in said.flags,
     )
-    request.record = _new_record()
+    _numbered(said, request, needed)
+    if "bg" in said.flags:
+        quiet = "quiet" in said.flags
+        handle = cells_of(shell).begin_inside(request, host, actor, said.name or "cell", quiet=quiet)
+        _bind(shell, said, text, handle)
+        return
     start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output)  # noqa: E731
-    return start, f"{said.name or 'cell'} on {host}", request
+    _show(shell, said, start, f"{said.name or 'cell'} on {host}", request)
 
 
-def _in_background(shell: Any, said: ParsedLine, start: Start, record: str, quiet: bool) -> None:
-    """Send a cell and leave a handle."""
-    name = said.name or "cell"
-    handle = BackgroundCell(name, shell.user_ns, record)
-    output = BackgroundOutput(sink_for_later(shell), quiet)
-    try:
-        running = start(output.take)
-    except Exception as error:
-        raise one_line(error) from None
-    handle.attach(running)
-    detached.watch(record, running)
-    when_done(running, lambda: output.ended(handle))
+def _show(shell: Any, said: ParsedLine, start: Start, label: str, request: CellRequest) -> None:
+    title = f"%%remote {said.name}" if said.name else "%%remote"
+    quiet = "quiet" in said.flags
+    run_and_show(shell, current_engine(), start, label, request=request, quiet=quiet, title=title)
+
+
+def _bind(shell: Any, said: ParsedLine, text: CellText, handle: Any) -> None:
+    """Leave the handle of a background cell in the notebook, and note what it will set."""
+    sets = text.names.sets if said.get("out") is None else said.get("out")
     if said.name:
         shell.user_ns[said.name] = handle
     else:
-        shell.displayhook(handle)
+        shell.displayhook.update_user_ns(handle)
+    cells_of(shell).pending.note(handle, sets, shell.user_ns)

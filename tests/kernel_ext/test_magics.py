@@ -6,8 +6,6 @@ import threading
 import time
 from typing import Any
 
-import pytest
-
 from atoll.exceptions import TaskUnschedulableError
 from tests.kernel_ext.conftest import Notebook
 
@@ -249,27 +247,3 @@ def test_interrupt_cancels_and_the_next_cell_works(notebook: Notebook) -> None:
     assert notebook.names["x"] == 1
     notebook.good("%%remote\ny = x + 1")
     assert notebook.names["y"] == 2
-
-
-def test_background_cell(notebook: Notebook) -> None:
-    notebook.good("a = 1")
-    notebook.good("%%remote fit bg\nmodel = a + 1\ndef use(): return model\nmodel * 10")
-    fit = notebook.names["fit"]
-    assert fit.result(timeout_s=30) == 20
-    assert fit["model"] == 2
-    assert fit["use"]() == 2
-    assert fit.status == "done"
-    assert "model" not in notebook.names
-    with pytest.raises(KeyError, match="it has set model, use"):
-        fit["nothing"]
-    assert notebook.good("await fit") == 20
-
-
-def test_background_error(notebook: Notebook, capsys: Any) -> None:
-    notebook.good("%%remote fit bg\nraise ValueError('bad luck')")
-    fit = notebook.names["fit"]
-    with pytest.raises(ValueError, match="bad luck"):
-        fit.result(timeout_s=30)
-    assert fit.status == "failed"
-    captured = capsys.readouterr()
-    assert "bad luck" in captured.out + captured.err

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.kernel_ext.status import StatusLine, describe_run, duration
 from atoll.kernel_ext.views import VIEWS, View, actors_view, bar, cluster_view, gpus_view, jobs_view, objects_view
 from atoll.protocol.state import (
     ActorState,
@@ -129,60 +128,3 @@ def test_bars() -> None:
     assert bar(4, 4) == "████████"
     assert bar(1, 16) == "▌·······"
     assert bar(1, 0) == "········"
-
-
-# ----------------------------------------------------------------------------------------------- status line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.44, "0.4 s"), (12.2, "12 s"), (65, "1 min 05 s"), (3725, "1 h 02 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-def test_what_a_cell_does_now() -> None:
-    assert describe_run(state(), "j1", "fit", 2.0) == "● running on reef, pid 101 · GPU 0 · 2.0 s"
-    assert describe_run(state(), "j1", "next", 2.0) == "○ waiting · 1 GPU is held by fit · 2.0 s"
-    assert describe_run(state(), "j2", "fit", 2.0) == "◐ remote · 2.0 s"
-    assert describe_run(None, "j1", "fit", 2.0) == "◐ remote · 2.0 s"
-
-
-class Shown:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, bool]] = []
-
-    def display(self, data: Any, metadata: Any, transient: Any, update: bool) -> None:
-        assert transient["display_id"]
-        self.events.append((data["text/plain"], update))
-
-    text = result = clear = error = page = display
-
-
-def test_nothing_is_shown_for_a_short_cell() -> None:
-    sink = Shown()
-    line = StatusLine(sink, lambda elapsed_s: f"{elapsed_s} s", enabled=True)
-    assert line.wait_s(0.1) == pytest.approx(0.3)
-    line.tick(0.1)
-    line.end("done")
-    assert sink.events == []
-
-
-def test_one_line_is_updated_and_replaced() -> None:
-    sink = Shown()
-    line = StatusLine(sink, lambda elapsed_s: f"{elapsed_s} s <b>", enabled=True)
-    for elapsed_s in (0.5, 1.5, 1.5):
-        line.tick(elapsed_s)
-    line.end("done")
-    assert sink.events == [("0.5 s <b>", False), ("1.5 s <b>", True), ("done", True)]
-    assert line.wait_s(2.0) == 1.0
-
-
-def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATOLL_STATUS", "off")
-    sink = Shown()
-    line = StatusLine(sink, lambda _elapsed_s: "x")
-    assert line.wait_s(0.0) is None
-    line.tick(5.0)
-    line.end("done")
-    assert sink.events == []

@@ -21,7 +21,7 @@ import cloudpickle
 
 from atoll.exceptions import TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import OnOutput, Options
+from atoll.kernel_ext.engine import Glance, OnOutput, Options
 from atoll.protocol.state import ActorState, ClusterState
 from atoll.protocol.usage import UsageReport
 
@@ -177,6 +177,10 @@ class ProcessEngine:
 
     def directory(self) -> str:
         return ""
+
+    def glance(self) -> Glance:
+        state = self.state()
+        return Glance(state.now, state.nodes, state.leases, state.actors, state.demands)
 
     def usage(self) -> UsageReport:
         return UsageReport(0.0, 0.0, 0, [])
