@@ -74,11 +74,13 @@ class Follower:
         self._sink = sink
         self._running = running
         self._shown_at = float("-inf")
+        self._lock = threading.Lock()
 
     def add_line(self, line: Line) -> None:
         """Show its line in a further place."""
-        line.show(self.story.phase, shown(self.story, time.time()))
-        self.lines = [*self.lines, line]
+        with self._lock:  # it may end now, and be shown for the last time
+            self.lines = [*self.lines, line]
+            line.show(self.story.phase, shown(self.story, time.time()))
 
     def mute(self) -> None:
         """Show nothing any more."""
@@ -138,8 +140,9 @@ class Follower:
         if self.lines and (self.story.ended or now - self._shown_at >= every_s):
             self._shown_at = now
             bundle = shown(self.story, now)
-            for line in self.lines:
-                line.show(self.story.phase, bundle)
+            with self._lock:
+                for line in self.lines:
+                    line.show(self.story.phase, bundle)
 
 
 class Watcher:
