@@ -217,6 +217,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         _metadata: Ray's, for its own use.
         _on_output: Takes what the task emits while it runs: a kind and bytes, in order.
         _after: Refs of this process; it begins when they have values or have failed.
+        _code: What the task runs, where its function alone does not say it: under this its needs are learned.
     """
 
     WHAT = "a task"
@@ -231,6 +232,7 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
     _generator_backpressure_num_objects: int | None = None
     _on_output: OutputCallback | None = None
     _after: list[Any] | None = None
+    _code: bytes = b""
 
 
 class ActorOptions(_Common, frozen=True, kw_only=True):

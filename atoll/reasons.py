@@ -76,9 +76,8 @@ def _of_object(session: Session, object_id: bytes) -> Explanation:
         return Explanation(record.name, "runs", known)
     if record.actor_id:
         return _of_actor(session, record.actor_id, record.name)
-    return _ask(
-        session, Explain(session.next_request(), record.class_key), f"{record.name} is about to begin, or has begun"
-    )
+    request = Explain(session.next_request(), record.class_key, code=record.function)
+    return _ask(session, request, f"{record.name} is about to begin, or has begun")
 
 
 def _known_here(session: Session, record: TaskRecord) -> str:

@@ -205,7 +205,8 @@ class _Prepared:
             function if isinstance(retried, bool) else RetryOn(function, tuple(retried))
         )
         _check_size(name, len(payload))
-        digest = hashlib.blake2b(b"%s\0%d\0%s" % (name.encode(), options.max_calls, payload), digest_size=16).digest()
+        parts = (name.encode(), options.max_calls, options._code, payload)
+        digest = hashlib.blake2b(b"%s\0%d\0%s\0%s" % parts, digest_size=16).digest()
         session.handle(FunctionDefined(digest, name, payload, options.max_calls))
         return cls(session, digest, name, _class_key(session, name, options, digest), contained)
 
@@ -217,6 +218,8 @@ class _Prepared:
 
 def _same_code(one: TaskOptions, other: TaskOptions) -> bool:
     """Whether a function travels in the same form with either options."""
+    if one._code != other._code:
+        return False
     retried = (one.retry_exceptions, other.retry_exceptions)
     return all(isinstance(value, bool) for value in retried) or retried[0] == retried[1]
 

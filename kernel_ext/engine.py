@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
+from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
 from atoll.protocol.state import ActorState, ClusterState, DemandState, LeaseState, NodeState
 from atoll.protocol.usage import UsageReport
@@ -232,7 +233,7 @@ class AtollEngine:
             from atoll.kernel_ext.cell_runner import run_cell
 
             self._run_cell = api.remote(run_cell)
-        given = {"name": label, "max_retries": 0, **options}
+        given = {"name": label, "max_retries": 0, "_code": code_of(request.body, label), **options}
 
         def start(on_output: OnOutput) -> _Task:
             return _Task(api, self._run_cell.options(_on_output=on_output, **given).remote(request))

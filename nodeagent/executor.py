@@ -31,6 +31,7 @@ from atoll.exceptions import TaskCancelledError
 from atoll.nodeagent.answers import Answers
 from atoll.nodeagent.failures import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.functions import Functions
+from atoll.nodeagent.host_memory import OwnPeak
 from atoll.nodeagent.leaving import ActorExit, announce_exit, shut_down
 from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
@@ -79,6 +80,7 @@ class Executor:
         self._store = session.store
         self._where = where
         self._spans = spans
+        self._peak = OwnPeak()
         self.results = ResultWriter(session)
         self.results.stream = self._stream
         self.results.step = self._step
@@ -262,7 +264,8 @@ class Executor:
     def _run_one(self, peer: Peer, message: RunTask | CallMethod) -> None:
         began = time.monotonic()
         self._main_task = (peer, message)  # another than the one that was looked at, if that was taken back
-        self._spans.begin(self.job, self._functions.name_of(message), began, message.task_id)
+        code = message.function if type(message) is RunTask else b""
+        self._spans.begin(self.job, self._functions.name_of(message), began, message.task_id, code)
         self._session.set_timer()
         answer = self._answer(peer, message, began)
         flush_streams()
@@ -481,7 +484,7 @@ class Executor:
         where something is pinned, since with large libraries it takes a tenth of a second.
         """
         now = time.monotonic()
-        spans = self._spans.take(now, time.time() - now)
+        spans = self._spans.take(now, time.time() - now, self._peak.take())
         if spans:
             self._session.tell_agent(ReportSpans(spans))
         if self._answers.are_late:

@@ -63,16 +63,21 @@ class Monitor:
         pids, used = {pid for _worker_id, pid in workers}, set(held)
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
+        readings = {uuid: self._provider.read(uuid) for uuid in self._uuids}
         return NodeObserved(
             cpu_percent=psutil.cpu_percent(None),
             memory_used_bytes=memory.total - memory.available,
             memory_total_bytes=memory.total,
-            devices=[self._device_sample(uuid, self._provider.read(uuid), pids, used) for uuid in self._uuids],
-            workers=[sample for worker_id, pid in workers if (sample := self._worker_sample(worker_id, pid))],
+            devices=[self._device_sample(uuid, reading, pids, used) for uuid, reading in readings.items()],
+            workers=[
+                sample
+                for worker_id, pid in workers
+                if (sample := self._worker_sample(worker_id, pid, _device_bytes(readings.values(), pid)))
+            ],
             faults=tuple(self._provider.faults()),
         )
 
-    def _worker_sample(self, worker_id: bytes, pid: int) -> WorkerSample | None:
+    def _worker_sample(self, worker_id: bytes, pid: int, device_bytes: int) -> WorkerSample | None:
         import psutil
 
         try:
@@ -82,7 +87,8 @@ class Monitor:
             with process.oneshot():
                 times = process.cpu_times()
                 used_s = times.user + times.system + times.children_user + times.children_system
-                return WorkerSample(worker_id, pid, process.cpu_percent(None), process.memory_info().rss, used_s)
+                used_bytes = process.memory_info().rss
+                return WorkerSample(worker_id, pid, process.cpu_percent(None), used_bytes, used_s, device_bytes)
         except psutil.Error:
             self._processes.pop(pid, None)
             return None
@@ -134,6 +140,20 @@ class Monitor:
             if reading is not None:
                 found.append(_device_memory(reading, worker_pid))
         return DeviceMemoryMeasured(lease_id, found)
+
+
+def _device_bytes(readings: Iterable[DeviceReading | None], worker_pid: int) -> int:
+    """Return the most memory that a worker, with what it has started, has of any one device."""
+    sums = [
+        sum(
+            process.used_bytes
+            for pid, process in reading.processes.items()
+            if worker_pid in {pid, processes.session_of(pid)}
+        )
+        for reading in readings
+        if reading is not None and reading.processes
+    ]
+    return max(sums, default=0)
 
 
 def measure_memory(host: HostMemory, workers: list[tuple[bytes, int, bool]]) -> MemoryMeasured:

@@ -20,15 +20,20 @@ SHORT_S = 0.02
 MAXIMUM_SPANS = 2000
 """Kept between two reports, at most; older ones are dropped."""
 
+Running = tuple[bytes, str, float, bytes, bytes]
+"""What runs: its job, name, start, task and code."""
+
 
 class _Piece:
     """A span that is being made: one task, or several short ones in a row."""
 
-    __slots__ = ("count", "end", "job", "key", "name", "short", "start", "state", "task_id")
+    __slots__ = ("code", "count", "end", "job", "key", "name", "peak_bytes", "short", "start", "state", "task_id")
 
-    def __init__(self, key: int, job: bytes, name: str, start: float, task_id: bytes) -> None:
+    def __init__(self, key: int, job: bytes, name: str, start: float, task_id: bytes, code: bytes) -> None:
         self.key = key
         self.task_id = task_id
+        self.code = code
+        self.peak_bytes = 0
         self.job = job
         self.name = name
         self.start = start
@@ -49,13 +54,14 @@ class SpanRecorder:
         self._worker_id = worker_id
         self._keys = itertools.count(1)
         self._finished: deque[_Piece] = deque(maxlen=MAXIMUM_SPANS)
-        self._running: tuple[bytes, str, float, bytes] | None = None
-        self._reported: tuple[tuple[bytes, str, float, bytes], int] | None = None
+        self._running: Running | None = None
+        self._reported: tuple[Running, int] | None = None
         self._last: _Piece | None = None
+        self._peak_bytes = 0
 
-    def begin(self, job: bytes, name: str, now: float, task_id: bytes = b"") -> None:
-        """Note that a task begins. `now` is monotonic, in seconds."""
-        self._running = (job, name, now, task_id)
+    def begin(self, job: bytes, name: str, now: float, task_id: bytes = b"", code: bytes = b"") -> None:
+        """Note that a task begins. `now` is monotonic, in seconds; `code` is the digest of what it runs."""
+        self._running = (job, name, now, task_id, code)
 
     def end(self, now: float, *, failed: bool) -> None:
         """Note that it has ended."""
@@ -63,7 +69,7 @@ class SpanRecorder:
         if running is None:
             return
         self._running = None
-        job, name, start, task_id = running
+        job, name, start = running[:3]
         state = "failed" if failed else "finished"
         last = self._last
         if (
@@ -77,13 +83,15 @@ class SpanRecorder:
             last.count += 1
             last.task_id = b""
             return
-        self._last = piece = _Piece(self._key(running), job, name, start, task_id)
+        self._last = piece = _Piece(self._key(running), *running)
+        if self._reported is not None and self._reported[0] is running:
+            piece.peak_bytes = self._peak_bytes
         piece.end = now
         piece.state = state
         piece.short = now - start < SHORT_S
         self._finished.append(piece)
 
-    def _key(self, running: tuple[bytes, str, float, bytes]) -> int:
+    def _key(self, running: Running) -> int:
         """Return a number for a span: the one under which it was reported while it ran, if it was."""
         reported = self._reported
         return reported[1] if reported is not None and reported[0] is running else next(self._keys)
@@ -93,23 +101,36 @@ class SpanRecorder:
         """Whether a task runs."""
         return self._running is not None
 
-    def take(self, now: float, wall_offset: float) -> list[Span]:
+    def take(self, now: float, wall_offset: float, peak_bytes: int = 0) -> list[Span]:
         """Return what has ended since the last call, and what runs.
 
         Args:
             now: Monotonic, in seconds.
             wall_offset: What to add to get seconds since 1970.
+            peak_bytes: The most memory that this process has used since the last call. It is laid to the charge of
+                what has run meanwhile if that was one code; of several, nobody knows whose it was.
         """
         spans = []
+        codes = {piece.code for piece in self._finished}
+        if self._running is not None:
+            codes.add(self._running[4])
+        alone = len(codes) == 1
         self._last = None  # what is reported is not extended any more
         while self._finished:
             piece = self._finished.popleft()
+            if alone:
+                piece.peak_bytes = max(piece.peak_bytes, peak_bytes)
             spans.append(self._span(piece, piece.end, wall_offset))
         running = self._running
         if running is not None:
             key = self._key(running)
-            self._reported = (running, key)
-            spans.append(self._span(_Piece(key, *running), now, wall_offset))
+            if self._reported is None or self._reported[0] is not running:
+                self._reported, self._peak_bytes = (running, key), 0
+            if alone:
+                self._peak_bytes = max(self._peak_bytes, peak_bytes)
+            piece = _Piece(key, *running)
+            piece.peak_bytes = self._peak_bytes
+            spans.append(self._span(piece, now, wall_offset))
         return spans
 
     def _span(self, piece: _Piece, end: float, wall_offset: float) -> Span:
@@ -123,4 +144,6 @@ class SpanRecorder:
             state=piece.state,
             key=piece.key,
             task_id=piece.task_id,
+            code=piece.code,
+            peak_bytes=piece.peak_bytes,
         )

@@ -90,6 +90,7 @@ class Explanation(msgspec.Struct, frozen=True):
         nodes: For each node that may be used, what is in the way.
         changes: What would place it now, the smallest change first.
         starts_in_s: When it can begin at the earliest, as far as can be known; None if it cannot be known.
+        usual: What this code has usually needed, in words; empty if that is not known.
     """
 
     request: str
@@ -100,6 +101,7 @@ class Explanation(msgspec.Struct, frozen=True):
     nodes: list[NodeReason] = []
     changes: list[Change] = []
     starts_in_s: float | None = None
+    usual: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.request}: {self.text}"]
@@ -107,6 +109,8 @@ class Explanation(msgspec.Struct, frozen=True):
             lines[0] += f" (for {duration_text(self.waited_s)})"
         if self.before:
             lines.append(f"  {self.before} {'request stands' if self.before == 1 else 'requests stand'} before it")
+        if self.usual:
+            lines.append(f"  {self.usual}")
         for node in self.nodes:
             lines.append(f"  {node.text}")
             lines += [f"    {holder}" for holder in node.holders]

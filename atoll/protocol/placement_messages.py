@@ -47,12 +47,14 @@ class Explain(Message, frozen=True):
         demand_key: The sender's own number of a class; 0 if it is not about one.
         actor_id: The actor; empty if it is not about one.
         scheduling_class: What might be asked for; None if it is about something that is.
+        code: Digest of what is to run, so that the answer can say what it has usually needed.
     """
 
     request: int
     demand_key: int = 0
     actor_id: bytes = b""
     scheduling_class: SchedulingClass | None = None
+    code: bytes = b""
 
 
 class GroupChanged(Message, frozen=True):

@@ -374,7 +374,7 @@ class AgentCore:
         elif type(message) is ActorConstructed:
             self.leases.actor_constructed(peer, message)
         elif type(message) is ReportSpans:
-            self._outbox.tell_scheduler(SpansRecorded(message.spans))
+            self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans)))
         elif type(message) is ReportDeviceFault:
             self.leases.worker_reports_fault(peer, message.text, message.counts, now)
             self._tell_sample()
@@ -465,6 +465,9 @@ class AgentCore:
 
     def _node_observed(self, event: NodeObserved, now: Instant) -> None:
         self._observing = False
+        for worker in event.workers:
+            if worker.device_bytes:
+                self.leases.memory.devices_used(worker.worker_id, worker.device_bytes)
         if self._outbox.scheduler is None:
             return
         self._sample_at = Instant(now + (BUSY_SAMPLE_S if self.leases.leases() else IDLE_SAMPLE_S))

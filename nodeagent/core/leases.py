@@ -36,7 +36,7 @@ from atoll.protocol.messages import (
     StartActor,
     StartLease,
 )
-from atoll.protocol.values import DeviceShare, MemoryLoss, SchedulingClass
+from atoll.protocol.values import DeviceShare, MemoryLoss, SchedulingClass, Span
 from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
 
 STARTS_PER_LEASE = 2
@@ -361,6 +361,18 @@ class Leases:
         """Do what is due."""
         self.devices.tick(now)
         self.memory.tick(now)
+
+    def with_peaks(self, peer: Peer, spans: list[Span]) -> list[Span]:
+        """Return what a worker says it ran, with the most memory that it and all that it has started were seen to use.
+
+        What runs in an actor is learned of as the actor's: its state is most of it.
+        """
+        worker = self._pool.by_peer(peer)
+        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
+        if worker is None or lease is None:
+            return spans
+        code = lease.scheduling_class.code if lease.actor_id else b""
+        return self.memory.with_peaks(worker.worker_id, spans, code)
 
     # ----------------------------------------------------------------------------------------------- actors
 

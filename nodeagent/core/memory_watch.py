@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from atoll.nodeagent.core.events import MeasureMemory, MemoryMeasured, WorkerMemory
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.machine import Instant
-from atoll.protocol.values import MemoryLoss
+from atoll.protocol.values import MemoryLoss, Span
 from atoll.resources import format_bytes, roomy_size, written_size
 
 SHORTEST_PAUSE_S = 0.05
@@ -62,9 +64,10 @@ class Use:
         pardoned_bytes: What it may use beyond its budget: the contents of devices that it has given up for a while.
         used_bytes: Beyond all that, at the last look.
         peak_bytes: The most that it was.
-        recent_bytes: The most since `take_recent`.
+        recent_bytes: The most since the worker's last report.
         recent_device_bytes: The most memory of devices since then.
         exactly: Whether the next look is to be exact.
+        running: The key of what was reported as running, and the most memory and device memory that it was seen with.
     """
 
     worker_id: bytes
@@ -82,6 +85,7 @@ class Use:
     recent_bytes: int = 0
     recent_device_bytes: int = 0
     exactly: bool = False
+    running: tuple[int, int, int] | None = None
 
     @property
     def excess_bytes(self) -> int:
@@ -165,14 +169,35 @@ class MemoryWatch:
         if use is not None and size_bytes > use.recent_device_bytes:
             use.recent_device_bytes = size_bytes
 
-    def take_recent(self, worker_id: bytes) -> tuple[int, int]:
-        """Return the most memory, and the most of devices, that a worker has used since the last call."""
+    def with_peaks(self, worker_id: bytes, spans: list[Span], code: bytes) -> list[Span]:
+        """Return spans of a worker with the most memory that was seen since its last report.
+
+        Args:
+            worker_id: The worker.
+            spans: With what the worker has seen itself: of its own process, without what that has started.
+            code: Of all of them, if it is not said in each.
+
+        Several codes in one report share nothing: nobody knows whose peak it was.
+        """
         use = self._use_of(worker_id)
         if use is None:
-            return 0, 0
-        recent = use.recent_bytes, use.recent_device_bytes
+            return spans
+        tree_bytes, device_bytes = use.recent_bytes, use.recent_device_bytes
         use.recent_bytes = use.recent_device_bytes = 0
-        return recent
+        codes = dict.fromkeys(span.code for span in spans)
+        if not code and (len(codes) != 1 or b"" in codes):
+            return spans
+        found = []
+        for span in spans:
+            own_bytes = max(0, span.peak_bytes - use.before_bytes)
+            earlier = use.running if use.running is not None and use.running[0] == span.key else (0, 0, 0)
+            peak, device_peak = max(own_bytes, tree_bytes, earlier[1]), max(device_bytes, earlier[2])
+            if span.state == "running":
+                use.running = span.key, peak, device_peak
+            found.append(
+                msgspec.structs.replace(span, code=code or span.code, peak_bytes=peak, device_peak_bytes=device_peak)
+            )
+        return found
 
     def _use_of(self, worker_id: bytes) -> Use | None:
         lease_id = self._of_worker.get(worker_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from atoll.config import LEAST_WEIGHT, MOST_WEIGHT
 from atoll.protocol.environment_messages import AddEnvironment, EnvironmentFound, GetEnvironment
 from atoll.protocol.explanation import encode_explanation
@@ -391,6 +393,10 @@ class ClientDesk:
                 self._turn.fail(record.peer, message.request, "ValueError", "it does not wait for the scheduler")
                 return
             found = reasons.of_demand(demand)
+        code = message.code or (message.scheduling_class.code if message.scheduling_class is not None else b"")
+        usual = self._cluster.peaks.in_words(code)
+        if usual:
+            found = msgspec.structs.replace(found, usual=usual)
         self._turn.send(record.peer, Explained(message.request, encode_explanation(found)))
 
     def _encoded_state(self) -> bytes:

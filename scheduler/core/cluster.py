@@ -19,6 +19,7 @@ from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.measured import UseMeter
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
+from atoll.scheduler.core.peaks import PeakTable
 from atoll.scheduler.core.placement import Placement
 from atoll.scheduler.core.preempting import choose_preemptions
 from atoll.scheduler.core.recalling import Recalling
@@ -79,6 +80,8 @@ class Cluster:
         self.drains = Drains(
             self.turn, self.nodes, self.leases, self.demands, self.actors, self.groups, self.names, self.spans
         )
+        self.peaks = PeakTable(self.nodes)
+        self.demands.resolve = self.peaks.resolve
         self._ended: dict[bytes, Job] = {}
 
     def agents(self) -> Iterator[PeerRecord]:
@@ -124,6 +127,8 @@ class Cluster:
     def lease_over(self, lease: Lease, kind: str, text: str, memory: MemoryLoss | None = None) -> None:
         """A lease is over on its node: free it, and let its holder or its actor know unless we ended it."""
         actor_of = lease.actor_id if lease.state != "ending" else b""
+        if memory is not None and (lease.scheduling_class.auto or lease.actor_id):
+            self.peaks.ran_out(lease.scheduling_class.code, memory)
         self.leases.over(lease, kind, text, memory)
         self.spans.worker_done(lease.worker_id, "failed" if kind else "finished")
         if actor_of:

@@ -33,6 +33,7 @@ class DemandTable:
 
     Attributes:
         queues: What waits.
+        resolve: Gives a class amounts for what it leaves to what has been learned; the composition sets it.
         let_go: Ends the leases that are being started for a demand which is withdrawn.
         touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
     """
@@ -45,6 +46,7 @@ class DemandTable:
         self._demands: dict[int, Demand] = {}
         self._arrivals = itertools.count(1)
         self.queues = DemandQueues()
+        self.resolve: Callable[[SchedulingClass], SchedulingClass] = lambda scheduling_class: scheduling_class
         self.let_go: Callable[[Demand], None] = lambda _demand: None
         self.touched = False
 
@@ -59,30 +61,32 @@ class DemandTable:
         """Note how many leases of a class a process wants; an impossible wish is refused at once."""
         demand = record.demands.get(message.demand_key)
         count = min(message.count, MAXIMUM_WANTED)
-        if demand is not None and demand.scheduling_class != message.scheduling_class:
+        wanted = message.scheduling_class
+        if wanted.auto and count > 0:
+            wanted = self.resolve(wanted)
+        if demand is not None and demand.scheduling_class != wanted:
             self.withdraw(demand)
             demand = None
         if demand is None:
             if count <= 0:
                 return
-            demand = Demand(
-                job, record, message.demand_key, message.scheduling_class, next(self._arrivals), self._turn.now
-            )
+            demand = Demand(job, record, message.demand_key, wanted, next(self._arrivals), self._turn.now)
             record.demands[message.demand_key] = demand
             self._enter(demand)
         elif demand.wanted == 0:
             demand.since = self._turn.now
         demand.wanted = max(0, count)
         self.requeue(demand)
-        reason = self.why_impossible(message.scheduling_class) if count > 0 else None
+        reason = self.why_impossible(wanted) if count > 0 else None
         if reason:
-            known = not message.scheduling_class.group or self._groups.get(message.scheduling_class.group) is not None
+            known = not wanted.group or self._groups.get(wanted.group) is not None
             self.refuse(demand, "TaskUnschedulableError" if known else "TaskPlacementGroupRemoved", reason)
 
     def want_for_actor(self, actor_id: bytes, job: Job, scheduling_class: SchedulingClass) -> None:
         """Ask for the one lease in which an actor is to live."""
         assert actor_id not in self._by_actor, "an actor asks for one lease at a time"
-        demand = Demand(job, None, 0, scheduling_class, next(self._arrivals), self._turn.now, actor_id)
+        wanted = self.resolve(scheduling_class) if scheduling_class.auto else scheduling_class
+        demand = Demand(job, None, 0, wanted, next(self._arrivals), self._turn.now, actor_id)
         demand.wanted = 1
         self._by_actor[actor_id] = demand
         self._enter(demand)

@@ -25,7 +25,7 @@ from atoll.protocol.messages import (
     StartLease,
 )
 from atoll.protocol.values import MemoryLoss, SchedulingClass
-from atoll.resources import CPU, Amounts
+from atoll.resources import CPU, MEMORY, Amounts
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.group import Bundle
@@ -346,33 +346,36 @@ class LeaseTable:
             self.end(lease, kill=lease.state == HELD)
 
     def block(self, lease: Lease) -> None:
-        """The task waits in `get`: lend its CPU."""
+        """The task waits in `get`: lend its CPU. Memory is lent too where it was a guess: what it waits for may need
+        as much, and a guess must not keep tasks waiting for each other."""
         if lease.state == HELD and not lease.blocked:
             self._demands.touched = lease.blocked = True
-            units = lease.node.lend_cpu(lease.lease_id)
+            names = (CPU, MEMORY) if MEMORY in lease.scheduling_class.auto else (CPU,)
+            lent = lease.node.block(lease.lease_id, names)
             self._room_on(lease)  # also without a CPU: there is room for a worker more
-            if units:
-                self._count_lent(lease, -units)
-            if units and lease.bundle is None:
-                self._shares.discharge(lease.job, {CPU: units})
+            self._count_lent(lease, lent, -1)
 
     def unblock(self, lease: Lease) -> None:
         """The task goes on, whether its CPU is free or not."""
         if lease.blocked:
             self._demands.touched = True
             lease.blocked = False
-            units = lease.node.reclaim_cpu(lease.lease_id)
-            if units:
-                self._count_lent(lease, units)
-            if units and lease.bundle is None:
-                self._shares.charge(lease.job, {CPU: units})
+            self._count_lent(lease, lease.node.unblock(lease.lease_id), 1)
 
-    def _count_lent(self, lease: Lease, units: int) -> None:
-        """CPU was lent (less than 0) or taken again: a lease in a placement group lends to the others there."""
+    def _count_lent(self, lease: Lease, amounts: Amounts, sign: int) -> None:
+        """Something was lent (-1) or taken again (1): a lease in a placement group lends to the others there."""
+        if not amounts:
+            return
+        changed = {name: sign * units for name, units in amounts.items()}
         assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.take(lease.account, {CPU: units})
+        self._ledger.take(lease.account, changed)
         if lease.bundle is not None:
-            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), {CPU: units})
+            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), changed)
+            return
+        if sign < 0:
+            self._shares.discharge(lease.job, amounts)
+        else:
+            self._shares.charge(lease.job, amounts)
 
     # ------------------------------------------------------------------------------------ after a reconnection
 

@@ -13,7 +13,7 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import RegisterNode
 from atoll.protocol.values import DeviceShare, NodeSample
-from atoll.resources import GPU, GPU_MEMORY, Amounts, describe
+from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, Amounts, describe
 from atoll.scheduler.core.supply import DeviceUse, Holding, Supply, Wanted
 
 MAXIMUM_WORKERS = 256
@@ -21,6 +21,9 @@ MAXIMUM_WORKERS = 256
 
 MAXIMUM_CHANGES = 50_000
 """So many changes of nodes are remembered for the indexes of `placement`."""
+
+LENT_WHILE_BLOCKED = (CPU, MEMORY)
+"""What a task that waits may lend: its CPU, and its memory where that was a guess (`LeaseTable.block`)."""
 
 NODE_ID_LABEL, ACCELERATOR_LABEL = "atoll.io/node-id", "atoll.io/accelerator-type"
 
@@ -148,21 +151,25 @@ class Node:
         self.supply.give_back(number, self.reservations.pop(number).holding)
         self._freed()
 
-    def lend_cpu(self, lease_id: int) -> int:
-        """Let others use the CPU of a lease whose task waits. Returns the units that it had."""
+    def block(self, lease_id: int, names: Iterable[str]) -> Amounts:
+        """Let others use some of what a lease holds whose task waits. Returns what of these it had."""
         holding = self.holdings[lease_id]
-        units = holding.supply.lend_cpu(holding)
+        assert not holding.blocked, "a lease is blocked once"
+        holding.blocked = True
         self.blocked_count += 1
+        lent = holding.supply.lend(holding, names)
         self._freed()
-        return units
+        return lent
 
-    def reclaim_cpu(self, lease_id: int) -> int:
-        """Take the lent CPU again, also if it is in use: the task goes on at once. Returns the units."""
+    def unblock(self, lease_id: int) -> Amounts:
+        """Take again what a lease has lent, also if it is in use: the task goes on at once. Returns what it was."""
         holding = self.holdings[lease_id]
-        units = holding.supply.reclaim_cpu(holding)
+        assert holding.blocked, "a lease goes on after it was blocked"
+        holding.blocked = False
         self.blocked_count -= 1
+        taken = holding.supply.reclaim(holding, LENT_WHILE_BLOCKED)
         self._changes.taken.append(self)
-        return units
+        return taken
 
     def observe(self, sample: NodeSample) -> bool:
         """Take a sample. Returns whether some device can be given now that could not be before."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from atoll.exceptions import InternalError
 from atoll.protocol.values import Device, DeviceSample, DeviceShare, Outsider, SchedulingClass
-from atoll.resources import CPU, GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, Pool, format_bytes
+from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, Pool, format_bytes
 from atoll.scheduler.policy.devices import choose_devices, is_of_type
 
 FOREIGN_BYTES = 512 * 2**20
@@ -141,7 +141,8 @@ class DeviceUse:
 
 
 class Holding:
-    """What a lease or a bundle holds. While `blocked`, a lease's CPU is `lent` and not part of `amounts`."""
+    """What a lease or a bundle holds. What is `lent` to others is not part of `amounts`: a lease's CPU while it is
+    `blocked`."""
 
     __slots__ = ("amounts", "blocked", "lent", "shares", "supply")
 
@@ -150,7 +151,7 @@ class Holding:
         self.amounts = amounts
         self.shares = shares
         self.blocked = False
-        self.lent = 0
+        self.lent: Amounts = {}
 
 
 class Supply:
@@ -253,25 +254,19 @@ class Supply:
             use = self.devices[share.uuid]
             use.free += use.held.pop(key)
 
-    def lend_cpu(self, holding: Holding) -> int:
-        """Let others use the CPU of a lease whose task waits. Returns the units that it had."""
-        assert not holding.blocked, "a lease lends its CPU once"
-        holding.blocked = True
-        units = holding.amounts.pop(CPU, 0)
-        if units:
-            holding.lent = units
-            self.pool.give_back({CPU: units})
-        return units
+    def lend(self, holding: Holding, names: Iterable[str]) -> Amounts:
+        """Let others use some of what is held, for a while. Returns what of these it had."""
+        lent = {name: holding.amounts.pop(name) for name in names if name in holding.amounts}
+        self.pool.give_back(lent)
+        holding.lent.update(lent)
+        return lent
 
-    def reclaim_cpu(self, holding: Holding) -> int:
-        """Take the lent CPU again, also if it is in use: the task goes on at once. Returns the units."""
-        assert holding.blocked, "a lease takes its CPU back after it has lent it"
-        holding.blocked = False
-        units, holding.lent = holding.lent, 0
-        if units:
-            holding.amounts[CPU] = units
-            self.pool.take_anyway({CPU: units})
-        return units
+    def reclaim(self, holding: Holding, names: Iterable[str]) -> Amounts:
+        """Take again what was lent, also if it is in use: who has lent it goes on at once. Returns what it was."""
+        taken = {name: holding.lent.pop(name) for name in names if name in holding.lent}
+        holding.amounts.update(taken)
+        self.pool.take_anyway(taken)
+        return taken
 
     def missing(self, wanted: Wanted) -> Amounts:
         """Return what is short for a request now, empty if it fits. Device memory is in units of bytes, as asked."""

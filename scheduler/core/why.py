@@ -77,6 +77,7 @@ class Reasons:
 
     def of_class(self, scheduling_class: SchedulingClass) -> Explanation:
         """Explain what would be if somebody asked for this now."""
+        scheduling_class = self._cluster.peaks.resolve(scheduling_class)
         return self._explain(scheduling_class, None, 0.0, len(self._cluster.demands.queues))
 
     # ---------------------------------------------------------------------------------------------- the whole of it

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,34 @@ def fill(size_mib: int, hold_s: float) -> int:
         time.sleep(0.008)
     time.sleep(hold_s)
     return len(held)
+
+
+def given(size_mib: int) -> float:
+    """Touch so much memory, and return how much of it was set aside for this task, in MiB."""
+    fill(size_mib, 0.3)
+    return atoll.get_runtime_context().get_assigned_resources()["memory"] / MIB
+
+
+def eventually_given(task: Any, size_mib: int, below_mib: float) -> bool:
+    """Whether less is set aside for a task soon: what was learned of it arrives a moment after it has ended."""
+    deadline = time.monotonic() + 15.0
+    while time.monotonic() < deadline:
+        if atoll.get(task.remote(size_mib), timeout=20) < below_mib:
+            return True
+        time.sleep(0.7)  # until its lease has been returned: the next one may be of another size
+    return False
+
+
+def test_as_much_as_it_has_needed_is_set_aside() -> None:
+    task = atoll.remote(given).options(memory="auto")
+    assert atoll.get(task.remote(20), timeout=20) == 256, "a quarter of the node, as a CPU is"
+    time.sleep(0.7)
+    assert eventually_given(task, 20, 250)
+
+
+def test_what_was_set_aside_for_it_was_too_little_and_it_is_run_again_with_more() -> None:
+    task = atoll.remote(given).options(memory="auto", name="large")
+    assert atoll.get(task.remote(400), timeout=30) >= 400
 
 
 def test_r13_only_the_offender_dies_and_it_is_told_what_to_ask_for() -> None:
@@ -120,8 +149,3 @@ def test_r13_oversubscribed_tasks_finish_by_retry() -> None:
     task = atoll.remote(fill)
     began = [task.remote(400, 0.2) for _number in range(4)]
     assert atoll.get(began, timeout=60) == [20] * 4
-
-
-def test_r13_what_never_fits_fails_and_says_what_the_node_has() -> None:
-    with pytest.raises(exceptions.OutOfMemoryError, match="This node has 1 GiB in all: let it take less"):
-        atoll.get(atoll.remote(fill).remote(1400, 1.0), timeout=60)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from atoll.nodeagent.core.events import KillWorker, MeasureMemory, MemoryMeasured, ProcessExited, WorkerMemory
+from atoll.nodeagent.core.events import (
+    KillWorker,
+    MeasureMemory,
+    MemoryMeasured,
+    NodeObserved,
+    ProcessExited,
+    WorkerMemory,
+)
 from atoll.nodeagent.core.memory_watch import (
     LONGEST_PAUSE_S,
     SHORTEST_PAUSE_S,
@@ -12,8 +19,8 @@ from atoll.nodeagent.core.memory_watch import (
     choose_victim,
     kept_free,
 )
-from atoll.protocol.messages import EndLease, LeaseEnded
-from atoll.protocol.values import MemoryLoss
+from atoll.protocol.messages import EndLease, LeaseEnded, ReportSpans, SpansRecorded
+from atoll.protocol.values import MemoryLoss, Span, WorkerSample
 from tests.nodeagent.core_driver import SCHEDULER, CoreDriver
 
 MIB, GIB = 2**20, 2**30
@@ -205,3 +212,47 @@ def test_work_that_may_be_preempted_goes_first() -> None:
 )
 def test_what_is_kept_free(total: int, kept: int) -> None:
     assert kept_free(total) == kept
+
+
+def report(driver: CoreDriver, worker: bytes, *spans: Span) -> list[Span]:
+    held = driver.core.pool.worker(worker)
+    assert held is not None
+    assert held.peer is not None
+    driver.message(held.peer, ReportSpans(list(spans)))
+    (recorded,) = driver.said(SpansRecorded)
+    return recorded.spans
+
+
+def ran(key: int, peak: int, code: bytes = b"code", state: str = "finished") -> Span:
+    return Span(b"w", b"job", "f", 0.0, 1.0, 1, state, key, b"", code, peak)
+
+
+def test_what_a_worker_has_started_counts_for_its_peak(driver: CoreDriver, host: Host) -> None:
+    worker = begin(driver, 1, 8 * GIB)
+    host.run(0.2)
+    (span,) = report(driver, worker, ran(1, BASE + 100 * MIB))
+    assert span.peak_bytes == 100 * MIB, "what it had before is not counted"
+    host.used[worker] = BASE + 2 * GIB
+    host.run(1.5)
+    assert [s.peak_bytes for s in report(driver, worker, ran(2, BASE + MIB, state="running"))] == [2 * GIB]
+    host.used[worker] = BASE
+    host.run(1.5)
+    report(driver, worker, ran(2, BASE + MIB, state="running"))
+    assert [s.peak_bytes for s in report(driver, worker, ran(2, BASE + MIB))] == [2 * GIB], "of the whole run"
+    assert [s.peak_bytes for s in report(driver, worker, ran(3, BASE + MIB))] == [MIB], "and not of the next"
+
+
+def test_the_peak_of_several_codes_is_nobodys(driver: CoreDriver, host: Host) -> None:
+    worker = begin(driver, 1)
+    host.used[worker] = 2 * GIB
+    host.run(1.5)
+    found = report(driver, worker, ran(1, 0, b"f"), ran(2, 0, b"g"))
+    assert [span.peak_bytes for span in found] == [0, 0]
+
+
+def test_memory_of_devices_counts_too(driver: CoreDriver, host: Host) -> None:
+    worker = begin(driver, 1)
+    driver.advance(0.5)
+    sample = WorkerSample(worker, 4001, 0.0, 0, 0.0, 5 * GIB)
+    driver.event(NodeObserved(0.0, 0, 0, [], [sample]))
+    assert [span.device_peak_bytes for span in report(driver, worker, ran(1, 0))] == [5 * GIB]

@@ -53,3 +53,29 @@ def test_r19_a_clock_that_is_set_moves_a_span_and_does_not_stretch_it() -> None:
     after = recorder.take(12.0, 1000.0)[0]
     assert (before.duration_s, after.duration_s) == (1.0, 2.0)
     assert after.start - before.start == -4000.0
+
+
+def test_a_peak_is_laid_to_the_charge_of_the_only_code_that_ran() -> None:
+    recorder = SpanRecorder(b"worker__")
+    for number in range(3):
+        recorder.begin(JOB, "f", number * 0.001, b"", b"code f")
+        recorder.end(number * 0.001 + 0.0005, failed=False)
+    (span,) = recorder.take(1.0, 0.0, 500)
+    assert (span.code, span.peak_bytes) == (b"code f", 500)
+    recorder.begin(JOB, "f", 2.0, b"", b"code f")
+    recorder.end(2.1, failed=False)
+    recorder.begin(JOB, "g", 2.2, b"", b"code g")
+    assert [span.peak_bytes for span in recorder.take(2.5, 0.0, 700)] == [0, 0], "nobody knows whose it was"
+
+
+def test_the_peak_of_what_runs_for_long_is_the_highest_of_all_reports() -> None:
+    recorder = SpanRecorder(b"worker__")
+    recorder.begin(JOB, "long", 0.0, b"", b"code")
+    assert [span.peak_bytes for span in recorder.take(1.0, 0.0, 300)] == [300]
+    assert [span.peak_bytes for span in recorder.take(2.0, 0.0, 900)] == [900]
+    assert [span.peak_bytes for span in recorder.take(3.0, 0.0, 200)] == [900]
+    recorder.end(3.5, failed=False)
+    (span,) = recorder.take(4.0, 0.0, 100)
+    assert (span.state, span.peak_bytes) == ("finished", 900)
+    recorder.begin(JOB, "long", 5.0, b"", b"code")
+    assert [span.peak_bytes for span in recorder.take(6.0, 0.0, 50)] == [50], "another run begins anew"

@@ -52,6 +52,25 @@ def test_whole_devices_with_at_least_so_much_memory() -> None:
     assert placed(world, client, GPU=2, gpu_memory=40 * GIB) == ["GPU-1:10000", "GPU-2:10000"]
 
 
+WHOLE = ({"GPU": 1}, {"GPU": 1, "gpu_memory": 2 * GIB}, {"auto": ["gpu_memory"], "code": b"unknown"})
+PART = ({"GPU": 0.25}, {"gpu_memory": 2 * GIB})
+
+
+@pytest.mark.parametrize("first", [*WHOLE, *PART])
+@pytest.mark.parametrize("second", [*WHOLE, *PART])
+def test_two_share_a_gpu_that_both_would_fit_on_only_if_both_have_asked_for_a_part(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """Whoever holds a whole GPU may use all of it at any moment, however little it uses now."""
+    world = World()
+    agent = world.agent(cpus=8, devices=gpus(("A100", 80)))
+    client, other = world.client(1), world.client(2)
+    assert placed(world, client, **first)
+    world.say(agent, m.NodeSampled(NodeSample(0.0, 0, 0, 0, 0, [DeviceSample("GPU-0", 0.0, GIB)], [], [])))
+    shared = placed(world, other, **second)
+    assert bool(shared) == (first in PART and second in PART)
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "fits"),
     [
