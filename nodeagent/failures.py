@@ -10,6 +10,7 @@ from typing import Any
 
 from atoll.actor_methods import said_of
 from atoll.exceptions import AtollError, SerializationError, TaskCancelledError, TaskError, WorkerCrashedError
+from atoll.nodeagent import device_errors
 from atoll.nodeagent.leaving import READY, TERMINATE, is_ready, terminate
 from atoll.protocol.channel_messages import CallMethod, TaskRaised
 from atoll.protocol.serialization import deserialize, serialize
@@ -21,6 +22,7 @@ def error_payload(error: BaseException, name: str, where: str) -> bytes:
         return serialize(error).data
     if isinstance(error, SystemExit):
         error = WorkerCrashedError(f"{name} called sys.exit({error.code!r})")
+    device_errors.noticed(error)
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
     made = TaskError(name, text, error, where)
     try:

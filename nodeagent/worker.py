@@ -22,6 +22,7 @@ from atoll.client.task_output import TaskForwarder
 from atoll.client.uplinks import Introduction
 from atoll.exceptions import ActorDiedError, AtollError, TaskError
 from atoll.ids import ProcessId
+from atoll.nodeagent import device_errors
 from atoll.nodeagent.executor import Executor
 from atoll.nodeagent.failures import error_payload
 from atoll.nodeagent.output import TaskStream
@@ -36,6 +37,7 @@ from atoll.protocol.messages import (
     BeginLease,
     ConstructActor,
     FinishLease,
+    ReportDeviceFault,
     StopWorker,
     WorkerStarted,
 )
@@ -93,12 +95,17 @@ class Worker:
             self._session.namespace = message.namespace
             context.hold_resources(message.resources)
             context.hold_gpus(executor.gpu_ids)
+            device_errors.watch(self._device_failed if message.devices else None)
         elif isinstance(message, FinishLease):
             executor.lease_id = 0
         elif isinstance(message, ConstructActor):
             executor.later(lambda: self._construct(message))
         elif isinstance(message, StopWorker):
             executor.stop()
+
+    def _device_failed(self, text: str, counts: bool) -> None:
+        """CUDA is of no use in this process any more: the agent will have it stop when nothing runs."""
+        self._session.tell_agent(ReportDeviceFault(text, counts))
 
     def _construct(self, message: ConstructActor) -> None:
         spec = message.spec

@@ -111,6 +111,19 @@ class SmallScheduler:
             new = [decode(body) for body in self._decoder.feed(data)]
             self._received.extend(m for m in new if message_type is NodeSampled or not isinstance(m, NodeSampled))
 
+    def arrived(self, timeout_s: float) -> list[Message]:
+        """Return what comes within some time, samples left out."""
+        deadline = time.monotonic() + timeout_s
+        while self._connected is not None:
+            if not select.select([self._connected], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                break
+            data = self._connected.recv(65536)
+            if not data:
+                break
+            self._received.extend(decode(body) for body in self._decoder.feed(data))
+        found, self._received = self._received, []
+        return [message for message in found if not isinstance(message, NodeSampled)]
+
     def drop(self) -> None:
         """Lose the connection."""
         if self._connected is not None:

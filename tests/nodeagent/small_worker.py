@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -72,11 +73,46 @@ def begin(message: BeginLease) -> None:
         path, _, size = argument.rpartition(" ")
         Path(path).with_suffix(".tmp").write_text(take_device_memory(int(size)))
         Path(path).with_suffix(".tmp").rename(path)
+    elif what == "witness":
+        witness(Path(argument))
+    elif what == "leave-child":
+        witness(Path(argument))
+        leave_child(Path(argument))
     elif what == "print":
         print(argument)
         print(argument, file=sys.stderr)
     elif what == "sleep":
         time.sleep(float(argument))
+
+
+witnesses: list[int] = []
+
+
+def witness(directory: Path) -> None:
+    """Say that this process has its devices, as long as it lives; write down whom it meets there."""
+    for uuid in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+        descriptor = os.open(directory / f"{uuid}.witness", os.O_RDWR | os.O_CREAT, 0o600)
+        witnesses.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.pread(descriptor, 20, 0).decode()
+            with (directory / "met").open("a") as met:
+                met.write(f"{os.getpid()} met {other} on {uuid}\n")
+        os.pwrite(descriptor, str(os.getpid()).encode().ljust(20), 0)
+
+
+def leave_child(directory: Path) -> None:
+    """Leave a process that nobody finds and that goes on using the device until it is told to end."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        (directory / "child").write_text(str(os.getpid()))
+        while not (directory / "end").exists():
+            time.sleep(0.01)
+        os._exit(0)
+    os.wait()
 
 
 def take_device_memory(size: int) -> str:

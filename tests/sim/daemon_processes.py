@@ -166,6 +166,7 @@ class AgentProcess(Machine):
         super().__init__(world.simulation, f"agent-{host}", core, role="agent", process_id=node_id, host=host)
         self.world = world
         self.random = world.simulation.random_for(f"agent-{node_id.hex()}")
+        self._driver = world.simulation.random_for(f"driver-{node_id.hex()}")
         self._looking = world.simulation.random_for(f"looks-{node_id.hex()}")
         self.memory = Memory()
         self.disk = SimulatedDisk(self, self.memory, world.options)
@@ -317,8 +318,8 @@ class AgentProcess(Machine):
         workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
             dies_in_s = self.random.uniform(0.0, 5e-3)
-            if worker.devices and self.random.random() < 0.5:  # it hangs in the driver, as they do
-                dies_in_s = self.random.uniform(0.0, 2.0)
+            if worker.devices and self._driver.random() < 0.5:  # it hangs in the driver, as they do
+                dies_in_s = self._driver.uniform(0.0, 2.0)
                 self.simulation.pause(worker, dies_in_s + 1.0)
             self.simulation.after(dies_in_s, "dies", partial(self.simulation.crash, worker))
         for holders in self.world.device_locks.values():
@@ -365,7 +366,7 @@ class AgentProcess(Machine):
             for uuid in action.uuids:
                 self.world.device_locks[uuid].pop(self.process_id, None)
         elif isinstance(action, ClaimDevices):
-            self.after(self.random.uniform(5e-4, 3e-3), "claimed", lambda: self._claim(action))
+            self.after(self._driver.uniform(5e-4, 3e-3), "claimed", lambda: self._claim(action))
         else:
             self.after(self.random.uniform(5e-4, 3e-3), "measured", lambda: self._measured(action))
 
