@@ -1,7 +1,8 @@
 """The line below a remote cell that says what it waits for.
 
-Nothing is shown for 0.4 s; then one line, updated once a second; at the end it is replaced by what stays in the saved
-notebook. `ATOLL_STATUS=off` shows none, for notebooks whose outputs are compared.
+Nothing is shown for 0.4 s, nor for a cell that shows something itself by then; then one line, updated once a second; at
+the end it is replaced by what stays in the saved notebook. `ATOLL_STATUS=off` shows none, for notebooks whose outputs
+are compared.
 
 The text is made by pure functions of the cluster's state. The line is a display that is updated, so it works in any
 front end; the thread that waits for the cell updates it. Where nothing can be updated, in a terminal, a line is printed
@@ -113,6 +114,11 @@ class StatusLine:
         self._enabled = enabled if enabled is not None else lines_are_shown()
         self._display_id = secrets.token_hex(8)
         self._shown: Status | None = None
+
+    def output_comes(self) -> None:
+        """The cell shows something: a line that is not there yet would stand in the midst of it, and is not needed."""
+        if self._shown is None:
+            self._enabled = False
 
     def wait_s(self, elapsed_s: float) -> float | None:
         """Return in how many seconds `tick` has something to do; None for never."""

@@ -104,6 +104,7 @@ def _show_until_done(
             continue
         if item is None:
             return True
+        status.output_comes()
         replay(*item, sink)
 
 

@@ -165,7 +165,7 @@ def from_cells(needed: Needed) -> dict[str, tuple[str, ...]]:
 
 
 def _listed(cells: list[BackgroundCell]) -> str:
-    return ", ".join(f"{cell.name} ({cell.record})" for cell in cells)
+    return ", ".join(f"{cell.name} ({cell.record})" for cell in sorted(cells, key=lambda cell: int(cell.record[1:])))
 
 
 _kernels: weakref.WeakKeyDictionary[Any, KernelCells] = weakref.WeakKeyDictionary()

@@ -49,6 +49,8 @@ def _parts(story: CellStory, now: float) -> list[Part]:
     if story.phase == RUNNING:
         return [*_place(story, now), *progress_parts(story.progress), *_load(story)]
     if story.phase == WAITING:
+        if story.reason.startswith("for "):
+            return [Part(_short(f"waits {story.reason}"), story.reason), Part(elapsed)]
         reason = [Part(_short(story.reason), story.reason)] if story.reason else []
         return [Part("waits"), *reason, Part(elapsed)]
     return [Part("sent"), *([Part(elapsed)] if now - story.sent_at >= 1 else [])]

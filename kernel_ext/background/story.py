@@ -148,7 +148,7 @@ class CellStory:
         room = own.get(self.record + WAITS)
         if actor is None and room is not None and room.state != "dead":
             self._seen = True
-            self.phase, self.reason = WAITING, f"{self.waits_for} first"
+            self.phase, self.reason = WAITING, f"for {self.waits_for}"
             return ""
         if actor is None:
             missing = self._seen or glance.now - self.sent_at > MISSING_AFTER_S

@@ -74,6 +74,20 @@ def test_one_line_is_updated_and_replaced() -> None:
     assert line.wait_s(2.0) == 1.0
 
 
+def test_no_line_comes_into_the_midst_of_output() -> None:
+    sink = Shown()
+    line = StatusLine(sink, seconds_of, enabled=True)
+    line.output_comes()
+    line.tick(0.5)
+    line.end("done", "ran")
+    assert sink.events == []
+    line = StatusLine(sink, seconds_of, enabled=True)
+    line.tick(0.5)
+    line.output_comes()
+    line.tick(1.5)
+    assert len(sink.events) == 2, "one that is there stays above it"
+
+
 def test_a_terminal_gets_a_line_only_when_something_else_is_the_case() -> None:
     sink = Shown(updates=False)
     line = StatusLine(sink, seconds_of, enabled=True)

@@ -91,7 +91,7 @@ def test_a_cell_that_waits_for_others() -> None:
     told = story(waits_for="load (t41)")
     room = actor("t42" + WAITS, "alive", actor_id="a0")
     told.look(glance([room]))
-    assert text(told, 1002.0) == "○ fit t42  waits · load (t41) first · 2.0 s"
+    assert text(told, 1002.0) == "○ fit t42  waits for load (t41) · 2.0 s"
     gone = actor("t42" + WAITS, "dead", cause="it ended itself", actor_id="a0")
     told.look(glance([gone, actor()]))
     assert "1 GPU is held" in text(told, 1002.0)
