@@ -239,6 +239,13 @@ COMMON: dict[str, Option] = {
         "600",
         "deadline",
     ),
+    "earliest_s": Option(
+        (int, float),
+        _amount,
+        "it need not begin before so long: no place is looked for earlier",
+        "60",
+        "earliest",
+    ),
     "label_selector": Option(
         (dict,), _selector, "what the labels of its node must be", '{"zone": "in(a, b)"}', "labels"
     ),

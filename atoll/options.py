@@ -72,6 +72,7 @@ class _Common(_Checked, frozen=True, kw_only=True):
     alternatives: list[dict[str, Any]] | tuple[dict[str, Any], ...] | None = None
     priority: int = 0
     deadline_s: float = 0.0
+    earliest_s: float = 0.0
     label_selector: dict[str, str] | None = None
     fallback_strategy: list[Any] | None = None
     scheduling_strategy: Any = None
@@ -154,6 +155,7 @@ class _Common(_Checked, frozen=True, kw_only=True):
             choices=self._choices(default_cpus),
             preemptible=getattr(self, "preemptible", False),
             deadline_s=float(self.deadline_s),
+            earliest_s=float(self.earliest_s),
             auto=self._auto(),
             code=code,
         )
@@ -196,6 +198,8 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
             `[{"num_cpus": 8}]` for a task that would rather have a GPU.
         priority: Higher goes first; 0 is usual.
         deadline_s: So long after it was submitted it had better begin. Orders what one session waits for.
+        earliest_s: A hint that it need not begin before so long: no place is looked for earlier. A worker that this
+            session holds for such tasks already is used at once.
         label_selector: Labels that its node must have.
         fallback_strategy: Other labels that will do, `[{"label_selector": {...}}]`, tried in order.
         scheduling_strategy: Where it is placed: `"SPREAD"`, `"DEFAULT"`, or a strategy of

@@ -68,6 +68,11 @@ class LabelTerm(msgspec.Struct, frozen=True, array_like=True):
     values: list[str] = []
 
 
+ACTOR_ID, ACTOR_NAME = "atoll.io/actor-id", "atoll.io/actor"
+TASK_NAME, JOB_NAME = "atoll.io/task", "atoll.io/job"
+"""As keys of a `LabelTerm`, they stand for what runs on a node: actors by id (hex) or name, tasks, notebooks."""
+
+
 class Choice(msgspec.Struct, frozen=True, array_like=True):
     """What will do instead of what a request asks for first; its other fields hold for each choice.
 
@@ -107,6 +112,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
         auto: Resources of which it takes as much as has usually been needed, and at least what `resources` says:
             `memory`, `gpu_memory`.
         code: Digest of the function, class or cell, under which its needs are learned.
+        earliest_s: No place is looked for before it was asked for so long.
     """
 
     resources: Amounts
@@ -128,6 +134,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     deadline_s: float = 0.0
     auto: list[str] = []
     code: bytes = b""
+    earliest_s: float = 0.0
 
 
 class MemoryLoss(msgspec.Struct, frozen=True, array_like=True):

@@ -1,22 +1,31 @@
-"""Strategies for `scheduling_strategy=`: on one node, on nodes with labels, in a placement group. Names are Ray's."""
+"""Strategies for `scheduling_strategy=`: on one node, on nodes with labels, in a placement group. Names are Ray's.
+
+More than Ray has: beside an actor, where an object is, and away from what runs elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from atoll.actor import ActorHandle
+from atoll.client.current import existing_session
+from atoll.object_ref import ObjectRef
 from atoll.placement import SchedulingStrategy, Scope
-from atoll.protocol.values import LabelTerm
+from atoll.protocol.values import ACTOR_ID, ACTOR_NAME, JOB_NAME, TASK_NAME, LabelTerm, ObjectLocation
 from atoll.resources import describe
 from atoll.util.placement_group import PlacementGroup, check_placement_group_index, fits_some_bundle
 
 __all__ = [
+    "ActorAffinitySchedulingStrategy",
+    "AntiAffinitySchedulingStrategy",
     "DoesNotExist",
     "Exists",
     "In",
     "NodeAffinitySchedulingStrategy",
     "NodeLabelSchedulingStrategy",
     "NotIn",
+    "ObjectAffinitySchedulingStrategy",
     "PlacementGroupSchedulingStrategy",
 ]
 
@@ -92,6 +101,107 @@ class NodeAffinitySchedulingStrategy(SchedulingStrategy):
     def fields(self, resources: Mapping[str, int], label: str, scope: Scope) -> dict[str, Any]:
         """Return the fields of a request for the node."""
         return {"node": self.node_id, "node_soft": bool(self.soft)}
+
+
+class ActorAffinitySchedulingStrategy(SchedulingStrategy):
+    """Run on the node where an actor lives.
+
+    Args:
+        actor: A handle, or the name of an actor.
+        soft: Whether another node will do when that one has no room; else it is waited for, and for the actor too while
+            it is being made. If the actor is known to be dead, the request fails.
+
+    Raises:
+        ValueError: It is neither a handle nor a name.
+    """
+
+    def __init__(self, actor: ActorHandle | str, *, soft: bool = False) -> None:
+        self._terms = [_about_actors("in", [actor])[0]]
+        self.soft = soft
+
+    def fields(self, resources: Mapping[str, int], label: str, scope: Scope) -> dict[str, Any]:
+        """Return the fields of a request beside the actor."""
+        return {"labels_soft" if self.soft else "labels": self._terms}
+
+
+class AntiAffinitySchedulingStrategy(SchedulingStrategy):
+    """Run on a node where none of these is: what it competes with for something that is not counted.
+
+    What comes to the node later does not move it.
+
+    Args:
+        actors: Handles or names of actors.
+        tasks: Names of tasks: of functions, or as `name=` says. With its own name, tasks keep apart from each other.
+        jobs: Notebooks or scripts, by the names of their files.
+        soft: Whether a node with some of them will do when there is no other.
+
+    Raises:
+        ValueError: Nothing is named, or something that is no name.
+    """
+
+    def __init__(
+        self,
+        *,
+        actors: Sequence[ActorHandle | str] = (),
+        tasks: Sequence[str] = (),
+        jobs: Sequence[str] = (),
+        soft: bool = False,
+    ) -> None:
+        self._terms = _about_actors("not in", actors)
+        for key, names in ((TASK_NAME, tasks), (JOB_NAME, jobs)):
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{names!r}: give a list of names")
+            if names:
+                self._terms.append(LabelTerm(key, "not in", list(names)))
+        if not self._terms:
+            raise ValueError("say what it is to keep away from: actors, tasks or jobs")
+        self.soft = soft
+
+    def fields(self, resources: Mapping[str, int], label: str, scope: Scope) -> dict[str, Any]:
+        """Return the fields of a request away from all of them."""
+        return {"labels_soft" if self.soft else "labels": self._terms}
+
+
+class ObjectAffinitySchedulingStrategy(SchedulingStrategy):
+    """Run on the node where an object is.
+
+    A value that is small, or not there yet, is nowhere in particular, and then nothing is said about the place.
+
+    Args:
+        ref: The object.
+        soft: Whether another node will do when that one is gone or could never give the resources. While it is only
+            busy, it is waited for.
+    """
+
+    def __init__(self, ref: ObjectRef[Any], *, soft: bool = True) -> None:
+        self.ref = ref
+        self.soft = soft
+
+    def fields(self, resources: Mapping[str, int], label: str, scope: Scope) -> dict[str, Any]:
+        """Return the fields of a request for the node that has the object now."""
+        node = _node_of(self.ref)
+        return {"node": node.hex(), "node_soft": bool(self.soft)} if node else {}
+
+
+def _node_of(ref: ObjectRef[Any]) -> bytes:
+    """Return the node that has an object; empty if none has it yet, or it is small and in this process."""
+    session = existing_session()
+    entry = session.core.objects.entries.get(ref.binary()) if session is not None else None
+    return entry.value.node_id if entry is not None and isinstance(entry.value, ObjectLocation) else b""
+
+
+def _about_actors(operator: str, actors: Sequence[ActorHandle | str]) -> list[LabelTerm]:
+    if isinstance(actors, str):
+        raise ValueError(f"{actors!r}: give a list of actors")
+    found: dict[str, list[str]] = {}
+    for actor in actors:
+        if isinstance(actor, str) and actor:
+            found.setdefault(ACTOR_NAME, []).append(actor)
+        elif isinstance(actor, ActorHandle):
+            found.setdefault(ACTOR_ID, []).append(actor._actor_id.hex())
+        else:
+            raise ValueError(f"{actor!r} is neither a handle nor the name of an actor")
+    return [LabelTerm(key, operator, values) for key, values in found.items()]
 
 
 class _Operator:

@@ -116,6 +116,7 @@ PLACEMENT = (
 
 RUNNING = (
     option_of("deadline_s", "TIME", read_duration, "10m", group=RUN),
+    option_of("earliest_s", "TIME", read_duration, "1m", group=RUN),
     Option("timeout", "TIME", "stop it when it has run so long; waiting does not count", read_positive_duration, "10m"),
     Option(
         "queue", "NAME", "one after the other with the cells of this notebook that name it", read_word, "train", "queue"

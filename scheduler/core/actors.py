@@ -204,6 +204,10 @@ class ActorTable:
         self._write_down(actor)
         self._turn.send(lease.node.peer, StartActor(lease.lease_id, actor.spec, actor.incarnation))
 
+    def is_dead(self, actor_id: bytes) -> bool:
+        """Whether an actor is known to be dead."""
+        return actor_id in self._dead
+
     def living(self, actor_id: bytes) -> Actor | None:
         """Return an actor that is not dead."""
         return self._actors.get(actor_id)
@@ -414,6 +418,7 @@ class ActorTable:
         for record in actor.watchers.values():
             record.watching.pop(actor_id, None)
         actor.watchers.clear()
+        self._demands.refuse_beside(actor_id, f"it was to run beside an actor that is dead: {cause}")
 
     def check_invariants(self) -> None:
         """Raise `InternalError` if an actor has two homes, or none and waits for none, or a name is not its own."""

@@ -35,6 +35,7 @@ class Demand:
         starting: Leases on their way, by id; each will satisfy one.
         held: Leases that it was granted and that have not ended, by id.
         since: When it began to wait.
+        early: Whether it is not to begin yet.
         counted, listed, kind: How the queues know it.
         failures: Starts that failed in a row.
     """
@@ -45,6 +46,7 @@ class Demand:
         "choices",
         "class_key",
         "counted",
+        "early",
         "failures",
         "group",
         "held",
@@ -88,6 +90,7 @@ class Demand:
         self.since = now
         self.wanted = 0
         self.counted = False
+        self.early = False
         self.kind: Any = None
         self.failures = 0
         self.starting: dict[int, None] = {}
@@ -109,6 +112,16 @@ class Demand:
     def shortfall(self) -> int:
         """Leases that are still to be started for it."""
         return self.wanted - len(self.starting)
+
+    @property
+    def begins(self) -> Instant:
+        """When a place is to be looked for at the earliest."""
+        return Instant(self.since + self.scheduling_class.earliest_s)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a place is looked for now."""
+        return self.wanted > len(self.starting) and not self.early
 
     @property
     def place(self) -> Place:

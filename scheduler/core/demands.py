@@ -19,8 +19,10 @@ from atoll.scheduler.core.placement import Placement, Shape, shapes_of
 from atoll.scheduler.core.queues import DemandQueues
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
+from atoll.scheduler.policy.company import needed_actors
 
 MAXIMUM_WANTED = 100_000
+TIMER = "begin"
 
 
 class DemandTable:
@@ -35,6 +37,7 @@ class DemandTable:
         queues: What waits.
         resolve: Gives a class amounts for what it leaves to what has been learned; the composition sets it.
         let_go: Ends the leases that are being started for a demand which is withdrawn.
+        is_dead: Whether an actor is known to be dead.
         touched: Whether anything changed that bears on who waits for what; reset by whoever looked.
     """
 
@@ -48,7 +51,9 @@ class DemandTable:
         self.queues = DemandQueues()
         self.resolve: Callable[[SchedulingClass], SchedulingClass] = lambda scheduling_class: scheduling_class
         self.let_go: Callable[[Demand], None] = lambda _demand: None
+        self.is_dead: Callable[[bytes], bool] = lambda _actor_id: False
         self.touched = False
+        self._early: dict[int, Demand] = {}
 
     def __iter__(self) -> Iterator[Demand]:
         """Yield all demands, by arrival."""
@@ -121,6 +126,9 @@ class DemandTable:
     def _why_impossible(self, scheduling_class: SchedulingClass, shape: Shape) -> str | None:
         if scheduling_class.group:
             return self._why_not_in_group(scheduling_class)
+        beside = needed_actors(shape.company)
+        if beside and all(self.is_dead(bytes.fromhex(actor_id)) for actor_id in beside):
+            return f"the actor {beside[0]}, beside which it was to run, is dead"
         return self._placement.why_impossible(shape)
 
     def _why_not_in_group(self, scheduling_class: SchedulingClass) -> str | None:
@@ -149,6 +157,8 @@ class DemandTable:
     def requeue(self, demand: Demand) -> None:
         """Put a demand where it belongs after any change of it; one of which nothing is left is forgotten."""
         self.touched = True
+        if demand.scheduling_class.earliest_s:
+            self._hold_back(demand)
         self.queues.update(demand)
         if demand.wanted == 0 and not demand.starting and not demand.held:
             self._demands.pop(demand.arrival, None)
@@ -157,6 +167,26 @@ class DemandTable:
                 del demand.record.demands[demand.key]
             if self._by_actor.get(demand.actor_id) is demand:
                 del self._by_actor[demand.actor_id]
+
+    def _hold_back(self, demand: Demand) -> None:
+        """What is to begin later is not queued before."""
+        demand.early = demand.shortfall > 0 and demand.begins > self._turn.now
+        if demand.early:
+            self._early[demand.arrival] = demand
+            self._turn.set_earlier(TIMER, demand.begins)
+        else:
+            self._early.pop(demand.arrival, None)
+
+    def begin_due(self) -> None:
+        """Queue what may begin now; to be called at the deadline `TIMER`."""
+        for demand in list(self._early.values()):
+            self.requeue(demand)
+
+    def refuse_beside(self, actor_id: bytes, text: str) -> None:
+        """What was to run beside an actor that is dead waits in vain."""
+        for demand in self:
+            if any(actor_id.hex() in needed_actors(shape.company) for _class, shape in demand.choices):
+                self.refuse(demand, "TaskUnschedulableError", text)
 
     def withdraw(self, demand: Demand) -> None:
         """Forget what is wanted; what is on its way ends, what is held stays."""

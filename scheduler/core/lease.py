@@ -22,6 +22,7 @@ class Lease:
         record: The holder's connection, while it is here.
         demand: What it was started for, while that is known.
         bundle: The part of a placement group that it takes from, if any.
+        name: What people call what runs: the function, the cell, the actor.
         blocked: Whether its task waits, so that its CPU is lent.
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
@@ -39,6 +40,7 @@ class Lease:
         "job",
         "killed",
         "lease_id",
+        "name",
         "node",
         "pid",
         "recalled",
@@ -63,6 +65,7 @@ class Lease:
         self.demand: Demand | None = None
         self.bundle: Bundle | None = None
         self.actor_id = b""
+        self.name = scheduling_class.label
         self.shares: list[DeviceShare] = []
         self.worker_id = b""
         self.address = ""

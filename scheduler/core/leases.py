@@ -213,8 +213,11 @@ class LeaseTable:
         if lease.scheduling_class.preemptible:
             self.preemptible[lease.lease_id] = lease
         self._shares.charge(lease.job, lease.charged)
-        name = self.name_of_actor(lease.actor_id) if lease.actor_id else lease.scheduling_class.label
-        lease.account = self._ledger.key_of(lease.job, name, actor=bool(lease.actor_id))
+        if lease.actor_id:
+            lease.name = self.name_of_actor(lease.actor_id)
+        lease.node.tenants[lease.lease_id] = lease
+        self._demands.queues.company_changed()
+        lease.account = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
         self._ledger.take(lease.account, lease.amounts, leases=1)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
@@ -273,6 +276,8 @@ class LeaseTable:
         if lease.bundle is not None:
             self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
         lease.node.release(lease.lease_id)
+        del lease.node.tenants[lease.lease_id]
+        self._demands.queues.company_changed()
         if lease.bundle is not None:
             del lease.bundle.leases[lease.lease_id]
             self._groups.lease_over(lease.bundle)

@@ -7,14 +7,16 @@ them until the agent says that they are free again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import RegisterNode
-from atoll.protocol.values import DeviceShare, NodeSample
+from atoll.protocol.values import ACTOR_ID, ACTOR_NAME, JOB_NAME, TASK_NAME, DeviceShare, NodeSample
 from atoll.resources import CPU, GPU, GPU_MEMORY, MEMORY, Amounts, describe
+from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.supply import DeviceUse, Holding, Supply, Wanted
+from atoll.scheduler.policy.company import KEYS, Company
 
 MAXIMUM_WORKERS = 256
 """Leases of one node whose tasks do not wait: requests that take no resource must not fork without end."""
@@ -26,6 +28,14 @@ LENT_WHILE_BLOCKED = (CPU, MEMORY)
 """What a task that waits may lend: its CPU, and its memory where that was a guess (`LeaseTable.block`)."""
 
 NODE_ID_LABEL, ACCELERATOR_LABEL = "atoll.io/node-id", "atoll.io/accelerator-type"
+
+
+class Tenant(Protocol):
+    """A lease, as far as others ask who it is."""
+
+    job: Job
+    actor_id: bytes
+    name: str
 
 
 class Reservation(NamedTuple):
@@ -64,12 +74,23 @@ class Node:
             self.labels.setdefault(ACCELERATOR_LABEL, registration.devices[0].model)
         self.holdings: dict[int, Holding] = {}
         self.reservations: dict[int, Reservation] = {}
+        self.tenants: dict[int, Tenant] = {}
         self.blocked_count = 0
         self.gone = False
         self.draining = False
         self.stays = registration.stays
         self.sample: NodeSample | None = None
         self._changes = changes
+
+    def company(self) -> Company:
+        """Return what runs here, for conditions on it. It is put together when asked for, which is seldom."""
+        found: dict[str, set[str]] = {key: set() for key in KEYS}
+        for tenant in self.tenants.values():
+            found[JOB_NAME].add(tenant.job.name)
+            found[ACTOR_NAME if tenant.actor_id else TASK_NAME].add(tenant.name)
+            if tenant.actor_id:
+                found[ACTOR_ID].add(tenant.actor_id.hex())
+        return found
 
     @property
     def occupied(self) -> Amounts:

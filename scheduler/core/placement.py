@@ -21,7 +21,7 @@ from atoll.protocol.values import LabelTerm, SchedulingClass
 from atoll.resources import GPU_MEMORY, UNITS_PER_ONE, Amounts
 from atoll.scheduler.core.nodes import Node, NodeTable
 from atoll.scheduler.core.supply import Wanted, wanted_of
-from atoll.scheduler.policy import hybrid, labels, pack, spread
+from atoll.scheduler.policy import company, hybrid, labels, pack, spread
 from atoll.scheduler.policy.feasibility import Offer, why_infeasible
 
 Score = Callable[[float, int], tuple[float, int]]
@@ -42,11 +42,24 @@ class Shape:
         node: The only node, or with `node_soft` the one if it can be; as hex; empty for any.
         labels: What the labels must be.
         labels_soft: What they had better be.
+        company: What must run on the node, or must not.
+        company_soft: What had better.
         anywhere: Whether any node will do.
         key: Equal for equal shapes.
     """
 
-    __slots__ = ("anywhere", "key", "labels", "labels_soft", "node", "node_soft", "strategy", "wanted")
+    __slots__ = (
+        "anywhere",
+        "company",
+        "company_soft",
+        "key",
+        "labels",
+        "labels_soft",
+        "node",
+        "node_soft",
+        "strategy",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -61,9 +74,9 @@ class Shape:
         self.strategy = strategy
         self.node = node
         self.node_soft = node_soft
-        self.labels = tuple(hard)
-        self.labels_soft = tuple(soft)
-        self.anywhere = not node and not self.labels
+        self.labels, self.company = company.split(tuple(hard))
+        self.labels_soft, self.company_soft = company.split(tuple(soft))
+        self.anywhere = not node and not self.labels and not self.company
         self.key: Hashable = (
             tuple(sorted(wanted.amounts.items())),
             wanted.device_bytes,
@@ -73,7 +86,14 @@ class Shape:
             node_soft,
             _key_of(self.labels),
             _key_of(self.labels_soft),
+            _key_of(self.company),
+            _key_of(self.company_soft),
         )
+
+    @property
+    def depends_on_company(self) -> bool:
+        """Whether it matters what else runs on a node."""
+        return bool(self.company or self.company_soft)
 
     @property
     def wanted_as_asked(self) -> Amounts:
@@ -199,6 +219,13 @@ class _Index:
 
 def eligible(nodes: NodeTable, shape: Shape, node: Node) -> bool:
     """Whether the request may go to a node at all, whatever is free there."""
+    if shape.company and not company.suits(node.company(), shape.company):
+        return False
+    return could_be_eligible(nodes, shape, node)
+
+
+def could_be_eligible(nodes: NodeTable, shape: Shape, node: Node) -> bool:
+    """Whether it may, but for what runs there now."""
     if node.draining:
         return False
     if shape.node:
@@ -242,6 +269,8 @@ class Placement:
 
     def best(self, shape: Shape) -> Node | None:
         """Return the node to use, or None if none can be used now."""
+        if shape.depends_on_company:
+            return next(iter(self._ranked(shape)), None)
         return self._index(shape).best()
 
     def usable(self, shape: Shape, node: Node) -> bool:
@@ -250,7 +279,27 @@ class Placement:
 
     def several(self, shape: Shape, limit: int) -> list[Node]:
         """Return nodes that can be used now, the best first."""
+        if shape.depends_on_company:
+            return self._ranked(shape)[:limit]
         return self._index(shape).several(limit)
+
+    def _ranked(self, shape: Shape) -> list[Node]:
+        """Return what can be used, in order, by looking at all nodes: what runs there changes too often to remember."""
+        score = POLICIES[shape.strategy]
+        found = []
+        for node in self._nodes:
+            if self.usable(shape, node):
+                missed = int(not labels.matches(node.labels, shape.labels_soft))
+                missed += not company.suits(node.company(), shape.company_soft)
+                used, leases = score(node.pool.use_after(shape.wanted.amounts), len(node.holdings))
+                found.append((missed, used, leases, node.order, node))
+        return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:4])]
+
+    def why_no_company(self, shape: Shape) -> str | None:
+        """Return why no node will do because of what runs there, or None if that is not why."""
+        if not shape.company or self.eligible(shape):
+            return None
+        return f"no node has {labels.describe_terms(shape.company)} among what runs there now"
 
     def eligible(self, shape: Shape) -> list[Node]:
         """Return the nodes to which a request may go, whatever is free there."""
@@ -262,7 +311,7 @@ class Placement:
             return None
         if shape.node and not shape.node_soft and self._nodes.by_hex(shape.node) is None:
             return f"the node {shape.node}, the only one that was allowed, is not in the cluster"
-        nodes = self.eligible(shape)
+        nodes = [node for node in self._nodes if could_be_eligible(self._nodes, shape, node)]
         draining = [node.name for node in self._nodes if node.draining and could_be_but_for_draining(shape, node)]
         if not nodes and draining:
             return f"it could go to {', '.join(draining[:4])} only, and that is being drained"

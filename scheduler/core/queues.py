@@ -33,15 +33,17 @@ class _Class:
         number: Its own; 0 once nobody waits for it, and it is forgotten.
         wanted: What each takes, in any of the ways that will do.
         lines: How many sessions wait for it.
+        restless: Whether it depends on what else runs: then any change may make it fit.
         freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
     """
 
-    __slots__ = ("freed", "lines", "number", "sample", "wanted")
+    __slots__ = ("freed", "lines", "number", "restless", "sample", "wanted")
 
     def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
         self.sample = sample
         self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
+        self.restless = any(shape.depends_on_company for _class, shape in sample.choices)
         self.lines = 0
         self.freed: dict[int, Node] | None = None
 
@@ -136,6 +138,7 @@ class DemandQueues:
         self._blocked: dict[int, _Class] = {}
         self._last_number = 0
         self._count = 0
+        self._restless = 0
         self._changed: dict[int, Demand] = {}
         self._moved: dict[int, Job] = {}
 
@@ -143,7 +146,7 @@ class DemandQueues:
 
     def update(self, demand: Demand) -> None:
         """Note that a demand belongs elsewhere, or nowhere if nothing is short; it must not be in order yet."""
-        short = demand.shortfall > 0
+        short = demand.waits
         if short != demand.counted:
             demand.counted = short
             self._count += 1 if short else -1
@@ -167,6 +170,7 @@ class DemandQueues:
             self._last_number += 1
             kind = demand.kind = self._classes[demand.class_key] = _Class(self._last_number, demand)
             self._ready[kind.number] = kind
+            self._restless += kind.restless
         return kind
 
     def _put_in_order(self) -> None:
@@ -181,7 +185,7 @@ class DemandQueues:
         self._moved.clear()
 
     def _place(self, demand: Demand) -> None:
-        wanted = demand.place if demand.shortfall > 0 else None
+        wanted = demand.place if demand.waits else None
         if wanted == demand.listed:
             self._forget_unused(demand)
             return
@@ -246,6 +250,7 @@ class DemandQueues:
             del self._classes[demand.class_key]
             self._ready.pop(kind.number, None)
             self._blocked.pop(kind.number, None)
+            self._restless -= kind.restless
             kind.number = 0
 
     # --------------------------------------------------------------------------------------------- what is blocked
@@ -269,7 +274,7 @@ class DemandQueues:
     def freed(self, node: Node) -> None:
         """Some of a node is free again: what fits there now is to be tried again."""
         for kind in list(self._blocked.values()):
-            if kind.sample.group:
+            if kind.sample.group or kind.restless:
                 continue
             if kind.fits_on(node):
                 del self._blocked[kind.number]
@@ -278,6 +283,12 @@ class DemandQueues:
         for kind in self._ready.values():
             if kind.freed is not None:
                 kind.freed[node.order] = node
+
+    def company_changed(self) -> None:
+        """Something runs on a node that did not, or the other way round."""
+        for kind in [kind for kind in self._blocked.values() if kind.restless] if self._restless else ():
+            del self._blocked[kind.number]
+            self._ready[kind.number] = kind
 
     def freed_in_group(self, group_id: bytes) -> None:
         """Some of a placement group is free again."""
@@ -367,7 +378,7 @@ class DemandQueues:
     def check_invariants(self, demands: list[Demand]) -> None:
         """Raise `InternalError` unless exactly the demands with a shortfall are queued, once, in the right place."""
         queued = list(self.waiting())
-        expected = [demand for demand in demands if demand.shortfall > 0]
+        expected = [demand for demand in demands if demand.waits]
         if (
             len(queued) != self._count
             or len(queued) != len(expected)

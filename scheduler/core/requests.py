@@ -5,7 +5,7 @@ from __future__ import annotations
 from atoll.protocol.values import SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts
 from atoll.scheduler.core.placement import POLICIES
-from atoll.scheduler.policy import labels
+from atoll.scheduler.policy import company, labels
 
 MAXIMUM_CHOICES = 16
 MAXIMUM_PRIORITY = 1_000_000
@@ -25,8 +25,20 @@ def what_is_wrong(scheduling_class: SchedulingClass) -> str | None:
         )
     if not 0 <= scheduling_class.deadline_s < float("inf"):
         return f"a deadline in {scheduling_class.deadline_s} s is none"
+    if not 0 <= scheduling_class.earliest_s < float("inf"):
+        return f"a beginning in {scheduling_class.earliest_s} s is none"
     terms = [term for choice in scheduling_class.choices for term in choice.labels]
-    return labels.what_is_wrong([*scheduling_class.labels, *scheduling_class.labels_soft, *terms])
+    terms += [*scheduling_class.labels, *scheduling_class.labels_soft]
+    if any(not _is_hex(value) for value in company.needed_actors(terms)):
+        return "the id of an actor is written as hex"
+    return labels.what_is_wrong(terms)
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        return bool(bytes.fromhex(text))
+    except ValueError:
+        return False
 
 
 def _what_is_wrong_with_amounts(resources: Amounts) -> str | None:

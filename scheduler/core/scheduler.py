@@ -30,7 +30,7 @@ from atoll.protocol.machine import (
     Story,
 )
 from atoll.scheduler.core import actor as actor_records
-from atoll.scheduler.core import draining
+from atoll.scheduler.core import demands, draining
 from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core import usage as usage_records
@@ -292,6 +292,8 @@ class Scheduler:
                     self.cluster.actors.awaited_due()
                 case "linger":
                     self._lifetime.stop("nobody used it")
+                case demands.TIMER:
+                    self.cluster.demands.begin_due()
                 case "nodes":
                     self._agents.nodes_due()
                 case draining.TIMER:

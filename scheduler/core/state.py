@@ -195,7 +195,8 @@ def why_it_waits(cluster: Cluster, demand: Demand) -> str:
         return _why_it_waits_in_group(cluster, demand)
     nodes = cluster.leases.placement.eligible(demand.shape)
     if not nodes:
-        return cluster.demands.why_impossible(demand.scheduling_class) or "no node may be used"
+        impossible = cluster.demands.why_impossible(demand.scheduling_class)
+        return impossible or cluster.leases.placement.why_no_company(demand.shape) or "no node may be used"
     reason = "; ".join(node.why_not(demand.shape.wanted) for node in nodes)
     recalled = sum(lease.recalled_for is demand for lease in cluster.leases)
     if recalled:

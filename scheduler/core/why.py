@@ -92,6 +92,10 @@ class Reasons:
         group = self._cluster.groups.get(scheduling_class.group) if scheduling_class.group else None
         if group is not None and group.waits:
             return Explanation(request, WAITS, f"its placement group is {group.state}", waited_s, before)
+        if demand is not None and demand.early:
+            begins_s = demand.begins - self._cluster.turn.now
+            text = f"it is not to begin before {begins_s:.3g} s from now"
+            return Explanation(request, WAITS, text, waited_s, before, starts_in_s=begins_s)
         choices = [(each, shape, self._places(each, shape)) for each, shape in shapes_of(scheduling_class)]
         if impossible is not None:
             return Explanation(request, IMPOSSIBLE, impossible, waited_s, changes=self._ask_less(choices, ever=True))
@@ -99,6 +103,9 @@ class Reasons:
             for place in places:
                 if place.fits_without((), shape.wanted):
                     return self._fits(request, demand, shape, place, waited_s, before)
+        alone = [self._placement.why_no_company(shape) for _each, shape, _places in choices]
+        if all(alone):
+            return Explanation(request, WAITS, "; ".join(filter(None, alone)), waited_s, before)
         nodes = [self._reason(shape, place) for _each, shape, places in choices[:1] for place in places]
         starts_in_s = min(
             (self._starts_in_s(shape, place) for _each, shape, places in choices for place in places), default=NEVER
