@@ -55,7 +55,8 @@ def test_beside_an_actor_and_away_from_it() -> None:
     atoll.kill(model)
     assert atoll.get(waits, timeout=10) == home, "it has gone"
     with pytest.raises(TaskUnschedulableError, match="is dead"):
-        atoll.get(node.options(scheduling_strategy=ActorAffinitySchedulingStrategy(model)).remote(), timeout=10)
+        late = node.options(name="late", scheduling_strategy=ActorAffinitySchedulingStrategy(model))
+        atoll.get(late.remote(), timeout=10)
 
 
 def test_where_an_object_is() -> None:
