@@ -54,9 +54,9 @@ def test_beside_an_actor_and_away_from_it() -> None:
     waits = node.options(scheduling_strategy=AntiAffinitySchedulingStrategy(actors=[model])).remote()
     atoll.kill(model)
     assert atoll.get(waits, timeout=10) == home, "it has gone"
+    late = node.options(name="late", scheduling_strategy=ActorAffinitySchedulingStrategy(model)).remote()
     with pytest.raises(TaskUnschedulableError, match="is dead"):
-        late = node.options(name="late", scheduling_strategy=ActorAffinitySchedulingStrategy(model))
-        atoll.get(late.remote(), timeout=10)
+        atoll.get(late, timeout=10)
 
 
 def test_where_an_object_is() -> None:
