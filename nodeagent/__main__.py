@@ -1,4 +1,7 @@
-"""Run a node agent: `python -m atoll.nodeagent --cluster-file PATH --ready-fd N`."""
+"""Run a node agent: `python -m atoll.nodeagent --cluster-file PATH --ready-fd N`.
+
+With `--node NAME` it is one more of this host: see `atoll.client.daemons.start_node`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="atoll.nodeagent")
     parser.add_argument("--cluster-file", required=True)
     parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--node", default="")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     cluster = read_cluster_file(arguments.cluster_file)
@@ -28,7 +32,7 @@ def main() -> None:
             os.close(arguments.ready_fd)
 
     async def serve() -> None:
-        agent = NodeAgent(cluster, settings())
+        agent = NodeAgent(cluster, settings(), name=arguments.node)
         await agent.run(ready)
 
     asyncio.run(serve())

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tornado.ioloop import IOLoop
 
 from atoll.config import Settings
@@ -27,11 +28,13 @@ from atoll.ids import new_process_id
 from atoll.nodeagent import processes
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
+    AgentUnreachable,
     ClaimDevices,
     CreateSegment,
     CutSegment,
     DeleteSpillFile,
     DestroySegment,
+    DialAgent,
     DialScheduler,
     Exit,
     ForkFailed,
@@ -42,12 +45,14 @@ from atoll.nodeagent.core.events import (
     ObserveNode,
     ProcessExited,
     RestoreObject,
+    SendPiece,
     SendWithSegments,
     SpillObjects,
     StartZygote,
     StopRequested,
     StopZygote,
     UnlockDevices,
+    WritePiece,
     ZygoteDied,
 )
 from atoll.nodeagent.device_locks import open_locks
@@ -58,10 +63,11 @@ from atoll.nodeagent.memory import Memory
 from atoll.nodeagent.monitor import Monitor, measure_memory
 from atoll.nodeagent.zygote_messages import Fork, WorkerStart
 from atoll.nodeagent.zygotes import ZygoteProcess, why_not_started
-from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.cluster_file import ClusterFile, node_directory, node_socket
 from atoll.protocol.endpoint import Endpoint
 from atoll.protocol.handshake import Identity
 from atoll.protocol.machine import Action, ClosePeer, DeadlineReached, Event, Instant, Send
+from atoll.protocol.messages import ObjectPiece
 from atoll.resources import CPU, GPU, MEMORY, amounts_of
 
 WORKER_MODULE = "atoll.nodeagent.worker"
@@ -82,6 +88,7 @@ class NodeAgent:
         worker_module: What workers run; tests give another.
         provider: What knows the devices; found if None.
         host_memory: What knows how much memory is left; the kernel if None.
+        name: Of a node that is not the first of its host; empty for the first.
     """
 
     def __init__(
@@ -92,20 +99,25 @@ class NodeAgent:
         worker_module: str = WORKER_MODULE,
         provider: Provider | None = None,
         host_memory: HostMemory | None = None,
+        name: str = "",
     ) -> None:
+        if name:
+            cluster = msgspec.structs.replace(cluster, agent_socket=node_socket(cluster, name))
         self._cluster = cluster
         self._key = cluster.key_bytes()
         self._worker_module = worker_module
         self._directory = Path(cluster.directory)
         (self._directory / "workers").mkdir(mode=0o700, exist_ok=True)
-        self._logs = WorkerLogs(self._directory / "logs", settings.log_bytes)
+        own = node_directory(cluster, name)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._logs = WorkerLogs(own / "logs", settings.log_bytes)
         self._provider = provider or find_provider(settings)
         devices = self._provider.devices()
         simulated = any(device.simulated for device in devices)
         self._locks = open_locks(settings.device_locks, self._directory, simulated=simulated) if devices else None
         self._monitor = Monitor(self._provider, self._locks)
         self._host_memory = host_memory or HostMemory()
-        self.node = describe_node(cluster, settings, self._provider)
+        self.node = describe_node(cluster, settings, self._provider, name)
         self.core = AgentCore(
             self.node,
             new_process_id,
@@ -119,7 +131,7 @@ class NodeAgent:
         self._zygotes: dict[str, ZygoteProcess] = {}
         self._ending_zygotes: dict[ZygoteProcess, None] = {}
         self._forked_from: dict[bytes, str] = {}
-        self._memory = Memory(self._directory, settings.spill_directory, self.deliver, self._after)
+        self._memory = Memory(own, settings.spill_directory, self.deliver, self._after)
         self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-measuring")
         self._memory_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-host-memory")
         self._events: deque[Event] = deque()
@@ -127,6 +139,7 @@ class NodeAgent:
         self._timer: object | None = None
         self._timer_at: Instant | None = None
         self._dialling: asyncio.Task[None] | None = None
+        self._dials: dict[asyncio.Task[None], None] = {}
         self._ended: asyncio.Future[str] | None = None
         self._carry_out: dict[type[Action], Callable[[Any], None]] = {
             Send: lambda action: self.endpoint.send(action.peer, action.message),
@@ -148,6 +161,9 @@ class NodeAgent:
             MeasureMemory: self._measure_memory,
             ObserveNode: self._observe,
             DialScheduler: self._dial,
+            DialAgent: self._dial_agent,
+            SendPiece: self._send_piece,
+            WritePiece: self._memory.write_piece,
             Exit: self._exit,
         }
 
@@ -273,6 +289,24 @@ class NodeAgent:
             else:
                 return
 
+    def _dial_agent(self, action: DialAgent) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect_agent(action))
+        self._dials[task] = None
+        task.add_done_callback(lambda done: self._dials.pop(done, None))
+
+    async def _connect_agent(self, action: DialAgent) -> None:
+        try:
+            peer = await self.endpoint.dial(action.path)
+        except AtollError as error:
+            self.deliver(AgentUnreachable(action.node_id, f"its node does not answer: {error}"))
+            return
+        identity = self.endpoint.identity_of(peer)
+        if identity is None or identity.process_id != action.node_id:
+            self.deliver(AgentUnreachable(action.node_id, "another node answers in its place"))
+
+    def _send_piece(self, action: SendPiece) -> None:
+        self.endpoint.send(action.peer, ObjectPiece(action.request, self._memory.read_piece(action)))
+
     # ------------------------------------------------------------------------------------------------- workers
 
     def _start_zygote(self, action: StartZygote) -> None:
@@ -379,8 +413,9 @@ class NodeAgent:
 
     def _close(self) -> None:
         """End everything that this agent started. Blocks for as long as that takes, at most some seconds."""
-        if self._dialling is not None:
-            self._dialling.cancel()
+        for task in (self._dialling, *self._dials):
+            if task is not None:
+                task.cancel()
         if self._timer is not None:
             IOLoop.current().remove_timeout(self._timer)
         self.endpoint.close()
@@ -402,12 +437,12 @@ class NodeAgent:
         self._provider.close()
 
 
-def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider) -> NodeDescription:
+def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider, name: str = "") -> NodeDescription:
     """Return what this node is and offers."""
     devices = provider.devices()
     return NodeDescription(
         node_id=new_process_id(),
-        name=cluster.host,
+        name=name or cluster.host,
         pid=os.getpid(),
         agent_socket=cluster.agent_socket,
         resources=amounts_of(
@@ -416,5 +451,5 @@ def describe_node(cluster: ClusterFile, settings: Settings, provider: Provider) 
         devices=devices,
         labels=dict(settings.labels),
         store_capacity_bytes=settings.store_capacity_bytes,
-        stays=True,
+        stays=not name,
     )

@@ -26,9 +26,11 @@ from atoll.nodeagent.core.events import (
     RestoreObject,
     SegmentCreated,
     SegmentFailed,
+    SendPiece,
     SpillFailed,
     SpillObjects,
     SpillPiece,
+    WritePiece,
 )
 from atoll.nodeagent.segments import SegmentError, SharedSegment, available_bytes
 from atoll.nodeagent.spill import SpillError, SpillFiles
@@ -143,6 +145,21 @@ class Memory:
                 return ObjectRestored(action.object_id)
 
         self._after(self._reading.submit(read), self._deliver)
+
+    # ------------------------------------------------------------------------------------------- other nodes
+
+    def read_piece(self, action: SendPiece) -> bytes:
+        """Return a part of an object."""
+        segment = self._segments[action.piece.segment_id]
+        return os.pread(segment.readable, action.size_bytes, action.piece.offset + action.offset)
+
+    def write_piece(self, action: WritePiece) -> None:
+        """Write a part of an object. The memory is reserved: the write does not fail for want of it."""
+        segment = self._segments[action.piece.segment_id]
+        view, position = memoryview(action.data), action.piece.offset + action.offset
+        while view:
+            written = os.pwrite(segment.writable, view, position)
+            view, position = view[written:], position + written
 
     def delete(self, action: DeleteSpillFile) -> None:
         """Remove a file."""

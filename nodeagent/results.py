@@ -81,22 +81,20 @@ class ResultWriter:
             ObjectLostError: The store does not have it.
         """
         if location.node_id:
-            return self._session.store.read(location.object_id)
+            return self._session.store.read(location.object_id, location.node_id)
         return deserialize(location.inline)
 
     def load_all(self, locations: list[ObjectLocation]) -> list[Any]:
         """As `load`, for what a task or call takes.
 
         Raises:
-            DependencyMissing: One should be in the store of this node and is not: its owner must know.
+            DependencyMissing: One should be in a store and is not: its owner must know.
         """
         values = []
         for location in locations:
             try:
                 values.append(self.load(location))
             except ObjectLostError:
-                if location.node_id != self._session.node_id:
-                    raise
                 raise DependencyMissing(location.object_id) from None
         return values
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from atoll.config import Settings
 from atoll.exceptions import ClusterStartError
-from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.cluster_file import ClusterFile, node_socket
 from atoll.protocol.runtime_directory import open_private
 
 SCHEDULER = "scheduler"
@@ -98,19 +99,54 @@ def start_daemons(
     return started
 
 
-def _spawn(cluster: ClusterFile, path: Path, daemon: str, settings: Settings, ready: int) -> subprocess.Popen[bytes]:
+def start_node(cluster: ClusterFile, path: Path, name: str, settings: Settings) -> subprocess.Popen[bytes]:
+    """Start one more node agent on this host and return when it listens.
+
+    The cluster has a further node then, with workers and an object store of its own: what needs several nodes can be
+    tried on one machine. `atoll drain NAME` takes it away.
+
+    Args:
+        cluster: A cluster that runs.
+        path: Of its connection file.
+        name: Of the node: letters, digits and `-`, 16 at most.
+        settings: What the node offers.
+
+    Raises:
+        ValueError: The name is none.
+        ClusterStartError: The agent did not come up; the text ends with the last lines of its log.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,16}", name):
+        raise ValueError(f"{name!r} is no name of a node: write letters, digits and '-', 16 at most")
+    readable, writable = os.pipe()
+    try:
+        try:
+            process = _spawn(cluster, path, AGENT, settings, writable, name)
+        finally:
+            os.close(writable)
+        _wait_until_ready(cluster, {readable: f"{AGENT}-{name}"}, settings.start_timeout_s)
+    finally:
+        os.close(readable)
+    return process
+
+
+def _spawn(
+    cluster: ClusterFile, path: Path, daemon: str, settings: Settings, ready: int, node: str = ""
+) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise ClusterStartError("this program does not know its Python interpreter; run `atoll up` in a terminal")
     # What listened here before is dead, or we would not start another one.
-    Path(socket_path(cluster, daemon)).unlink(missing_ok=True)
+    Path(node_socket(cluster, node) if node else socket_path(cluster, daemon)).unlink(missing_ok=True)
     # fmt: off
     command = [
         sys.executable, "-P", "-m", MODULES[daemon],
         "--cluster-file", str(path),
         "--ready-fd", str(ready),
+        *(["--node", node] if node else []),
     ]
     # fmt: on
-    log = open_private(log_path(cluster, daemon), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = open_private(
+        log_path(cluster, f"{daemon}-{node}" if node else daemon), os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
     try:
         process = subprocess.Popen(
             command,

@@ -210,7 +210,7 @@ class Session:
         if isinstance(answer, JobRegistered):
             self.environment = answer.environment
         elif isinstance(answer, ProcessAttached):
-            self.node_id = answer.node_id
+            self.node_id = self.core.objects.home = answer.node_id
         if uplink.role == SCHEDULER:
             for message in self.hooks.say_again():
                 self._switchboard.send_control(uplink.channel, message)

@@ -222,8 +222,12 @@ class StoreClient:
             self._session.tell_agent(DeleteObjects([object_id]))
             raise
 
-    def read(self, object_id: bytes) -> Any:
+    def read(self, object_id: bytes, node_id: bytes = b"") -> Any:
         """Return the value of an object. Its arrays are read-only views of shared memory.
+
+        Args:
+            object_id: The object.
+            node_id: The node that it was stored on; empty for this one. It is brought here if it is another.
 
         Raises:
             ObjectLostError: The store does not have it.
@@ -234,16 +238,19 @@ class StoreClient:
             if place is not None:
                 place.uses += 1
         if place is None:
-            place = self._pin(object_id)
+            place = self._pin(object_id, node_id)
         released = self._released
         if not place.segment.touched and place.layout.total_bytes >= TOUCH_AHEAD_BYTES:
             place.segment.touch_ahead(self._copier)
         view = place.segment.view(place.offset, place.layout.total_bytes, lambda: released.append(object_id))
         return _load(view, place.layout)
 
-    def _pin(self, object_id: bytes) -> _Place:
+    def _pin(self, object_id: bytes, node_id: bytes) -> _Place:
+        request = GetObject(
+            self._session.next_request(), object_id, node_id if node_id != self._session.node_id else b""
+        )
         try:
-            answer = self._session.ask_agent(GetObject(self._session.next_request(), object_id), timeout_s=None)
+            answer = self._session.ask_agent(request, timeout_s=None)
         except BaseException:  # an interrupt, while the object is read back from disk
             self._session.tell_agent(ReleaseObjects([object_id]))
             raise

@@ -38,7 +38,7 @@ def load(session: Session, object_id: bytes, until: float | None = None) -> Any:
     if state == INLINE:
         return deserialize(value)
     if state == STORED:
-        return _read(session, object_id, until)
+        return _read(session, object_id, value.node_id, until)
     error = load_error(value)
     if isinstance(error, ObjectLostError) and not session.core.objects.owns(object_id):
         try:  # its owner is gone, but the cluster may have adopted it under a name
@@ -48,19 +48,19 @@ def load(session: Session, object_id: bytes, until: float | None = None) -> Any:
     raise error
 
 
-def _read(session: Session, object_id: bytes, until: float | None) -> Any:
-    """Return a value in the store; have it computed again if it was lost."""
+def _read(session: Session, object_id: bytes, node_id: bytes, until: float | None) -> Any:
+    """Return a value in the store of a node; have it computed again if it was lost."""
     for _attempt in range(LOSSES):
         try:
-            return session.store.read(object_id)
+            return session.store.read(object_id, node_id)
         except ObjectLostError:
-            state, value = session.resolved(object_id)
-            if state == STORED and value.node_id != session.node_id:
-                raise
+            pass
         _recover(session, object_id, until)
-        if session.resolved(object_id)[0] != STORED:
+        state, value = session.resolved(object_id)
+        if state != STORED:
             return load(session, object_id, until)
-    return session.store.read(object_id)
+        node_id = value.node_id
+    return session.store.read(object_id, node_id)
 
 
 def _recover(session: Session, object_id: bytes, until: float | None) -> None:

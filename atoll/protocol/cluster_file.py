@@ -57,6 +57,16 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
         return f"ClusterFile({self.cluster_id} on {self.host}, {self.directory})"
 
 
+def node_directory(cluster: ClusterFile, name: str) -> Path:
+    """Return where a node agent keeps what is its own: the session directory, for the first node of a host."""
+    return Path(cluster.directory) / "nodes" / name if name else Path(cluster.directory)
+
+
+def node_socket(cluster: ClusterFile, name: str) -> str:
+    """Return the path of a node agent's socket."""
+    return str(Path(cluster.directory) / f"agent-{name}.sock") if name else cluster.agent_socket
+
+
 def default_path() -> Path:
     """Return where the connection file of this user's cluster on this host is, or will be."""
     return runtime_root() / f"{PREFIX}{host_name()}.json"

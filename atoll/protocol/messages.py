@@ -18,8 +18,12 @@ Who says what to whom:
                                     Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone ObjectsEvacuated
+                                    LocateNode
     scheduler ─▶ agent              NodeRegistered DefineEnvironment StartLease EndLease StartActor AdoptObject
-                                    DropObject EvacuateObjects JobEnded ReleaseDevice StopNode
+                                    DropObject EvacuateObjects NodeLocated JobEnded
+                                    ReleaseDevice StopNode
+    agent ─▶ agent                  FetchObject ReadPiece ReleaseObjects DeleteObjects KeepObjects
+                                    ObjectOffered ObjectPiece ObjectsKept Failed
     client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
                                     DeleteObjects
     agent ─▶ client or worker       ProcessAttached ObjectCreated ObjectSealed ObjectFound Done Failed
@@ -43,8 +47,16 @@ from atoll.protocol.message import Message as Message
 from atoll.protocol.node_messages import DrainBegun as DrainBegun
 from atoll.protocol.node_messages import DrainNode as DrainNode
 from atoll.protocol.node_messages import EvacuateObjects as EvacuateObjects
+from atoll.protocol.node_messages import FetchObject as FetchObject
 from atoll.protocol.node_messages import GetUsage as GetUsage
+from atoll.protocol.node_messages import KeepObjects as KeepObjects
+from atoll.protocol.node_messages import LocateNode as LocateNode
+from atoll.protocol.node_messages import NodeLocated as NodeLocated
+from atoll.protocol.node_messages import ObjectOffered as ObjectOffered
+from atoll.protocol.node_messages import ObjectPiece as ObjectPiece
 from atoll.protocol.node_messages import ObjectsEvacuated as ObjectsEvacuated
+from atoll.protocol.node_messages import ObjectsKept as ObjectsKept
+from atoll.protocol.node_messages import ReadPiece as ReadPiece
 from atoll.protocol.node_messages import Usage as Usage
 from atoll.protocol.placement_messages import CreateGroup as CreateGroup
 from atoll.protocol.placement_messages import Explain as Explain
@@ -654,11 +666,13 @@ class AbortObject(Message, frozen=True):
 class GetObject(Message, frozen=True):
     """Ask for a sealed object and pin it. Answered by `ObjectFound`, or `Failed` with `ObjectLostError`.
 
-    An object that is on disk only is read back first. Who does not want the answer any more sends `ReleaseObjects`.
+    An object that is on disk only is read back first, and one that is on another node is brought here. Who does not
+    want the answer any more sends `ReleaseObjects`. `node_id` is where the object is said to be; empty for here.
     """
 
     request: int
     object_id: bytes
+    node_id: bytes = b""
 
 
 class ObjectFound(Message, frozen=True):
@@ -695,9 +709,13 @@ class SegmentsDestroyed(Message, frozen=True):
 
 
 class DeleteObjects(Message, frozen=True):
-    """The owner says that no reference is left. Memory is used again when the last pin goes."""
+    """The owner says that no reference is left. Memory is used again when the last pin goes.
+
+    `nodes` says for each where it was stored, for those that are on other nodes; empty if all are here.
+    """
 
     object_ids: list[bytes]
+    nodes: list[bytes] = []
 
 
 # ---------------------------------------------------------------------------------------- worker <-> agent

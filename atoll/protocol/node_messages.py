@@ -65,3 +65,80 @@ class ObjectsEvacuated(Message, frozen=True):
     objects: int
     size_bytes: int
     problem: str = ""
+
+
+# ------------------------------------------------------------------------------------------- between node agents
+
+
+class LocateNode(Message, frozen=True):
+    """From an agent to the scheduler: where is the agent of a node, or of who stands in for it?
+
+    Answered by `NodeLocated`.
+    """
+
+    node_id: bytes
+
+
+class NodeLocated(Message, frozen=True):
+    """The answer to `LocateNode`.
+
+    Attributes:
+        asked: The node that was asked for.
+        node_id: The node, or the one that has taken its objects over; empty if there is none.
+        agent_socket: Where its agent listens.
+    """
+
+    asked: bytes
+    node_id: bytes
+    agent_socket: str
+
+
+class FetchObject(Message, frozen=True):
+    """Ask another agent for an object and pin it there. Answered by `ObjectOffered`, or `Failed`."""
+
+    request: int
+    object_id: bytes
+
+
+class ObjectOffered(Message, frozen=True):
+    """The object is in memory: its size, and how it is to be read. The asker reads it with `ReadPiece`."""
+
+    request: int
+    size_bytes: int
+    layout: bytes
+
+
+class ReadPiece(Message, frozen=True):
+    """Ask for a part of an object that the asker has pinned. Answered by `ObjectPiece`, or `Failed`."""
+
+    request: int
+    object_id: bytes
+    offset: int
+    size_bytes: int
+
+
+class ObjectPiece(Message, frozen=True):
+    """The bytes that were asked for."""
+
+    request: int
+    data: bytes
+
+
+class KeepObjects(Message, frozen=True):
+    """From the agent of a node that leaves: take these over. Answered by `ObjectsKept`.
+
+    `names` has the name of each in the cluster's cache, or nothing.
+    """
+
+    request: int
+    object_ids: list[bytes]
+    names: list[str]
+
+
+class ObjectsKept(Message, frozen=True):
+    """The answer to `KeepObjects`: how many are there now, their size, and why some are not."""
+
+    request: int
+    objects: int
+    size_bytes: int
+    problem: str = ""

@@ -85,6 +85,8 @@ class NodeState(msgspec.Struct, frozen=True):
     store_spilled_bytes: int = 0
     labels: dict[str, str] = {}
     drain: DrainState | None = None
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 class LeaseState(msgspec.Struct, frozen=True):

@@ -273,7 +273,10 @@ class ObjectInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeSample(msgspec.Struct, frozen=True, array_like=True):
-    """What a node and its workers do now. Percentages are of one core for workers, of all cores for the node."""
+    """What a node and its workers do now. Percentages are of one core for workers, of all cores for the node.
+
+    `received_bytes` and `sent_bytes` are of objects, from and to other nodes, since the node's beginning.
+    """
 
     cpu_percent: float
     memory_used_bytes: int
@@ -284,6 +287,8 @@ class NodeSample(msgspec.Struct, frozen=True, array_like=True):
     workers: list[WorkerSample]
     objects: list[ObjectInfo]
     store_spilled_bytes: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 class WorkerSample(msgspec.Struct, frozen=True, array_like=True):

@@ -92,15 +92,18 @@ class ClusterCollector(Collector):
             ("atoll_store_spilled_bytes", "Objects on disk only.", lambda n: n.store_spilled_bytes),
         ]
         gauges = [(GaugeMetricFamily(name, text, labels=["node"]), read) for name, text, read in reads]
+        received = CounterMetricFamily("atoll_store_received_bytes", "Objects from other nodes.", labels=["node"])
+        sent = CounterMetricFamily("atoll_store_sent_bytes", "Objects to other nodes.", labels=["node"])
         for node in self._state.nodes:
             name = _label_of(node)
             for resource, amount in node.resources_total.items():
                 total.add_metric([name, resource], amount)
                 held.add_metric([name, resource], amount - node.resources_free.get(resource, 0.0))
+            received.add_metric([name], node.received_bytes)
+            sent.add_metric([name], node.sent_bytes)
             for gauge, read in gauges:
                 gauge.add_metric([name], read(node))
-        yield held
-        yield total
+        yield from (held, total, received, sent)
         yield from (gauge for gauge, _read in gauges)
 
     def _of_devices(self) -> Iterator[Metric]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from atoll.exceptions import ProtocolError
+from atoll.exceptions import ObjectLostError, ProtocolError
 from atoll.nodeagent.core.events import (
+    AgentUnreachable,
     DestroySegment,
     DeviceMemoryMeasured,
     DevicesClaimed,
@@ -29,6 +30,7 @@ from atoll.nodeagent.core.events import (
     RestoreFailed,
     SegmentCreated,
     SegmentFailed,
+    SendPiece,
     SpillFailed,
     StopRequested,
     WorkerForked,
@@ -40,6 +42,7 @@ from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.room import PATIENCE_S
 from atoll.nodeagent.core.segments import SLAB_BYTES, WARM_S, SegmentAllocator
 from atoll.nodeagent.core.store import ObjectStore
+from atoll.nodeagent.core.transfers import PIECE_BYTES, Transfers
 from atoll.nodeagent.core.workers import WorkerPool
 from atoll.protocol.machine import (
     Action,
@@ -63,17 +66,26 @@ from atoll.protocol.messages import (
     DeleteObjects,
     DropObject,
     EndLease,
+    EvacuateObjects,
     Failed,
+    FetchObject,
     GetObject,
     JobEnded,
+    KeepObjects,
+    NodeLocated,
     NodeRegistered,
     NodeSampled,
+    ObjectOffered,
+    ObjectPiece,
+    ObjectsKept,
     ProcessAttached,
+    ReadPiece,
     RegisterNode,
     ReleaseDevice,
     ReleaseObjects,
     ReportDeviceFault,
     ReportSpans,
+    ReturnPins,
     SealObject,
     SpansRecorded,
     StartActor,
@@ -172,6 +184,7 @@ class AgentCore:
             prepared_bytes=prepared_bytes,
         )
         self.store = ObjectStore(self._allocator, self._outbox, patience_s)
+        self.transfers = Transfers(node.node_id, self.store, self._outbox)
         cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
         offered_bytes = node.resources.get(MEMORY, 0) // UNITS_PER_ONE
@@ -184,9 +197,11 @@ class AgentCore:
         self._observing = False
         self._observed: NodeObserved | None = None
         self._exiting = False
+        self.sent_bytes = 0
         self._events = self._event_table()
         self._from_scheduler = self._scheduler_table()
         self._from_process = self._process_table()
+        self._from_agent = self._agent_table()
 
     def _event_table(self) -> dict[type, Handler]:
         return {
@@ -209,6 +224,7 @@ class AgentCore:
             DevicesClaimed: self._devices_claimed,
             NodeObserved: self._node_observed,
             MemoryMeasured: self.leases.memory.measured,
+            AgentUnreachable: self.transfers.unreachable,
             StopRequested: lambda event, now: self._exit(event.cause),
         }
 
@@ -223,6 +239,8 @@ class AgentCore:
             DropObject: self.store.drop,
             JobEnded: self._job_ended,
             ReleaseDevice: self._release_device,
+            EvacuateObjects: lambda message, now: self.transfers.evacuate(message),
+            NodeLocated: self.transfers.located,
             StopNode: lambda message, now: self._exit("the cluster is stopped"),
             Failed: self._scheduler_refused,
         }
@@ -233,8 +251,23 @@ class AgentCore:
             SealObject: self.store.seal,
             AbortObject: self.store.abort,
             GetObject: self.store.get,
+            ReleaseObjects: self._release,
+            DeleteObjects: self._delete,
+        }
+
+    def _agent_table(self) -> dict[type, MessageHandler]:
+        """What agents of other nodes may say."""
+        return {
+            FetchObject: lambda peer, m, now: self.store.get(peer, GetObject(m.request, m.object_id), now),
+            ReadPiece: self._read_piece,
             ReleaseObjects: self.store.release,
-            DeleteObjects: self.store.delete,
+            DeleteObjects: lambda peer, message, now: self.store.delete_elsewhere(message.object_ids, now),
+            KeepObjects: lambda peer, message, now: self.transfers.keep(peer, self._roles[peer][1], message),
+            ObjectOffered: self.transfers.offered,
+            ObjectPiece: self.transfers.piece_came,
+            ObjectsKept: lambda peer, message, now: self.transfers.objects_kept(peer, message),
+            ReturnPins: lambda peer, message, now: None,  # what is being copied is let go when it is
+            Failed: self.transfers.refused,
         }
 
     # -------------------------------------------------------------------------------------------- the machine
@@ -304,6 +337,9 @@ class AgentCore:
         self._roles[event.peer] = (event.role, event.process_id)
         if event.role == "scheduler":
             self._register(event.peer, now)
+        elif event.role == "agent":
+            self.store.attach(event.peer, event.process_id, agent=True)
+            self.transfers.connected(event.peer, event.process_id)
 
     def _register(self, peer: Peer, now: Instant) -> None:
         self._outbox.scheduler = peer
@@ -311,6 +347,7 @@ class AgentCore:
         self._without_scheduler_since = None
         self._sample_at = Instant(now + BUSY_SAMPLE_S)
         self.store.await_confirmations()
+        self.transfers.scheduler_linked()
         holding = self.leases.holding()
         node = self.node
         self._outbox.tell_scheduler(
@@ -349,6 +386,7 @@ class AgentCore:
         self._dial()
 
     def _forget_process(self, peer: Peer, now: Instant) -> None:
+        self.transfers.lost(peer, now)
         worker = self.pool.disconnected(peer, now)
         if worker is not None:
             self.leases.worker_disconnected(worker)
@@ -365,6 +403,12 @@ class AgentCore:
                 self._refuse(peer, message, now)
             else:
                 handler(message, now)
+        elif role == "agent":
+            from_agent = self._from_agent.get(type(message))
+            if from_agent is None:
+                self._refuse(peer, message, now)
+            else:
+                from_agent(peer, message, now)
         elif type(message) is AttachProcess:
             self._attach(peer, process_id, message, now)
         elif type(message) is WorkerStarted:
@@ -380,6 +424,25 @@ class AgentCore:
             self._tell_sample()
         else:
             self._refuse(peer, message, now)
+
+    def _release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
+        self.transfers.withdraw(peer, message.object_ids)
+        self.store.release(peer, message, now)
+
+    def _delete(self, peer: Peer, message: DeleteObjects, now: Instant) -> None:
+        self.store.delete(peer, message, now)
+        self.transfers.delete(message.object_ids, message.nodes)
+
+    def _read_piece(self, peer: Peer, message: ReadPiece, now: Instant) -> None:
+        """Another agent reads what it has pinned."""
+        piece = self.store.piece_of(peer, message.object_id)
+        inside = piece is not None and 0 <= message.offset <= message.offset + message.size_bytes <= piece.size_bytes
+        if piece is None or not inside or message.size_bytes > PIECE_BYTES:
+            text = f"object {message.object_id.hex()} is not pinned, or has no such part"
+            self._outbox.send(peer, Failed(message.request, ObjectLostError.__name__, text))
+            return
+        self.sent_bytes += message.size_bytes
+        self._outbox.do(SendPiece(peer, message.request, piece, message.offset, message.size_bytes))
 
     def _refuse(self, peer: Peer, message: Any, now: Instant) -> None:
         text = f"a node agent does not take {type(message).__name__} from here"
@@ -515,6 +578,8 @@ class AgentCore:
             workers=event.workers,
             objects=self.store.describe(SHOWN_OBJECTS),
             store_spilled_bytes=self.store.spilled_bytes,
+            received_bytes=self.transfers.received_bytes,
+            sent_bytes=self.sent_bytes,
         )
         self._outbox.tell_scheduler(NodeSampled(sample))
 
@@ -545,7 +610,7 @@ class AgentCore:
         """Raise `InternalError` if the state contradicts itself."""
         if self._exiting:
             return
-        for part in (self._allocator, self.store, self.pool, self.leases):
+        for part in (self._allocator, self.store, self.pool, self.leases, self.transfers):
             broken = part.broken_invariant()
             if broken is not None:
                 raise self._story.broken(broken)

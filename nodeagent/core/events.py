@@ -315,6 +315,46 @@ class RestoreObject(Action, frozen=True):
     piece: SpillPiece
 
 
+class AgentUnreachable(Event, frozen=True):
+    """The agent of another node does not answer."""
+
+    node_id: bytes
+    text: str
+
+
+class DialAgent(Action, frozen=True):
+    """Connect to the agent of another node. Its `PeerConnected` follows, or `AgentUnreachable`."""
+
+    node_id: bytes
+    path: str
+
+
+class SendPiece(Action, frozen=True):
+    """Send a part of an object to another agent, as an `ObjectPiece`.
+
+    Attributes:
+        peer: The agent.
+        request: Of what is answered.
+        piece: Where the object lies.
+        offset: Where the part begins in the object.
+        size_bytes: Of the part.
+    """
+
+    peer: Peer
+    request: int
+    piece: SpillPiece
+    offset: int
+    size_bytes: int
+
+
+class WritePiece(Action, frozen=True):
+    """Write a part of an object that comes from another node, before any later action is carried out."""
+
+    piece: SpillPiece
+    offset: int
+    data: bytes
+
+
 class DeleteSpillFile(Action, frozen=True):
     """Nobody wants what is in a file."""
 

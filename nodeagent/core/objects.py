@@ -56,6 +56,7 @@ class StoredObject:
         restoring: Whether its placement is being filled from disk.
         readers: Who waits until it is back from disk: connection and number of the request.
         asked_back: Whether those who have it pinned were asked to let go of it.
+        incoming: Whether it is on its way from another node.
     """
 
     object_id: bytes
@@ -74,6 +75,7 @@ class StoredObject:
     restoring: bool = False
     readers: list[tuple[Peer, int]] = field(default_factory=list)
     asked_back: bool = False
+    incoming: bool = False
 
     @property
     def owner(self) -> bytes:
@@ -163,6 +165,11 @@ class ObjectIndex:
             if not found:
                 del self._busy[segment_id]
                 self.idle_segments[segment_id] = None
+
+    def add_incoming(self, stored: StoredObject) -> None:
+        """Take in an object that is on its way from another node; until it has memory, it counts as being on disk."""
+        self.by_id[stored.object_id] = stored
+        self.spilled_bytes += stored.size_bytes
 
     def remove(self, stored: StoredObject) -> None:
         """Forget an object that has no memory any more."""

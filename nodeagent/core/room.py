@@ -313,7 +313,7 @@ class Room:
                 counts[stored.copy.file_id] = counts.get(stored.copy.file_id, 0) + 1
             if stored.copying and copying.get(stored.object_id) is not stored:
                 return f"object {stored.object_id.hex()} is said to be copied, and nobody copies it"
-            if stored.placement is None and stored.sealed and stored.copy is None:
+            if stored.placement is None and stored.sealed and stored.copy is None and not stored.incoming:
                 return f"object {stored.object_id.hex()} is neither in memory nor on disk"
             if stored.placement is not None and stored.object_id in self._waiting:
                 return f"object {stored.object_id.hex()} has room and waits for it"

@@ -17,6 +17,8 @@ write, separately, since a reader's descriptor is read-only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from atoll.exceptions import ObjectLostError, ObjectStoreFullError, ProtocolError
 from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES
 from atoll.nodeagent.core.events import (
@@ -48,6 +50,7 @@ from atoll.protocol.messages import (
     ObjectCreated,
     ObjectFound,
     ObjectGone,
+    ObjectOffered,
     ObjectSealed,
     ReleaseObjects,
     SealObject,
@@ -58,6 +61,10 @@ from atoll.protocol.values import ObjectInfo
 _REMEMBERED_DEAD = 4096
 
 
+def _no_other_nodes(_peer: Peer, _message: GetObject, _now: Instant) -> None:
+    raise AssertionError("a store asks for objects of other nodes once it is told how")
+
+
 class ObjectStore:
     """All objects of the node.
 
@@ -65,6 +72,11 @@ class ObjectStore:
         allocator: Places them.
         outbox: Where replies go.
         patience_s: How long somebody waits for room while nothing moves.
+
+    Attributes:
+        fetch: Has an object of another node brought here for a reader.
+        incoming: Told when there is memory for an object that comes from another node.
+        incoming_gone: Told when such an object is given up, and why.
     """
 
     def __init__(self, allocator: SegmentAllocator, outbox: Outbox, patience_s: float = PATIENCE_S) -> None:
@@ -78,11 +90,17 @@ class ObjectStore:
         self._pinned_by: dict[Peer, dict[bytes, None]] = {}
         self._dead: dict[bytes, None] = {}
         self._unconfirmed: dict[bytes, None] = {}
+        self._agents: dict[Peer, None] = {}
+        self.fetch: Callable[[Peer, GetObject, Instant], None] = _no_other_nodes
+        self.incoming: Callable[[StoredObject, SpillPiece], None] = lambda _stored, _piece: None
+        self.incoming_gone: Callable[[StoredObject, str], None] = lambda _stored, _text: None
 
     # ----------------------------------------------------------------------------------------- connections
 
-    def attach(self, peer: Peer, process_id: bytes) -> None:
-        """A process will use the store through this connection."""
+    def attach(self, peer: Peer, process_id: bytes, *, agent: bool = False) -> None:
+        """A process will use the store through this connection; an agent is of another node, and maps nothing."""
+        if agent:
+            self._agents[peer] = None
         self._processes[peer] = process_id
         self._dead.pop(process_id, None)
         self._known.setdefault(peer, {})
@@ -98,6 +116,7 @@ class ObjectStore:
         With the last connection of a process goes what it owned, except what the cluster has adopted.
         """
         process_id = self._processes.pop(peer, None)
+        self._agents.pop(peer, None)
         if process_id is None:
             return
         for stored in [o for o in self._objects.values() if o.writer == peer]:
@@ -185,7 +204,9 @@ class ObjectStore:
         assert segment is not None, "an object lies in a segment that does not exist"
         if not segment.ready:
             return
-        if stored.restoring and stored.copy is not None:
+        if stored.restoring and stored.incoming:
+            self.incoming(stored, SpillPiece(placement.segment_id, placement.offset, stored.size_bytes))
+        elif stored.restoring and stored.copy is not None:
             copy = stored.copy
             piece = SpillPiece(placement.segment_id, placement.offset, stored.size_bytes)
             self._outbox.do(RestoreObject(stored.object_id, copy.file_id, copy.offset, copy.checksum, piece))
@@ -217,6 +238,9 @@ class ObjectStore:
         if stored.sealed:
             stored.restoring = False
             self._fail_readers(stored, ObjectStoreFullError, text)
+            if stored.incoming:
+                self._remove(stored, now, text)
+                return
             self._index.note(stored)
             self._collect(stored, now)
             return
@@ -255,6 +279,9 @@ class ObjectStore:
     def get(self, peer: Peer, message: GetObject, now: Instant) -> None:
         """Pin an object and say where it is, when it is in memory."""
         stored = self._objects.get(message.object_id)
+        if stored is None and message.node_id and peer not in self._agents:
+            self.fetch(peer, message, now)
+            return
         if stored is None or not stored.sealed:
             state = "is not in the store of this node" if stored is None else "is not written yet"
             self._fail(peer, message.request, ObjectLostError, f"object {message.object_id.hex()} {state}")
@@ -272,6 +299,9 @@ class ObjectStore:
         assert placement is not None, "what is read is in memory"
         segment = self._allocator.segment(placement.segment_id)
         assert segment is not None, "an object lies in a segment that does not exist"
+        if peer in self._agents:
+            self._outbox.send(peer, ObjectOffered(request, stored.size_bytes, stored.layout))
+            return
         new = self._is_new_to(peer, segment.segment_id, writable=False)
         reply = ObjectFound(
             request,
@@ -301,6 +331,78 @@ class ObjectStore:
             if wish is not None:
                 stored.readers.remove(wish)
                 self._stop_waiting(stored, now)
+
+    # --------------------------------------------------------------------------------------------- other nodes
+
+    def begin_incoming(
+        self, object_id: bytes, size_bytes: int, layout: bytes, readers: list[tuple[Peer, int]], kept_as: str | None
+    ) -> StoredObject | str | None:
+        """Take in an object that another node offers.
+
+        Args:
+            object_id: The object.
+            size_bytes: Its size.
+            layout: How to read it.
+            readers: Who waits for it.
+            kept_as: Its name in the cluster, or nothing, if it stays when they are gone; None for a reader's copy.
+
+        Returns:
+            The object; why it can never be here; or None if it is here already, or nobody wants it any more.
+        """
+        owned = kept_as is not None and object_id[:PROCESS_ID_BYTES] not in self._dead
+        if object_id in self._objects or not (readers or owned or kept_as):
+            return None
+        if not self._allocator.fits(size_bytes):
+            return f"{self._allocator.state_for(size_bytes)}: it can never fit"
+        stored = StoredObject(
+            object_id=object_id,
+            size_bytes=size_bytes,
+            placement=None,
+            writer=None,
+            creator=b"",
+            request=None,
+            owned=owned,
+            sealed=True,
+            layout=layout,
+            name=kept_as or None,
+            readers=readers,
+            incoming=True,
+        )
+        self._index.add_incoming(stored)
+        return stored
+
+    def want_room(self, stored: StoredObject, now: Instant) -> None:
+        """Memory is needed for what comes from another node."""
+        self._room.want(stored, now)
+
+    def take_over(self, object_id: bytes, name: str | None) -> bool:
+        """Another node leaves: what is here as a reader's copy stays from now on. False if it is not here."""
+        stored = self._objects.get(object_id)
+        if stored is None or not stored.sealed or stored.incoming:
+            return False
+        stored.owned = stored.owner not in self._dead
+        stored.name = stored.name or name
+        self._index.note(stored)
+        return True
+
+    def lasting(self) -> list[StoredObject]:
+        """Return the objects that are more than readers' copies."""
+        return [o for o in self._objects.values() if o.sealed and not o.incoming and (o.owned or o.name is not None)]
+
+    def delete_elsewhere(self, object_ids: list[bytes], now: Instant) -> None:
+        """The owner, on another node, wants these no more."""
+        for object_id in object_ids:
+            stored = self._objects.get(object_id)
+            if stored is not None:
+                stored.owned = False
+                self._collect(stored, now)
+
+    def piece_of(self, peer: Peer, object_id: bytes) -> SpillPiece | None:
+        """Return where an object lies that an agent has pinned, or None."""
+        stored = self._objects.get(object_id)
+        if stored is None or peer not in stored.pins or stored.placement is None:
+            return None
+        return SpillPiece(stored.placement.segment_id, stored.placement.offset, stored.size_bytes)
 
     # ------------------------------------------------------------------------------------------ memory and disk
 
@@ -410,13 +512,15 @@ class ObjectStore:
         else:
             self._index.note(stored)
 
-    def _remove(self, stored: StoredObject, now: Instant) -> None:
+    def _remove(self, stored: StoredObject, now: Instant, why: str = "nobody wants it any more") -> None:
         assert not stored.in_use, "the bytes of an object that is in use are not used again"
         self._room.forget(stored)
         if stored.placement is not None:
             self._allocator.free(self._index.displace(stored), now)
         self._room.drop_copy(stored)
         self._index.remove(stored)
+        if stored.incoming:
+            self.incoming_gone(stored, why)
 
     def _tell_gone(self, stored: StoredObject) -> None:
         if stored.name is not None:
@@ -483,7 +587,7 @@ class ObjectStore:
 
     def describe(self, limit: int) -> list[ObjectInfo]:
         """Return the sealed objects as people look at them: those with names, then the largest, at most `limit`."""
-        sealed = [o for o in self._objects.values() if o.sealed]
+        sealed = [o for o in self._objects.values() if o.sealed and not o.incoming]
         if len(sealed) > limit:
             sealed.sort(key=lambda o: (o.name is None, -o.size_bytes))
             del sealed[limit:]

@@ -17,6 +17,8 @@ from atoll.protocol.messages import (
     LeaseEnded,
     LeaseFailed,
     LeaseStarted,
+    LocateNode,
+    NodeLocated,
     NodeRegistered,
     NodeSampled,
     ObjectAdopted,
@@ -241,6 +243,12 @@ class AgentDesk:
     def objects_evacuated(self, record: PeerRecord, message: ObjectsEvacuated) -> None:
         """Another node has taken over the objects of one that leaves."""
         self._cluster.drains.evacuated(record, message)
+
+    def locate_node(self, record: PeerRecord, message: LocateNode) -> None:
+        """An agent looks for another one, to fetch an object."""
+        node = self._cluster.drains.locate(message.node_id)
+        found = (node.node_id, node.agent_socket) if node is not None else (b"", "")
+        self._turn.send(record.peer, NodeLocated(message.node_id, *found))
 
     def object_adopted(self, record: PeerRecord, message: ObjectAdopted) -> None:
         """A named object is safe."""

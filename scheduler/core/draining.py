@@ -40,6 +40,8 @@ from atoll.scheduler.core.spans import SpanTable
 from atoll.scheduler.core.turn import Turn
 
 TABLE = "drains"
+SUCCESSORS_TABLE = "successors"
+MAXIMUM_SUCCESSORS = 1000
 TIMER = "drains"
 FINISHING, COPYING, LEAVING, EMPTY = "finishing", "copying", "leaving", "empty"
 
@@ -124,6 +126,7 @@ class Drains:
         self._spans = spans
         self._drains: dict[bytes, Drain] = {}
         self._saved: dict[bytes, SavedDrain] = {}
+        self._successors: dict[bytes, bytes] = {}
         self._departures: deque[DepartureState] = deque(maxlen=REMEMBERED)
 
     def __iter__(self) -> Iterator[Drain]:
@@ -328,9 +331,35 @@ class Drains:
             self._turn.set_earlier(TIMER, drain.copy_at)
             return None
         drain.phase = LEAVING
+        self._stand_in(drain.node.node_id, drain.successor.node_id)
         self._names.moved(drain.node.node_id, drain.successor)
         self._turn.send(record.peer, StopNode())
         return drain.successor
+
+    def _stand_in(self, node_id: bytes, successor_id: bytes) -> None:
+        self._successors[node_id] = successor_id
+        self._turn.persist(SUCCESSORS_TABLE, node_id.hex(), successor_id)
+        while len(self._successors) > MAXIMUM_SUCCESSORS:
+            oldest = next(iter(self._successors))
+            del self._successors[oldest]
+            self._turn.remove_record(SUCCESSORS_TABLE, oldest.hex())
+
+    def locate(self, node_id: bytes) -> Node | None:
+        """Return a node, or the one that has taken its objects over; None if neither is there."""
+        for _step in range(len(self._successors) + 1):
+            successor = self._successors.get(node_id)
+            if successor is None:
+                return self._nodes.get(node_id)
+            node_id = successor
+        return None
+
+    def restore_successor(self, key: str, value: bytes) -> None:
+        """Take up from the journal who stands in for a node that has left.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
+        self._successors[bytes.fromhex(key)] = value
 
     # ------------------------------------------------------------------------------------------------ people
 

@@ -145,6 +145,7 @@ class Scheduler:
             m.SpansRecorded: (agents, a.spans_recorded),
             m.ObjectAdopted: (agents, a.object_adopted),
             m.ObjectsEvacuated: (agents, a.objects_evacuated),
+            m.LocateNode: (agents, a.locate_node),
             m.ObjectGone: (agents, a.object_gone),
         }
 
@@ -334,6 +335,8 @@ class Scheduler:
                 elif table == group_records.TABLE:
                     saved = group_records.read_saved(value)
                     self.cluster.groups.restore(saved, self._job_before(saved.job))
+                elif table == draining.SUCCESSORS_TABLE:
+                    self.cluster.drains.restore_successor(key, value)
                 elif table == draining.TABLE:
                     self.cluster.drains.restore(key, value)
                 elif table == usage_records.TABLE:

@@ -75,6 +75,8 @@ def _node(cluster: Cluster, node: Node) -> NodeState:
         store_spilled_bytes=sample.store_spilled_bytes,
         labels=node.labels,
         drain=cluster.drains.state_of(node),
+        received_bytes=sample.received_bytes,
+        sent_bytes=sample.sent_bytes,
     )
 
 

@@ -207,7 +207,7 @@ class ClientProcess(Machine):
             self.environment = message.environment
             self._linked(self.uplinks["scheduler"])
         elif isinstance(message, ProcessAttached):
-            self.node_id = message.node_id
+            self.node_id = self.core.objects.home = message.node_id
             self._linked(self.uplinks["agent"])
         elif isinstance(message, ReturnPins):
             self.world.outcomes["pins asked back"] += 1
@@ -469,16 +469,16 @@ class ClientProcess(Machine):
             assert isinstance(entry.value, bytes)
             value = read_value(entry.value)
         elif entry.state == STORED:
-            error, found, view = yield from self.store.read(object_id)
+            error, found, view = yield from self.store.read(object_id, entry.value.node_id)  # type: ignore[union-attr]
             for _attempt in range(LOSSES):
-                if error != "ObjectLostError" or (entry.state == STORED and entry.value.node_id != self.node_id):  # type: ignore[union-attr]
+                if error != "ObjectLostError":
                     break
                 self.deliver(ObjectMissing(object_id))
                 with self.blocking():
                     yield Objects([object_id], 1, None)
                 if entry.state != STORED:
                     return (yield from self.load(object_id))
-                error, found, view = yield from self.store.read(object_id)
+                error, found, view = yield from self.store.read(object_id, entry.value.node_id)  # type: ignore[union-attr]
             if found is None:
                 return Outcome(error)
             value = found

@@ -6,8 +6,10 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from atoll.ids import OBJECT_ID_BYTES
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
+    AgentUnreachable,
     ClaimDevices,
     CreateSegment,
     CutSegment,
@@ -16,6 +18,7 @@ from atoll.nodeagent.core.events import (
     DeviceMemory,
     DeviceMemoryMeasured,
     DevicesClaimed,
+    DialAgent,
     DialScheduler,
     ForkFailed,
     ForkWorker,
@@ -29,6 +32,7 @@ from atoll.nodeagent.core.events import (
     RestoreObject,
     SegmentCreated,
     SegmentFailed,
+    SendPiece,
     SendWithSegments,
     SpillObjects,
     StartZygote,
@@ -36,11 +40,13 @@ from atoll.nodeagent.core.events import (
     UnlockDevices,
     WorkerForked,
     WorkerMemory,
+    WritePiece,
     ZygoteDied,
     ZygoteReady,
 )
 from atoll.nodeagent.core.events import Exit as AgentExit
 from atoll.protocol.machine import Action, Instant, Peer, PeerConnected
+from atoll.protocol.messages import ObjectPiece
 from atoll.protocol.values import Device, DeviceSample
 from atoll.resources import CPU, GPU, MEMORY, UNITS_PER_ONE
 from atoll.scheduler.core.events import Exit, PersistRecord, RecordsRestored, RemoveRecord, Warn
@@ -48,7 +54,7 @@ from atoll.scheduler.core.scheduler import Scheduler
 from atoll.testing import Machine
 from tests.sim.client_process import WithSegment
 from tests.sim.simulated_disk import SimulatedDisk
-from tests.sim.simulated_store import Memory
+from tests.sim.simulated_store import Extent, Memory
 from tests.sim.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -195,7 +201,10 @@ class AgentProcess(Machine):
         super().lost(peer, cause)
 
     def refused(self, tag: Any, cause: str) -> None:
-        self.after(DIAL_AGAIN_S, "dials again", self._dial)
+        if isinstance(tag, bytes):
+            self.deliver(AgentUnreachable(tag, cause))
+        else:
+            self.after(DIAL_AGAIN_S, "dials again", self._dial)
 
     def _dial(self) -> None:
         self.network.dial(self, "scheduler", "scheduler")
@@ -212,10 +221,6 @@ class AgentProcess(Machine):
                 self._order(action)
             case CreateSegment():
                 self._create_segment(action)
-            case DestroySegment():
-                self.memory.sizes.pop(action.segment_id, None)
-            case CutSegment():
-                self.memory.sizes[action.segment_id] = action.size_bytes
             case SpillObjects() | RestoreObject() | DeleteSpillFile():
                 self.disk.carry_out(action)
             case ClaimDevices() | UnlockDevices() | MeasureDeviceMemory():
@@ -231,7 +236,35 @@ class AgentProcess(Machine):
                 self.simulation.note(self.name, "exits", action.cause)
                 self.simulation.stop(self)
             case _:
-                super().carry_out(action)
+                if not self._move_memory(action):
+                    super().carry_out(action)
+
+    def _move_memory(self, action: Action) -> bool:
+        """Do what changes memory, or brings objects from node to node; False if it is something else."""
+        match action:
+            case DestroySegment():
+                self.memory.sizes.pop(action.segment_id, None)
+            case CutSegment():
+                self.memory.sizes[action.segment_id] = action.size_bytes
+            case DialAgent():
+                self.network.dial(self, action.path, action.node_id)
+            case SendPiece():
+                piece = action.piece
+                whose = self.memory.copy_out(Extent(piece.segment_id, piece.offset, piece.size_bytes))
+                self.send(action.peer, ObjectPiece(action.request, whose.ljust(action.size_bytes, b"\0")))
+            case WritePiece():
+                self._write_piece(action)
+            case _:
+                return False
+        return True
+
+    def _write_piece(self, action: WritePiece) -> None:
+        """Of an object's bytes the first say whose they are; a part that does not say so is of another object."""
+        if action.offset == 0:
+            piece = action.piece
+            extent = Extent(piece.segment_id, piece.offset, piece.size_bytes)
+            self.memory.write(self.name, extent, action.data[:OBJECT_ID_BYTES])
+            self.world.outcomes["object fetched"] += 1
 
     # ------------------------------------------------------------------------------------------------ processes
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from atoll.protocol.machine import Received
-from atoll.protocol.messages import DeleteObjects
+from atoll.protocol.messages import DeleteObjects, DrainNode
 from atoll.testing import Machine
 from tests.sim.options import PROFILES
 from tests.sim.world import World
@@ -32,6 +32,7 @@ class Faults:
             "kill client": self._kill_client,
             "kill agent": self._kill_agent,
             "kill zygote": self._kill_zygote,
+            "drain node": self._drain_node,
             "lose object": self._lose_object,
             "fill host": self._fill_host,
             "kill scheduler": self._kill_scheduler,
@@ -112,6 +113,15 @@ class Faults:
         if agent is not None:
             self._inject("kill agent", agent)
             self._simulation.crash(agent)
+
+    def _drain_node(self) -> None:
+        """A user empties a node, or takes one that is being emptied into use again."""
+        agent = self._choose(list(self._world.agents.values()))
+        driver = self._choose(self._world.drivers())
+        if agent is not None and driver is not None:
+            self._inject("drain node", agent)
+            deadline_s, undo = self._random.choice([0.0, 0.5, 2.0]), self._random.random() < 0.2
+            driver.tell("scheduler", DrainNode(0, agent.process_id.hex(), deadline_s, undo))
 
     def _kill_scheduler(self) -> None:
         scheduler = self._world.scheduler

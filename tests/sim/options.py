@@ -16,7 +16,7 @@ PROFILES: dict[str, list[str]] = {
     "workers": ["kill worker", "kill worker", "pause worker", "kill zygote", "lose object", "lose object", "fill host"],
     "scheduler": ["kill scheduler", "kill scheduler mid-step", "pause scheduler"],
     "clients": ["kill client", "pause client", "kill worker"],
-    "agents": ["kill agent", "pause agent", "kill worker", "lose object"],
+    "agents": ["kill agent", "pause agent", "kill worker", "lose object", "drain node", "drain node"],
     "network": ["drop direct", "drop uplink", "drop agent", "slow", "partition", "pause worker"],
     "everything": [
         "kill worker",
@@ -24,6 +24,7 @@ PROFILES: dict[str, list[str]] = {
         "kill scheduler mid-step",
         "kill client",
         "kill agent",
+        "drain node",
         "kill zygote",
         "lose object",
         "lose object",

@@ -154,12 +154,15 @@ class SimulatedStore:
             memory.read(process.name, extent, object_id)
         return ""
 
-    def read(self, object_id: bytes) -> Generator[Command, Any, tuple[str, Value | None, View | None]]:
+    def read(
+        self, object_id: bytes, node_id: bytes = b""
+    ) -> Generator[Command, Any, tuple[str, Value | None, View | None]]:
         """Return error, value and what keeps the value mapped."""
         process = self._process
         place = self._places.get(object_id)
         if place is None:
-            found = yield Request("agent", lambda number: GetObject(number, object_id))
+            where = node_id if node_id != process.node_id else b""
+            found = yield Request("agent", lambda number: GetObject(number, object_id, where))
             if isinstance(found, Failed):
                 return found.kind, None, None
             memory = self._segments[found.segment_id, False]

@@ -34,15 +34,16 @@ def test_the_seeds_were_about_something() -> None:
     assert set(profiles) == set(PROFILES)
     assert profiles[CALM] >= 20
     wanted = {"kill worker", "kill client", "kill agent", "kill zygote", "kill scheduler", "kill scheduler mid-step"}
+    wanted |= {"drain node"}
     wanted |= {"pause", "drop direct", "drop uplink", "drop agent", "partition", "slow"}
     wanted |= {"fork fails", "segment fails", "zygote does not start", "torn record"}
     wanted |= {"disk full", "torn spill file"}
     missing = {kind for kind in wanted if not faults[kind]}
     assert not missing, f"never injected: {missing}; there were {dict(faults)}"
     errors = {"TaskError", "TaskCancelledError", "WorkerCrashedError", "ActorDiedError", "ActorUnavailableError"}
-    errors |= {"ObjectLostError", "OwnerDiedError", "ObjectStoreFullError", "TaskUnschedulableError"}
+    errors |= {"ObjectReconstructionFailedError", "OwnerDiedError", "ObjectStoreFullError", "TaskUnschedulableError"}
     errors |= {"TaskPlacementGroupRemoved"}
     assert errors <= set(outcomes), f"never seen: {errors - set(outcomes)}"
-    spilling = {"object spilled", "object restored", "pins asked back"}
-    assert spilling <= set(outcomes), f"never done: {spilling - set(outcomes)}"
+    moving = {"object spilled", "object restored", "pins asked back", "object fetched"}
+    assert moving <= set(outcomes), f"never done: {moving - set(outcomes)}"
     assert outcomes["value"] > sum(count for kind, count in outcomes.items() if kind in errors)

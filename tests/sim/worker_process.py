@@ -282,8 +282,8 @@ class WorkerProcess(ClientProcess):
         views = []
         for location in message.dependencies:
             if location.node_id:
-                error, value, view = yield from self.store.read(location.object_id)
-                if error == "ObjectLostError" and location.node_id == self.node_id:
+                error, value, view = yield from self.store.read(location.object_id, location.node_id)
+                if error == "ObjectLostError":
                     self.streams.forget(peer, message.sequence)
                     self.world.bounced[message.task_id] = None
                     return DependencyLost(message.sequence, [location.object_id])

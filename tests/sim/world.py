@@ -10,7 +10,7 @@ import msgspec
 from atoll import exceptions
 from atoll.client.core.records import PENDING, TaskRecord
 from atoll.ids import PROCESS_ID_BYTES, return_id, task_of
-from atoll.protocol.channel_messages import INLINE_BYTES, CallMethod, RunTask
+from atoll.protocol.channel_messages import CallMethod, RunTask
 from atoll.protocol.messages import JobRegistered, RegisterJob
 from atoll.protocol.values import Environment, GroupSpec
 from atoll.scheduler.policy.fair_share import Rules
@@ -285,8 +285,6 @@ class World:
             return False
         if not self.options.calm and (submission.actor_id in self.fragile_actors or plan.actor in self.fragile_actors):
             return False  # a scheduler may die between writing that it begins a process and beginning it
-        if len(self.options.hosts) > 1 and any(size > INLINE_BYTES for size in plan.sizes):
-            return False  # stores of different nodes do not give each other objects yet
         if not self.options.fits_everywhere(plan):
             return False
         if plan.pass_arguments and not all(self.is_safe(name) for name in plan.refs):

@@ -30,7 +30,8 @@ class ObjectTable:
         process_id: Of this process.
 
     Attributes:
-        forgotten_stored: Ids of owned objects in the store that nobody refers to any more; the composition takes
+        home: The node that this process is on, once it is known.
+        forgotten_stored: Where owned objects in the store that nobody refers to any more; the composition takes
             them and tells the agent.
         forgotten_tokens: Ids of owned tokens that no handle keeps any more; likewise, for the scheduler.
         forgotten_borrowed: Ids of borrowed objects whose last ref here is gone, each as often as this process was
@@ -46,7 +47,8 @@ class ObjectTable:
     def __init__(self, process_id: ProcessId) -> None:
         self.process_id = process_id
         self.entries: dict[bytes, ObjectEntry] = {}
-        self.forgotten_stored: list[bytes] = []
+        self.home = b""
+        self.forgotten_stored: list[ObjectLocation] = []
         self.forgotten_tokens: list[bytes] = []
         self.forgotten_borrowed: list[bytes] = []
         self.streams: dict[bytes, Stream] = {}
@@ -117,7 +119,7 @@ class ObjectTable:
         del self.entries[object_id]
         if self.owns(object_id):
             if entry.state == STORED:
-                self.forgotten_stored.append(object_id)
+                self.forgotten_stored.append(self.location(object_id, entry))
             elif entry.state == TOKEN:
                 self.forgotten_tokens.append(object_id)
         else:
@@ -130,7 +132,7 @@ class ObjectTable:
     def _give_up_value(self, object_id: bytes, entry: ObjectEntry) -> None:
         """Keep of an object that only tasks take that may run again what takes no room in the store."""
         if entry.state == STORED and self.owns(object_id):
-            self.forgotten_stored.append(object_id)
+            self.forgotten_stored.append(self.location(object_id, entry))
             entry.state = FREED
             entry.value = b""
             self.release_contained(entry)
@@ -195,7 +197,7 @@ class ObjectTable:
     def refuse(self, location: ObjectLocation, contained: list[bytes]) -> None:
         """Give back a value that nobody wants any more: its room, and what holds the refs inside for us."""
         if location.node_id and self.owns(location.object_id):
-            self.forgotten_stored.append(location.object_id)
+            self.forgotten_stored.append(location)
         self.refuse_refs(contained)
 
     def refuse_refs(self, contained: list[bytes]) -> None:
@@ -213,9 +215,9 @@ class ObjectTable:
             entry.producer = None
         return entry
 
-    def location(self, object_id: bytes) -> ObjectLocation:
+    def location(self, object_id: bytes, entry: ObjectEntry | None = None) -> ObjectLocation:
         """Return where a resolved object is, to be sent along with a task."""
-        entry = self.entries[object_id]
+        entry = entry or self.entries[object_id]
         if entry.state == STORED:
             assert isinstance(entry.value, ObjectLocation)
             return entry.value

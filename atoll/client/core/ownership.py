@@ -172,7 +172,10 @@ class Ownership:
         """Tell the store and the owners which objects nobody here refers to any more."""
         stored, self._objects.forgotten_stored = self._objects.forgotten_stored, []
         if stored:
-            self._outbox.tell_agent(DeleteObjects(stored))
+            home = self._objects.home
+            elsewhere = bool(home) and any(location.node_id != home for location in stored)
+            nodes = [location.node_id for location in stored] if elsewhere else []
+            self._outbox.tell_agent(DeleteObjects([location.object_id for location in stored], nodes))
         borrowed, self._objects.forgotten_borrowed = self._objects.forgotten_borrowed, []
         by_owner: dict[bytes, list[bytes]] = {}
         for object_id in borrowed:
