@@ -5,6 +5,7 @@
     atoll status    what runs where, who waits for what, what is in memory
     atoll usage     what notebooks, cells and actors have held and used
     atoll drain     empty a node, so that it can be taken away
+    atoll gpu       give a GPU again that was quarantined
     atoll logs      what scheduler, agent and workers wrote
     atoll doctor    what is wrong on this machine, and what to do about it
 
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     usage.add_argument("--by", choices=["notebook", "cell", "actor"], default="cell", help="a line for each (cell)")
     usage.add_argument("--today", action="store_true", help="only what was since midnight")
     usage.add_argument("--json", action="store_true", help="all of it, as JSON")
+    gpu = add("gpu", _gpu, "give a GPU again that was quarantined because it failed")
+    gpu.add_argument("what", choices=["release"], help="what to do")
+    gpu.add_argument("gpu", help="its UUID or the beginning of it, or its number (`atoll status`)")
     drain = add(
         "drain", _drain, "empty a node: nothing new, what runs ends or moves, its objects go elsewhere, it leaves"
     )
@@ -210,6 +214,19 @@ def _usage(options: argparse.Namespace) -> int:
         return 0
     for line in usage_lines(decode_usage(answer.usage).rows, options.by, today=options.today):
         print(line)
+    return 0
+
+
+def _gpu(options: argparse.Namespace) -> int:
+    from atoll.protocol.messages import Done, ReleaseDevice
+
+    cluster = _running()
+    if cluster is None:
+        return NOT_RUNNING
+    answer = _ask(cluster, lambda request: ReleaseDevice(request, options.gpu))
+    if not isinstance(answer, Done):
+        raise AtollError(f"the scheduler answered {type(answer).__name__} to ReleaseDevice")
+    print(f"GPU {options.gpu} is given again")
     return 0
 
 

@@ -26,6 +26,8 @@ def status_lines(cluster: ClusterFile, state: ClusterState, paint: Painter) -> I
             yield f"    {node.name} is being drained; it waits for {printable(line, 200)}"
     devices = [(node, device) for node in state.nodes for device in node.devices]
     yield from _section(paint, counted(len(devices), "GPU"), _devices(devices))
+    for line in quarantine_lines(state):
+        yield paint(line, "yellow")
     yield from _section(paint, counted(len(state.jobs), "job"), _jobs(state))
     yield from _section(paint, counted(len(state.leases), "worker in use", "workers in use"), _leases(state))
     yield from _section(paint, counted(len(state.actors), "actor"), _actors(state.actors, state))
@@ -77,6 +79,27 @@ def _nodes(nodes: list[NodeState]) -> list[str]:
     return table(["NODE", ">FREE CPUS", ">BUSY", ">MEMORY", ">STORE", ">PID"], rows)
 
 
+def holders_of(device: DeviceState) -> str:
+    """Return who holds a GPU, of ours and of others, and what is wrong with it if something is."""
+    parts = [*device.holders, *device.outsiders]
+    if device.foreign_memory_bytes and not device.outsiders:
+        parts.append(f"{format_bytes(device.foreign_memory_bytes)} by processes that are not ours")
+    if device.trouble:
+        parts.append("quarantined" if device.quarantined else device.trouble)
+    return " + ".join(parts) or "-"
+
+
+def quarantine_lines(state: ClusterState) -> list[str]:
+    """Return a line for each GPU that is quarantined: why, and how it is given again."""
+    return [
+        f"GPU {device.index} of {node.name} is {printable(device.trouble, 200)}; "
+        f"`atoll gpu release {device.uuid}` gives it again"
+        for node in state.nodes
+        for device in node.devices
+        if device.quarantined
+    ]
+
+
 def _devices(devices: list[tuple[NodeState, DeviceState]]) -> list[str]:
     rows = [
         [
@@ -85,7 +108,7 @@ def _devices(devices: list[tuple[NodeState, DeviceState]]) -> list[str]:
             f"{device.held * 100:.0f} %",
             f"{device.use_percent:.0f} %",
             _of(device.memory_used_bytes, device.memory_total_bytes),
-            ", ".join(device.holders) or "-",
+            holders_of(device),
         ]
         for node, device in devices
     ]

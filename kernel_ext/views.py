@@ -12,7 +12,7 @@ from html import escape
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
-from atoll.status import store_of
+from atoll.status import holders_of, quarantine_lines, store_of
 
 
 @dataclass(frozen=True)
@@ -247,25 +247,21 @@ def objects_view(state: ClusterState) -> View:
 
 def gpus_view(state: ClusterState) -> View:
     """Return the GPUs: `%gpus`."""
-    rows = []
-    for node in sorted(state.nodes, key=lambda node: node.name):
-        for device in node.devices:
-            foreign = device.foreign_memory_bytes
-            held_by = ", ".join(device.holders) or ("-" if not foreign else "")
-            if foreign:
-                held_by += f"{' + ' if held_by else ''}{format_bytes(foreign)} by processes that are not ours"
-            rows.append(
-                (
-                    f"{node.name}:{device.index}",
-                    device.model,
-                    f"{bar(device.use_percent, 100)} {device.use_percent:.0f} %",
-                    _of(device.memory_used_bytes, device.memory_total_bytes),
-                    f"{device.held:.0%}",
-                    held_by,
-                )
-            )
+    rows = [
+        (
+            f"{node.name}:{device.index}",
+            device.model,
+            f"{bar(device.use_percent, 100)} {device.use_percent:.0f} %",
+            _of(device.memory_used_bytes, device.memory_total_bytes),
+            f"{device.held:.0%}",
+            holders_of(device),
+        )
+        for node in sorted(state.nodes, key=lambda node: node.name)
+        for device in node.devices
+    ]
     headings = ("GPU", "MODEL", "BUSY", ">MEMORY", ">HELD", "HELD BY")
-    return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", _simulated(state))
+    notes = (*quarantine_lines(state), *_simulated(state))
+    return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", notes)
 
 
 VIEWS: dict[str, Callable[[ClusterState], View]] = {

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from atoll.protocol.state import ActorState, ClusterState, LeaseState, NodeState, ObjectState
+from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState, NodeState, ObjectState
 from atoll.resources import from_units, to_units
+from atoll.status import holders_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST_ROWS = 40
@@ -103,10 +104,15 @@ def _device_rows(node: NodeState) -> list[list[str]]:
             f"{device.model} (simulated)" if device.simulated else device.model,
             f"{bar(device.use_percent / 100)} {device.use_percent:.0f}%",
             _share(device.memory_used_bytes, device.memory_total_bytes),
-            ", ".join(device.holders) or ("held" if device.held else "free"),
+            _holders(device),
         ]
         for device in node.devices
     ]
+
+
+def _holders(device: DeviceState) -> str:
+    text = holders_of(device)
+    return ("held" if device.held else "free") if text == "-" else text
 
 
 def _lease_rows(state: ClusterState) -> list[list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from atoll.config import settings
+from atoll.nodeagent import device_errors
 from atoll.nodeagent.core.events import DeviceFault
 from atoll.nodeagent.gpus import NoDevices, Provider, find_provider
 from atoll.nodeagent.monitor import Monitor
@@ -288,3 +289,49 @@ def test_a_process_whose_session_began_outside_of_this_container_still_holds_its
     provider.hold(uuid, os.getpid(), 3000)
     (others,) = Monitor(provider).measure(1, [uuid], 2**22).devices
     assert (others.worker_bytes, others.other_bytes) == (0, 3000)
+
+
+# ---------------------------------------------------------------------------------------- what CUDA says to workers
+
+
+@pytest.mark.parametrize(
+    ("text", "fatal", "counts"),
+    [
+        ("CUDA error: an illegal memory access was encountered", True, False),
+        ("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA", True, False),
+        ("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure", True, False),
+        ("cudaErrorLaunchTimeout: the launch timed out and was terminated", True, False),
+        ("CUDA error: uncorrectable ECC error encountered", True, True),
+        ("CUDA error: unknown error", True, True),
+        ("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable", False, False),
+        ("CUDA out of memory. Tried to allocate 20.00 GiB", False, False),
+        ("CUDA error: no kernel image is available for execution on the device", False, False),
+        ("illegal memory access in a text that is not CUDA's", False, False),
+    ],
+)
+def test_r14_errors_that_leave_a_worker_of_no_use_are_told_from_ordinary_ones(
+    text: str, fatal: bool, counts: bool
+) -> None:
+    found = device_errors.fatal_text(RuntimeError(text))
+    assert (found is not None) == fatal
+    if found is not None:
+        assert found == (f"RuntimeError: {text.splitlines()[0]}", counts)
+
+
+def test_an_error_of_cuda_is_found_behind_what_it_led_to() -> None:
+    error = ValueError("the batch could not be computed")
+    error.__cause__ = RuntimeError("CUDA error: misaligned address")
+    assert device_errors.fatal_text(error) == ("RuntimeError: CUDA error: misaligned address", False)
+
+
+def test_errors_are_reported_only_while_devices_are_held() -> None:
+    told: list[tuple[str, bool]] = []
+    error = RuntimeError("CUDA error: misaligned address")
+    device_errors.noticed(error)
+    device_errors.watch(lambda text, counts: told.append((text, counts)))
+    try:
+        device_errors.noticed(error)
+        device_errors.noticed(ValueError("no"))
+    finally:
+        device_errors.watch(None)
+    assert len(told) == 1

@@ -52,17 +52,19 @@ class DeviceTile {
     setText(this.model, device.simulated ? "simulated" : device.model);
     this.node.title = `${device.model}${device.simulated ? " (simulated)" : ""}\n${device.uuid}\n` +
       `held ${formatNumber(device.held * 100)}%${device.holders.length ? ` by ${device.holders.join(", ")}` : ""}` +
-      (device.foreign_memory_bytes ? `\n${formatBytes(device.foreign_memory_bytes)} by processes that are not Atoll's` : "");
+      (device.foreign_memory_bytes ? `\n${formatBytes(device.foreign_memory_bytes)} by processes that are not Atoll's` : "") +
+      (device.outsiders ?? []).map((each) => `\n${each}`).join("") + (device.trouble ? `\n${device.trouble}` : "");
     setText(this.use, `${Math.round(device.use_percent)}%`);
     this.bar.update(device.use_percent / 100);
     this.memory.update(device.memory_used_bytes / Math.max(device.memory_total_bytes, 1));
     setText(this.value, formatShare(device.memory_used_bytes, device.memory_total_bytes));
     const lease = leases.find((each) => each.devices.includes(device.index));
-    setText(this.holder, device.held ? (device.holders.join(", ") || "held") + (device.held < 1 ? ` · ${formatNumber(device.held)}` : "") : device.foreign_memory_bytes ? "used from outside" : "free");
+    setText(this.holder, device.held ? (device.holders.join(", ") || "held") + (device.held < 1 ? ` · ${formatNumber(device.held)}` : "") : device.quarantined ? "quarantined" : device.trouble || (device.foreign_memory_bytes ? "used from outside" : "free"));
     this.holder.classList.toggle("quiet", !device.held);
     this.glyph.update(lease ? this.hues.hueOf(lease.job) : 6, lease ? undefined : "○");
     this.node.classList.toggle("simulated", device.simulated);
     this.node.classList.toggle("held", device.held > 0);
+    this.node.classList.toggle("troubled", Boolean(device.trouble));
   }
 }
 

@@ -4,7 +4,7 @@
  *
  * @typedef {{uuid: string, index: number, model: string, simulated: boolean, memory_total_bytes: number,
  *   memory_used_bytes: number, foreign_memory_bytes: number, use_percent: number, held: number,
- *   holders: string[]}} DeviceState
+ *   holders: string[], outsiders?: string[], trouble?: string, quarantined?: boolean}} DeviceState
  * @typedef {{node_id: string, name: string, pid: number, resources_total: Record<string, number>,
  *   resources_free: Record<string, number>, cpu_percent: number, memory_used_bytes: number,
  *   memory_total_bytes: number, store_used_bytes: number, store_capacity_bytes: number,
