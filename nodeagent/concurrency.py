@@ -352,6 +352,12 @@ class _Loop:
             if call.begun:  # one that is cancelled before its first step would never answer
                 task.cancel()
             return
-        for waiting in (*self._waiting, *self._came):
+        self._take()  # it may have come with the order to cancel it
+        for waiting in list(self._waiting):
             if waiting.key == key:
+                self._waiting.remove(waiting)
                 waiting.cancelled = True
+                self._answer(waiting.peer, self._host.fail_call(waiting, asyncio.CancelledError()))
+                return
+        if key in self._tasks:  # it began just now
+            self._cancel(key)

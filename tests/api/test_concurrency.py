@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,3 +316,34 @@ def test_calls_that_run_at_once_are_on_the_timeline() -> None:
     while sum(span.count for span in session.state().spans if span.name == "take") < 5:
         assert time.monotonic() < until, [(span.name, span.count) for span in session.state().spans]
         time.sleep(0.05)
+
+
+def test_a_waiting_call_is_cancelled_where_it_waits(tmp_path: Path) -> None:
+    @atoll.remote(max_concurrency=1)
+    class Busy:
+        async def wait(self) -> str:
+            (tmp_path / "began").touch()
+            while not (tmp_path / "go").exists():
+                await asyncio.sleep(0.01)
+            return "waited"
+
+        async def act(self) -> None:
+            (tmp_path / "acted").touch()
+
+        async def one(self) -> int:
+            return 1
+
+    busy = Busy.remote()
+    running = busy.wait.remote()
+    until = time.monotonic() + 10
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < until, "the first call does not begin"
+        time.sleep(0.01)
+    waiting = busy.act.remote()
+    atoll.cancel(waiting)
+    with pytest.raises(TaskCancelledError):
+        atoll.get(waiting, timeout=30)
+    (tmp_path / "go").touch()
+    assert atoll.get(running, timeout=30) == "waited"
+    assert atoll.get(busy.one.remote(), timeout=30) == 1
+    assert not (tmp_path / "acted").exists()

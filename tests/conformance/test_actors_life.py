@@ -359,7 +359,7 @@ def test_a_call_is_made_again(engine: Any, tmp_path: Path) -> None:
 def test_the_retries_of_one_method(engine: Any, tmp_path: Path) -> None:
     @engine.remote(max_restarts=2)
     class Dies:
-        @engine.method(max_task_retries=2)
+        @engine.method(max_task_retries=-1)
         def die_once(self) -> int:
             if not (tmp_path / "died").exists():
                 (tmp_path / "died").touch()
