@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from atoll.client import values
-from atoll.client.connection import failure
+from atoll.client import names, values
 from atoll.client.current import current_session
 from atoll.client.session import Session
 from atoll.exceptions import ObjectLostError, SerializationError
 from atoll.object_ref import ObjectRef
-from atoll.protocol.messages import AbandonName, ClaimName, DropName, ListNames, NameClaimed, NameList, PublishName
 from atoll.protocol.serialization import serialize
 from atoll.protocol.values import NameInfo, ObjectLocation
 
@@ -36,9 +34,7 @@ class Cache:
         self._publish(current_session(), name, value)
 
     def __delitem__(self, name: str) -> None:
-        session = current_session()
-        answer = session.ask_scheduler(DropName(session.next_request(), _checked(name)))
-        if failure(answer) is not None:
+        if not names.drop(current_session(), _checked(name)):
             raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:
@@ -79,7 +75,7 @@ class Cache:
             value = compute()
             self._publish(session, name, value)
         except BaseException:
-            session.tell_scheduler(AbandonName(name))
+            names.withdraw(session, name)
             raise
         return value
 
@@ -90,20 +86,14 @@ class Cache:
             KeyError: There is no such name.
         """
         session = current_session()
-        found = self._claim(session, name, compute=False).location
+        found = names.claim(session, _checked(name), compute=False).location
         if found is None:
             raise KeyError(name)
         return session.refer_to(found)
 
     def entries(self) -> list[NameInfo]:
         """Return what there is: names with state, size in bytes and time of making."""
-        session = current_session()
-        answer = session.ask_scheduler(ListNames(session.next_request()))
-        error = failure(answer)
-        if error is not None:
-            raise error
-        assert isinstance(answer, NameList)
-        return answer.names
+        return names.names_of(current_session())
 
     def _look(self, session: Session, name: str, *, compute: bool) -> tuple[bool, Any]:
         """Return whether a name has a value, and the value.
@@ -112,7 +102,7 @@ class Cache:
         """
         lost = b""
         while True:
-            location = self._claim(session, name, compute=compute).location
+            location = names.claim(session, _checked(name), compute=compute).location
             if location is None:
                 return False, None
             try:
@@ -121,16 +111,6 @@ class Cache:
                 if location.object_id == lost:
                     raise
                 lost = location.object_id
-
-    def _claim(self, session: Session, name: str, *, compute: bool) -> NameClaimed:
-        request = ClaimName(session.next_request(), _checked(name), compute)
-        with session.hooks.blocking():
-            answer = session.ask_scheduler(request, timeout_s=None)
-        error = failure(answer)
-        if error is not None:
-            raise error
-        assert isinstance(answer, NameClaimed)
-        return answer
 
     def _value(self, location: ObjectLocation) -> Any:
         ref = current_session().refer_to(location)
@@ -144,13 +124,7 @@ class Cache:
                 f"the value for {name!r} contains an ObjectRef, whose object would go with this kernel; "
                 "get the value first, or give it a name of its own"
             )
-        ref = session.put_serialized(value, serialized)
-        with session.lock:
-            location = session.core.objects.location(ref.binary())
-        answer = session.ask_scheduler(PublishName(session.next_request(), name, location))
-        error = failure(answer)
-        if error is not None:
-            raise error
+        names.publish(session, name, session.put_serialized(value, serialized))
 
     def __repr__(self) -> str:
         from atoll.resources import format_bytes

@@ -180,9 +180,14 @@ def code_digest(code: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def notebook_path(namespace: Namespace) -> str:
+    """Return the path of this notebook, as far as its front end tells it; else empty."""
+    return os.environ.get("JPY_SESSION_NAME") or str(namespace.get("__vsc_ipynb_file__") or "")
+
+
 def origins(engine: Engine, namespace: Namespace) -> tuple[tuple[str, ...], str]:
     """Return what tells this notebook from others, and what people call it."""
-    path = os.environ.get("JPY_SESSION_NAME") or str(namespace.get("__vsc_ipynb_file__") or "")
+    path = notebook_path(namespace)
     tokens = (f"job:{engine.job()}", *((f"path:{path}",) if path else ()))
     return tokens, Path(path).name if path else "another session"
 

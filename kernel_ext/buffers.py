@@ -86,6 +86,21 @@ def token(buffer: memoryview) -> tuple[Any, ...]:
     return ("written", address, buffer.nbytes, *runs, hasher.digest())
 
 
+def sealed_place(view: memoryview) -> tuple[Any, ...] | None:
+    """Return which bytes of which object of the store a piece of memory is, if nobody has written to it; else None.
+
+    What is returned stands for these bytes for good: an object's never change, and its id is not used again.
+    """
+    address = buffer_address(view)
+    mapping = mapping_at(address, view.nbytes)
+    if mapping is None or not isinstance(mapping.origin, _Origin):
+        return None
+    start = address - mapping.address
+    if mapping.changed_runs(start, view.nbytes):
+        return None
+    return (mapping.origin.ref.binary(), mapping.origin.place, start, view.nbytes)
+
+
 def dirty_runs(buffer: memoryview) -> list[tuple[int, bytes]] | None:
     """Return the pieces of private memory that were written to, with where they begin; None for other memory."""
     address = buffer_address(buffer)

@@ -50,8 +50,9 @@ def locate_cell(shell: Any, body: str) -> CellPlace:
     filename = _running_filename(shell)
     number = int(shell.compile._filename_map.get(filename, shell.execution_count))
     raw = _raw_cell(shell)
-    whole = raw.endswith(body) and bool(body.strip())
-    head = raw[: len(raw) - len(body)].splitlines() if whole else ["%%remote"]
+    raw, tail = raw.rstrip("\n"), body.rstrip("\n")
+    whole = raw.endswith(tail) and bool(tail.strip())
+    head = raw[: len(raw) - len(tail)].splitlines() if whole else ["%%remote"]
     return CellPlace(filename, number, len(head), tuple(head))
 
 

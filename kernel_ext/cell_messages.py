@@ -63,6 +63,9 @@ class CellRequest:
         timeout_s: It is interrupted when it has run so long; 0 for never.
         kept: Whether what it has set stays with the cluster, under its number, and nothing is returned.
         from_cells: Background cells by number, with the names that they have set and this one reads.
+        variables: Environment variables that the notebook has changed since its workers' environment was taken; None
+            for one that it has removed.
+        directory: Its working directory, if that is another by now.
         flags: The compiler's, as earlier cells have left them: `from __future__ import ...`.
     """
 
@@ -83,6 +86,8 @@ class CellRequest:
     timeout_s: float = 0.0
     kept: bool = False
     from_cells: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    variables: dict[str, str | None] = field(default_factory=dict)
+    directory: str = ""
 
 
 @dataclass
@@ -117,6 +122,7 @@ class CellResult:
         bound: The names of the values that it set.
         failure: How it failed, if it did; names that were set before that are there.
         seconds: How long it ran.
+        changed: Names of what it was given, has changed in place and did not bring back.
         pid: Of the process that ran it.
         node: The host.
     """
@@ -127,6 +133,7 @@ class CellResult:
     left_out: dict[str, str] = field(default_factory=dict)
     failure: CellFailure | None = None
     seconds: float = 0.0
+    changed: tuple[str, ...] = ()
     pid: int = 0
     node: str = ""
     bound: tuple[str, ...] = ()

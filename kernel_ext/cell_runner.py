@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from atoll.kernel_ext.buffers import StoredBuffer, arrived
@@ -161,7 +161,7 @@ class CellHost:
         port = OutputPort(emit)
         started = time.perf_counter()
         limit = TimeLimit(request.timeout_s, lambda: emit(OVERTIME, b""))
-        with InPlace(self.module, port), limit.running():
+        with InPlace(self.module, port, request), limit.running():
             error = shell.run_request(request, self.module, port)
         if limit.passed and isinstance(error, KeyboardInterrupt):
             error = CellTimeoutError(request.timeout_s).with_traceback(error.__traceback__)
@@ -250,7 +250,8 @@ class CellHost:
         missing = {name: "the cell does not set it" for name in request.bring or () if name not in after}
         deleted = tuple(name for name in before if name not in after and name not in keep)
         bound = tuple(name for name in values if name != LAST and name not in left_out)
-        return CellResult(packed, modules, deleted, {**left_out, **missing}, bound=bound)
+        changed = tuple(name for name in before if name in fresh and id(before[name]) in anew and not wanted(name))
+        return CellResult(packed, modules, deleted, {**left_out, **missing}, changed=changed, bound=bound)
 
 
 def _without_refs(
@@ -271,29 +272,58 @@ def _without_refs(
 
 
 class InPlace:
-    """While a cell runs, the process's streams, `__main__` and `input` are the cell's."""
+    """While a cell runs, the process's streams, `__main__` and `input` are the cell's.
 
-    def __init__(self, module: types.ModuleType, port: OutputPort) -> None:
+    So are its notebook's working directory and environment variables, where these have changed since the worker's
+    environment was taken.
+    """
+
+    def __init__(self, module: types.ModuleType, port: OutputPort, request: CellRequest | None = None) -> None:
         global _streams
         if _streams is None:
             _streams = WorkerStreams()
         self._streams = _streams
         self._module = module
         self._port = port
+        self._request = request
+        self._variables: dict[str, str | None] = {}
+        self._directory = ""
+
+    def _go_home(self) -> None:
+        """Be where the notebook is, with what it has set."""
+        if self._request is None:
+            return
+        self._variables = {name: os.environ.get(name) for name in self._request.variables}
+        _set_variables(self._request.variables)
+        if self._request.directory:
+            self._directory = os.getcwd()  # noqa: PTH109
+            os.chdir(self._request.directory)
 
     def __enter__(self) -> None:
         self._main = sys.modules.get("__main__")
         self._input = builtins.input
         sys.modules["__main__"] = self._module
         builtins.input = _no_input
+        self._go_home()
         self._streams.begin(self._port)
 
     def __exit__(self, *_exception: object) -> None:
         self._streams.end()
+        _set_variables(self._variables)
+        if self._directory:
+            os.chdir(self._directory)
         self._port.close()
         builtins.input = self._input
         if self._main is not None:
             sys.modules["__main__"] = self._main
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _no_input(prompt: object = "") -> NoReturn:

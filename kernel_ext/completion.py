@@ -20,6 +20,7 @@ from atoll.kernel_ext import grammar
 from atoll.kernel_ext.detached import kept_numbers
 from atoll.kernel_ext.engine import Engine, current_engine
 from atoll.kernel_ext.grammar import Grammar
+from atoll.kernel_ext.kept import cached_names, named
 from atoll.kernel_ext.queues import queues
 
 IDENTIFIER = "atoll.magics"
@@ -96,9 +97,19 @@ def short_model(model: str) -> str:
     return numbered[0] if numbered else words[-1]
 
 
+def _cached(engine: Engine) -> Iterable[str]:
+    return cached_names(engine)
+
+
+def _kept(engine: Engine) -> Iterable[str]:
+    return (info.name for info in named(engine.names()))
+
+
 KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
     "actor": _actors,
     "cell": _cells,
+    "cached": _cached,
+    "kept": _kept,
     "defaults": lambda _engine: ("defaults",),
     "gpu": _models,
     "label": lambda engine: (f"{name}:{value}" for node in engine.state().nodes for name, value in node.labels.items()),

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 import msgspec
 
+from atoll.environment import filter_variables
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
 from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
 from atoll.protocol.state import ActorState, ClusterState, DemandState, LeaseState, NodeState
 from atoll.protocol.usage import UsageReport
+from atoll.protocol.values import Environment, NameInfo
 
 OnOutput = Callable[[str, bytes], None]
 """Takes a piece of output, in order, in some thread of the client."""
@@ -119,6 +123,41 @@ class Engine(Protocol):
         """Drop what such a cell has set."""
         ...
 
+    def run_cached(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> Running:
+        """Run a cell in a worker, watched; its value is a `CachedCell`."""
+        ...
+
+    def claim(self, name: str) -> Running:
+        """Ask for the object of a name, or for the duty to make it: the future's value is its ref, or None.
+
+        It waits while another process makes it. To cancel gives the claim up, also when it was answered.
+        """
+        ...
+
+    def publish(self, name: str, ref: Any) -> None:
+        """Give a name to an object, which belongs to the cluster from now on.
+
+        Raises:
+            Exception: The cluster cannot keep it.
+        """
+        ...
+
+    def drop(self, name: str) -> bool:
+        """Take a name away; False if there is none."""
+        ...
+
+    def value(self, ref: Any) -> Any:
+        """Return an object's value.
+
+        Raises:
+            ObjectLostError: It is gone.
+        """
+        ...
+
+    def names(self) -> list[NameInfo]:
+        """Return all names of the cluster."""
+        ...
+
     def find_actor(self, name: str) -> Actor | None:
         """Return the actor that has the name."""
         ...
@@ -164,6 +203,12 @@ class Engine(Protocol):
         ...
 
 
+def changed_variables(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that are others now; None for those that are gone."""
+    changed: dict[str, str | None] = {name: value for name, value in now.items() if before.get(name) != value}
+    return changed | {name: None for name in before if name not in now}
+
+
 class _Task:
     """A task or an actor's method that was called."""
 
@@ -175,6 +220,39 @@ class _Task:
     def cancel(self, *, force: bool = False) -> None:
         """See `Running`."""
         self._api.cancel(self.ref, force=force)
+
+
+class _NameClaim:
+    """A claim of a name: a thread waits for the answer."""
+
+    def __init__(self, session: Any, name: str) -> None:
+        self._session = session
+        self._name = name
+        self._request: int = session.next_request()
+        self.ref: Any = None
+        self.future: Future[Any] = Future()
+        threading.Thread(target=self._ask, name="atoll-claim", daemon=True).start()
+
+    def _ask(self) -> None:
+        from atoll.client import names
+
+        try:
+            answer = names.claim(self._session, self._name, compute=True, request=self._request)
+        except BaseException as error:
+            self.future.set_exception(error)
+            return
+        if answer.location is not None:
+            self.ref = self._session.refer_to(answer.location)
+        elif not answer.compute:
+            self.future.set_exception(CancelledError())
+            return
+        self.future.set_result(self.ref)
+
+    def cancel(self, *, force: bool = False) -> None:
+        """See `Running`."""
+        from atoll.client import names
+
+        names.withdraw(self._session, self._name, self._request)
 
 
 class _Handle:
@@ -206,6 +284,7 @@ class AtollEngine:
 
     def __init__(self) -> None:
         self._run_cell: Any = None
+        self._run_cached: Any = None
         self._memory: SharedMemory | None = None
         self._memory_of: Any = None
 
@@ -224,6 +303,11 @@ class AtollEngine:
         if self._memory is None or self._memory_of is not session:
             self._memory, self._memory_of = SharedMemory(api.put, api.get, DEFAULT_KEPT_BYTES), session
         request.names.buffers = self._memory.share(request.names.buffers)
+        at_start: Environment | None = session.introduction.environment
+        if at_start is not None:
+            request.variables = changed_variables(at_start.variables, filter_variables(os.environ))
+            here = os.getcwd()  # noqa: PTH109
+            request.directory = here if here != at_start.working_directory else ""
 
     def run_cell(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> Running:
         """See `Engine`. A cell has effects and prints, so it is run again only where its line says so."""
@@ -283,6 +367,49 @@ class AtollEngine:
         from atoll.kernel_ext.background.kept import forget
 
         forget(record)
+
+    def run_cached(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> _Task:
+        """See `Engine`."""
+        from atoll.kernel_ext.cached.runner import run_cached_cell
+
+        api = self._api()
+        self._share(request)
+        if self._run_cached is None:
+            self._run_cached = api.remote(run_cached_cell)
+        given = {"name": label, "max_retries": 0, **options}
+        return _Task(api, self._run_cached.options(_on_output=on_output, **given).remote(request))
+
+    def claim(self, name: str) -> _NameClaim:
+        """See `Engine`."""
+        return _NameClaim(self._session(), name)
+
+    def publish(self, name: str, ref: Any) -> None:
+        """See `Engine`."""
+        from atoll.client import names
+
+        names.publish(self._session(), name, ref)
+
+    def drop(self, name: str) -> bool:
+        """See `Engine`."""
+        from atoll.client import names
+
+        return names.drop(self._session(), name)
+
+    def value(self, ref: Any) -> Any:
+        """See `Engine`."""
+        return self._api().get(ref)
+
+    def names(self) -> list[NameInfo]:
+        """See `Engine`."""
+        from atoll.client import names
+
+        return names.names_of(self._session())
+
+    def _session(self) -> Any:
+        self._api()
+        from atoll.client.current import current_session
+
+        return current_session()
 
     def find_actor(self, name: str) -> _Handle | None:
         """See `Engine`."""

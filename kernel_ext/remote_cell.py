@@ -47,14 +47,14 @@ def run_and_show(
     outputs = OutputQueue()
 
     def describe(elapsed_s: float) -> Status:
-        return describe_run(_state(engine), engine.job(), label, elapsed_s, outputs.progress)
+        return describe_run(state_of(engine), engine.job(), label, elapsed_s, outputs.progress)
 
     status = StatusLine(sink, describe, enabled=False if quiet else None)
     started = time.monotonic()
     try:
         result, origin = run_to_end(start, outputs, sink, status)
     except Interrupted as interrupted:
-        result = _after_interrupt(interrupted, request, title)
+        result = after_interrupt(interrupted, request, title)
         status.end("cancelled", "interrupted", duration(time.monotonic() - started))
         apply_result(shell, result, sink, request.names)
         raise failure_to_raise(result, shell.user_ns, title) from None
@@ -89,7 +89,7 @@ def run_to_end(start: Start, outputs: OutputQueue, sink: Sink, status: StatusLin
     return result, running.ref
 
 
-def _after_interrupt(interrupted: Interrupted, request: CellRequest, title: str) -> CellResult:
+def after_interrupt(interrupted: Interrupted, request: CellRequest, title: str) -> CellResult:
     """Return what the cancelled cell left; raise where it left nothing."""
     result = cell_result_of(interrupted.error) if interrupted.error is not None else None
     if result is not None and result.failure is not None and result.failure.kind == "KeyboardInterrupt":
@@ -99,7 +99,7 @@ def _after_interrupt(interrupted: Interrupted, request: CellRequest, title: str)
     raise CellInterrupted(detach(request.record, Detached(interrupted.running, request.names, title))) from None
 
 
-def _state(engine: Engine) -> Any:
+def state_of(engine: Engine) -> Any:
     """Return the cluster's state for the status line, or None where it cannot be had now."""
     try:
         return engine.glance()

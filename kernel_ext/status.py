@@ -136,6 +136,10 @@ class StatusLine:
         if self._shown is not None:
             self._show(Status.of(state, *texts))
 
+    def conclude(self, state: str, *texts: str) -> None:
+        """Show what stays, also where there was no line."""
+        self._show(Status.of(state, *texts))
+
     def _show(self, status: Status) -> None:
         if status == self._shown:
             return

@@ -239,9 +239,14 @@ class PublishName(Message, frozen=True):
 
 
 class AbandonName(Message, frozen=True):
-    """The computation that was claimed has failed or was given up."""
+    """A claim is given up: the computation has failed, or nobody waits for the answer any more.
+
+    `request` is the claim's own number; 0 for whatever the sender computes. A claim that still waits is answered with
+    neither an object nor the duty to compute one.
+    """
 
     name: str
+    request: int = 0
 
 
 class DropName(Message, frozen=True):

@@ -6,8 +6,8 @@
 
 `--gpu 1`, `--gpu=1` and `--bg` mean the same as `gpu=1` and `bg`. A value in braces is a Python expression.
 
-Owns: what each magic may say (`cells`, `looks`), how that is written (`schema`, `values`), read (`parser`) and told
-(`texts`).
+Owns: what each magic may say (`cells`, `looks`, `kept`), how that is written (`schema`, `values`), read (`parser`)
+and told (`texts`).
 
 Never: runs anything, asks the cluster, knows IPython's shell. Everything here is a function of text; expressions are
 handed to the caller to evaluate, and what is known of the cluster for completion is handed in.
@@ -16,6 +16,7 @@ In: a line of text. Out: a `ParsedLine`, or a `MagicUsageError` that says what w
 """
 
 from atoll.kernel_ext.grammar.cells import ACTOR, DEFAULTS, REMOTE
+from atoll.kernel_ext.grammar.kept import CACHED, CACHED_VIEW, PERSIST, RESTORE, UNCACHE
 from atoll.kernel_ext.grammar.looks import (
     ACTORS,
     ATTACH,
@@ -38,6 +39,8 @@ __all__ = [
     "ACTORS",
     "ATTACH",
     "BIND",
+    "CACHED",
+    "CACHED_VIEW",
     "CLUSTER",
     "DASHBOARD",
     "DEFAULTS",
@@ -45,8 +48,11 @@ __all__ = [
     "JOBS",
     "LOGS",
     "OBJECTS",
+    "PERSIST",
     "REMOTE",
+    "RESTORE",
     "TRACEBACK",
+    "UNCACHE",
     "USAGE",
     "Evaluate",
     "Flag",

@@ -30,6 +30,7 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
     values: dict[str, Any] = {}
     texts: dict[str, tuple[str, ...]] = {}
     flags: set[str] = set()
+    names: list[str] = []
     position = 0
     while position < len(words):
         word = words[position]
@@ -48,13 +49,15 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
             flags.add(key)
         elif grammar.option(key) is not None:
             raise _needs_value(grammar, key)
+        elif grammar.names_help and not dashed:
+            names += [_checked_name(grammar, part) for part in word.split(",") if part]
         elif dashed or name is not None or not grammar.name_help:
             raise _unknown(grammar, word, key)
         else:
             name = _checked_name(grammar, word)
     if grammar.name_required and name is None:
         raise MagicUsageError(f"{grammar.magic} needs a name: {grammar.examples[0][0]}")
-    return ParsedLine(name, values, frozenset(flags), grammar, texts)
+    return ParsedLine(name, values, frozenset(flags), grammar, texts, tuple(dict.fromkeys(names)))
 
 
 def split_words(line: str) -> list[str]:

@@ -121,6 +121,8 @@ class Grammar:
         name_free: Whether the bare word may be something else than a Python name.
         name_known: What the bare word names, where a completion can list it: `actor`, `cell`.
         notes: Paragraphs after the tables.
+        names_help: What the bare words are, where there may be several: `df, model`; empty if there are none.
+        names_known: What they name, where a completion can list it.
     """
 
     magic: str
@@ -133,6 +135,8 @@ class Grammar:
     name_free: bool = False
     name_known: str = ""
     notes: tuple[str, ...] = ()
+    names_help: str = ""
+    names_known: str = ""
 
     @property
     def kind(self) -> str:
@@ -177,10 +181,12 @@ class ParsedLine:
     flags: frozenset[str] = frozenset()
     grammar: Grammar | None = field(default=None, compare=False, repr=False)
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The line, in the usual order and form; read again, it says the same."""
         words = [] if self.name is None else [self.name]
+        words += [",".join(self.names)] if self.names else []
         words += [f"{name}={quoted(text)}" for name, texts in self.texts.items() for text in texts]
         return " ".join([*words, *sorted(self.flags)])
 

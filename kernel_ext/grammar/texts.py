@@ -12,6 +12,8 @@ def usage(grammar: Grammar) -> str:
     parts = [grammar.magic]
     if grammar.name_help:
         parts.append("name" if grammar.name_required else "[name]")
+    if grammar.names_help:
+        parts.append("[name, …]")
     parts += ["key=value …"] if grammar.options else []
     parts += ["[flags]"] if grammar.flags else []
     return " ".join(parts)
@@ -24,6 +26,7 @@ def documentation(grammar: Grammar) -> str:
     lines += [f"    {example:<{width}}{what}" for example, what in grammar.examples]
     lines += ["", usage(grammar)]
     rows = [("name", grammar.name_help)] if grammar.name_help else []
+    rows += [("name, …", grammar.names_help)] if grammar.names_help else []
     rows += [(f"{option.name}={option.metavar}", option.help) for option in grammar.options]
     rows += [(flag.name, flag.help) for flag in grammar.flags]
     width = max((len(key) for key, _ in rows), default=0) + 3
@@ -57,4 +60,6 @@ def completions(grammar: Grammar, text: str, known: Callable[[str], Iterable[str
     found += [f"{dashes}{flag.name}" for flag in grammar.flags if flag.name not in used]
     if not before and not dashes and grammar.name_known:
         found = [*known(grammar.name_known), *found]
+    if not dashes and grammar.names_known:
+        found = [*(name for name in known(grammar.names_known) if name not in used), *found]
     return word, [candidate for candidate in found if candidate.startswith(word)]

@@ -122,6 +122,21 @@ def read_words(value: Any) -> tuple[str, ...]:
     return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
+def read_paths(value: Any) -> tuple[str, ...]:
+    """Read paths separated by commas, or a sequence of them; `~` is the home directory.
+
+    Raises:
+        ValueError: There is none.
+    """
+    from pathlib import Path
+
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, Path) else list(value)
+    paths = tuple(str(Path(str(part).strip()).expanduser()) for part in parts if str(part).strip())
+    if not paths:
+        raise ValueError("names no file")
+    return paths
+
+
 def read_word(value: Any) -> str:
     """Read a name that need not be Python's: an actor's.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from atoll.kernel_ext import completion, defaults, grammar
 from atoll.kernel_ext.background.kernel import forget_cells
-from atoll.kernel_ext.magics import actor, remote, shown, views
+from atoll.kernel_ext.magics import actor, kept, remote, shown, views
 from atoll.kernel_ext.magics.table import Magic, register, unregister
 
 __all__ = ["MAGICS", "Magic", "install", "uninstall"]
@@ -26,6 +26,11 @@ MAGICS = (
     Magic(grammar.DEFAULTS, remote.set_defaults),
     Magic(grammar.ACTOR, actor.make),
     Magic(grammar.BIND, actor.bind),
+    Magic(grammar.CACHED, kept.cached),
+    Magic(grammar.CACHED_VIEW, kept.show_cached),
+    Magic(grammar.UNCACHE, kept.uncache),
+    Magic(grammar.PERSIST, kept.persist),
+    Magic(grammar.RESTORE, kept.restore),
     Magic(grammar.LOGS, shown.logs),
     Magic(grammar.ATTACH, shown.attach),
     Magic(grammar.TRACEBACK, shown.traceback),

@@ -327,7 +327,7 @@ class ClientDesk:
 
     def abandon_name(self, record: PeerRecord, message: AbandonName) -> None:
         """Give up computing."""
-        self._cluster.names.abandon(record.peer, message.name)
+        self._cluster.names.abandon(record.peer, message.name, message.request)
 
     def drop_name(self, record: PeerRecord, message: DropName) -> None:
         """Take a name away."""

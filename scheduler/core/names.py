@@ -46,13 +46,14 @@ class _Waiting(NamedTuple):
 class Name:
     """A name. It has a location, or a peer that computes one, or claimants that wait for its node to come back."""
 
-    __slots__ = ("claimant", "created", "location", "name", "waiting")
+    __slots__ = ("claim", "claimant", "created", "location", "name", "waiting")
 
     def __init__(self, name: str, created: float) -> None:
         self.name = name
         self.created = created
         self.location: ObjectLocation | None = None
         self.claimant: Peer | None = None
+        self.claim = 0
         self.waiting: deque[_Waiting] = deque()
 
 
@@ -100,7 +101,7 @@ class NameTable:
                 self._turn.fail(peer, message.request, "ProtocolError", "a name has at most 1000 characters")
             elif message.compute:
                 record = self._open(message.name)
-                record.claimant = peer
+                record.claimant, record.claim = peer, message.request
                 self._turn.send(peer, NameClaimed(message.request, None, True))
             else:
                 self._turn.send(peer, NameClaimed(message.request, None, False))
@@ -141,12 +142,20 @@ class NameTable:
         for peer, request in self._publishers.pop(object_id, ()):
             self._turn.send(peer, Done(request))
 
-    def abandon(self, peer: Peer, name: str) -> None:
-        """The one who computes gives up: the next who asked computes."""
+    def abandon(self, peer: Peer, name: str, request: int = 0) -> None:
+        """Who computes gives up: the next who asked computes. Or who waits does: then it waits no more."""
         record = self._names.get(name)
-        if record is not None and record.claimant == peer and record.location is None:
+        if record is None:
+            return
+        if record.claimant == peer and record.location is None and request in (0, record.claim):
             record.claimant = None
             self._pass_on(record)
+            return
+        for waiting in record.waiting:
+            if waiting.peer == peer and waiting.request == request:
+                record.waiting.remove(waiting)
+                self._turn.send(peer, NameClaimed(request, None, False))
+                return
 
     def drop(self, peer: Peer, request: int, name: str) -> None:
         """Take a name away."""
@@ -264,7 +273,7 @@ class NameTable:
         for waiting in record.waiting:
             if waiting.compute:
                 record.waiting.remove(waiting)
-                record.claimant = waiting.peer
+                record.claimant, record.claim = waiting.peer, waiting.request
                 self._turn.send(waiting.peer, NameClaimed(waiting.request, None, True))
                 return
         record.location = None

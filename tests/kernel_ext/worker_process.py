@@ -24,6 +24,7 @@ from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Glance, OnOutput, Options
 from atoll.protocol.state import ActorState, ClusterState
 from atoll.protocol.usage import UsageReport
+from atoll.protocol.values import NameInfo
 
 
 def _serve(connection: Any) -> None:
@@ -72,7 +73,7 @@ class WorkerProcess:
         self._reader.start()
 
     def send(self, message: tuple[Any, ...], on_output: OnOutput | None) -> Future[Any]:
-        future: Future[Any] = Future()
+        future = NamedFuture()
         self._current = (future, on_output)
         self._mine.send_bytes(cloudpickle.dumps(message))
         return future
@@ -113,6 +114,29 @@ class ProcessRun:
         self._worker.interrupt()
 
 
+class NamedFuture(Future[Any]):
+    """A task's future that is its ref as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._id = os.urandom(8)
+
+    def binary(self) -> bytes:
+        return self._id
+
+
+class NameClaim:
+    """A claim that is answered at once: these engines have one notebook."""
+
+    def __init__(self, ref: Any) -> None:
+        self.ref = ref
+        self.future: Future[Any] = Future()
+        self.future.set_result(ref)
+
+    def cancel(self, *, force: bool = False) -> None:
+        pass
+
+
 class ProcessActor:
     def __init__(self, engine: ProcessEngine, worker: WorkerProcess, name: str, kind: type) -> None:
         self._engine = engine
@@ -139,6 +163,8 @@ class ProcessEngine:
         self.actors: dict[str, ProcessActor] = {}
         self.requests: list[tuple[CellRequest, Options, str]] = []
         self.job_id = "0102030405060708"
+        self.objects: dict[str, Any] = {}
+        self.kept = ""
 
     def _check(self, options: Options) -> None:
         if options.get("num_gpus"):
@@ -152,6 +178,28 @@ class ProcessEngine:
         self._check(options)
         self.requests.append((request, options, label))
         return ProcessRun(self._worker, self._worker.send(("run", run_cell, (request,)), on_output))
+
+    def run_cached(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> ProcessRun:
+        from atoll.kernel_ext.cached.runner import run_cached_cell
+
+        self._check(options)
+        self.requests.append((request, options, label))
+        return ProcessRun(self._worker, self._worker.send(("run", run_cached_cell, (request,)), on_output))
+
+    def claim(self, name: str) -> NameClaim:
+        return NameClaim(self.objects.get(name))
+
+    def publish(self, name: str, ref: Any) -> None:
+        self.objects[name] = ref
+
+    def drop(self, name: str) -> bool:
+        return self.objects.pop(name, None) is not None
+
+    def value(self, ref: Any) -> Any:
+        return pickle.loads(cloudpickle.dumps(ref.result(30)))
+
+    def names(self) -> list[NameInfo]:
+        return [NameInfo(name, "ready", 1000, time.time()) for name in self.objects]
 
     def find_actor(self, name: str) -> ProcessActor | None:
         return self.actors.get(name)
@@ -176,7 +224,7 @@ class ProcessEngine:
         return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], actors, [], [], [], [], [])
 
     def directory(self) -> str:
-        return ""
+        return self.kept
 
     def glance(self) -> Glance:
         state = self.state()

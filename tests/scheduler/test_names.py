@@ -69,6 +69,21 @@ def test_the_death_of_the_one_who_computes_passes_the_duty_on() -> None:
     assert world.core.statistics().names == 0
 
 
+def test_a_claim_that_waits_can_be_given_up() -> None:
+    world = World()
+    first, second, third = (world.client(number) for number in (1, 2, 3))
+    claim(world, first)
+    claim(world, second)
+    claim(world, third)
+    world.say(second, m.AbandonName("flights", 3))
+    assert world.only(second, m.NameClaimed) == m.NameClaimed(3, None, False)
+    world.say(first, m.AbandonName("flights", 99))
+    assert world.heard(third, m.NameClaimed) == [], "another claim of the one who computes is not this one"
+    world.say(first, m.AbandonName("flights", 3))
+    assert world.only(third, m.NameClaimed) == m.NameClaimed(3, None, True)
+    assert world.heard(second, m.NameClaimed)[1:] == []
+
+
 def test_one_who_waits_and_dies_is_forgotten() -> None:
     world = World()
     agent = world.agent()
