@@ -141,7 +141,11 @@ class NodeAgent:
         self._dialling: asyncio.Task[None] | None = None
         self._dials: dict[asyncio.Task[None], None] = {}
         self._ended: asyncio.Future[str] | None = None
-        self._carry_out: dict[type[Action], Callable[[Any], None]] = {
+        self._carry_out = self._action_table()
+
+    def _action_table(self) -> dict[type[Action], Callable[[Any], None]]:
+        """Return what carries out which action."""
+        return {
             Send: lambda action: self.endpoint.send(action.peer, action.message),
             SendWithSegments: self._send_with_segments,
             ClosePeer: self._close_peer,
