@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,12 @@ class Executor:
         for sequence in refused:
             self._streams.forget(peer, sequence)
         return left
+
+    def retire_soon(self) -> None:
+        """Take no task after the one that runs now: what waits goes back. Calls of an actor go on."""
+        task = self._main_task
+        if task is not None and type(task[1]) is RunTask:
+            self._queue.appendleft((Peer(0), partial(self._retire, task[0])))
 
     def _retire(self, peer: Peer) -> None:
         """A function has been called here as often as it may be: what waits goes back, and nothing more is wanted."""
@@ -327,8 +334,7 @@ class Executor:
     def _used_up(self) -> None:
         """A function has been called as often as it may be: when this call of it has ended, this worker retires."""
         assert self._main_task is not None, "a function of a task is called by a task"
-        peer = self._main_task[0]
-        self._queue.appendleft((Peer(0), lambda: self._retire(peer)))
+        self.retire_soon()
 
     def _step(self, work: Callable[[], Any]) -> Any:
         """Do a piece of user code, interruptible in the main thread."""

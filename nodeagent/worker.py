@@ -104,7 +104,8 @@ class Worker:
             executor.stop()
 
     def _device_failed(self, text: str, counts: bool) -> None:
-        """CUDA is of no use in this process any more: the agent will have it stop when nothing runs."""
+        """CUDA is of no use in this process any more: it takes no task after this one, and the agent replaces it."""
+        self._executor.retire_soon()
         self._session.tell_agent(ReportDeviceFault(text, counts))
 
     def _construct(self, message: ConstructActor) -> None:
