@@ -286,7 +286,6 @@ TASK: dict[str, Option] = {
     ),
     "_generator_backpressure_num_objects": _BACKPRESSURE,
     "_on_output": _CALLBACK,
-    "_after": Option((list,)),
     "_code": Option((bytes,)),
 }
 

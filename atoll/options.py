@@ -56,7 +56,7 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     def portable(self) -> dict[str, Any]:
         """Return the options as a dict that can travel: without what belongs to this process."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("_on_output", "_after")}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "_on_output"}
 
     def check(self) -> None:
         """Raise ValueError for options that make no sense together."""
@@ -220,7 +220,6 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
         _labels: Ray's, for its own use.
         _metadata: Ray's, for its own use.
         _on_output: Takes what the task emits while it runs: a kind and bytes, in order.
-        _after: Refs of this process; it begins when they have values or have failed.
         _code: What the task runs, where its function alone does not say it: under this its needs are learned.
     """
 
@@ -235,7 +234,6 @@ class TaskOptions(_Common, frozen=True, kw_only=True):
     preemptible: bool = False
     _generator_backpressure_num_objects: int | None = None
     _on_output: OutputCallback | None = None
-    _after: list[Any] | None = None
     _code: bytes = b""
 
 

@@ -10,13 +10,13 @@ from atoll.client.core.records import FAILED, PENDING, TaskRecord
 from atoll.client.current import current_session
 from atoll.object_ref import ObjectRef
 from atoll.options import TaskOptions
-from atoll.protocol.explanation import Explanation, decode_explanation
-from atoll.protocol.messages import Explain, Explained, Failed
+from atoll.protocol.explanation import DONE, RUNS, WAITS, Explanation, decode_explanation
+from atoll.protocol.messages import Explain, ExplainAll, Explained, ExplainedAll, Failed
 
 if TYPE_CHECKING:
     from atoll.client.session import Session
 
-__all__ = ["simulate", "why"]
+__all__ = ["simulate", "why", "why_all"]
 
 
 def why(of: ObjectRef[Any] | ActorHandle) -> Explanation:
@@ -34,6 +34,17 @@ def why(of: ObjectRef[Any] | ActorHandle) -> Explanation:
     if not isinstance(of, ObjectRef):
         raise TypeError(f"why takes an ObjectRef or an actor's handle, not {type(of).__name__}")
     return _of_object(of._session, of._id)
+
+
+def why_all() -> list[Explanation]:
+    """Say why each of the things waits that wait for the scheduler now, of all notebooks, in the order of service."""
+    session = current_session()
+    answer = session.ask_scheduler(ExplainAll(session.next_request()))
+    error = failure(answer)
+    if error is not None:
+        raise error
+    assert isinstance(answer, ExplainedAll)
+    return [decode_explanation(each) for each in answer.explanations]
 
 
 def simulate(**options: Any) -> Explanation:
@@ -54,7 +65,7 @@ def simulate(**options: Any) -> Explanation:
 def _ask(session: Session, request: Explain, instead: str) -> Explanation:
     answer = session.ask_scheduler(request)
     if isinstance(answer, Failed) and instead:
-        return Explanation("", "runs", instead)
+        return Explanation("", RUNS, instead)
     error = failure(answer)
     if error is not None:
         raise error
@@ -68,12 +79,12 @@ def _of_object(session: Session, object_id: bytes) -> Explanation:
         record = entry.producer if entry is not None else None
         if entry is None or entry.state != PENDING:
             failed = entry is not None and entry.state == FAILED
-            return Explanation("", "done", "it has failed: atoll.get raises why" if failed else "it has a value")
+            return Explanation("", DONE, "it has failed: atoll.get raises why" if failed else "it has a value")
         if record is None:
-            return Explanation("", "runs", "another process computes it; ask there")
+            return Explanation("", RUNS, "another process computes it; ask there")
         known = _known_here(session, record)
     if known:
-        return Explanation(record.name, "runs", known)
+        return Explanation(record.name, RUNS if record.unresolved <= 0 else WAITS, known)
     if record.actor_id:
         return _of_actor(session, record.actor_id, record.name)
     request = Explain(session.next_request(), record.class_key, code=record.function)
@@ -83,8 +94,6 @@ def _of_object(session: Session, object_id: bytes) -> Explanation:
 def _known_here(session: Session, record: TaskRecord) -> str:
     """Return what this process knows itself of a task that has not ended; empty if the scheduler knows better."""
     if record.unresolved > 0:
-        if record.after and not record.dependencies:
-            return "waits for its turn: what stands before it in its queue has not ended"
         return f"waits for the values of {record.unresolved} of its arguments"
     if record.peer is None:
         return ""

@@ -134,7 +134,6 @@ class RemoteFunction(Generic[P, R]):
             on_output=options._on_output or session.default_output,
             parent=b"" if task is None else task.task_id,
             stream_limit=options._generator_backpressure_num_objects or 0,
-            after=None if options._after is None else [ref._id for ref in options._after],
         )
         session.submit(TaskSubmitted(record))
         if self._returns == 1:

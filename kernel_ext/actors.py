@@ -189,7 +189,12 @@ def origins(engine: Engine, namespace: Namespace) -> tuple[tuple[str, ...], str]
     """Return what tells this notebook from others, and what people call it."""
     path = notebook_path(namespace)
     tokens = (f"job:{engine.job()}", *((f"path:{path}",) if path else ()))
-    return tokens, Path(path).name if path else "another session"
+    return tokens, notebook_name(namespace) or "another session"
+
+
+def notebook_name(namespace: Namespace) -> str:
+    """Return the name of this notebook's file; empty where it is not known."""
+    return Path(notebook_path(namespace)).name
 
 
 def same_notebook(facts: ActorFacts, tokens: tuple[str, ...]) -> bool:

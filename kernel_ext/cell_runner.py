@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from atoll.kernel_ext.buffers import StoredBuffer, arrived
+from atoll.kernel_ext.cell_course import ATTEMPT, Attempt, course_of, encode
 from atoll.kernel_ext.cell_messages import (
     EXCEPTION,
     LAST,
+    STDERR,
     CellFailure,
     CellRequest,
     CellResult,
@@ -28,7 +30,7 @@ from atoll.kernel_ext.given import NOTHING, Changes, Given, pack_result, reachin
 from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.post_mortem import frames_of
-from atoll.kernel_ext.records import Ending, Recorder, directory_of
+from atoll.kernel_ext.records import Ending, Recorder, RecordReader, directory_of
 from atoll.kernel_ext.time_limit import OVERTIME, CellTimeoutError, TimeLimit
 from atoll.kernel_ext.worker_output import Emit, OutputPort, WorkerStreams
 
@@ -59,8 +61,8 @@ def run_recorded(host: CellHost, request: CellRequest, emit: Emit, keep: Iterabl
         return host.run(request, emit, keep)
     from atoll.client.current import current_session
 
-    recorder = Recorder(directory_of(current_session().cluster.directory) / request.record, emit)
-    return run_with(host, request, recorder, keep)
+    directory = current_session().cluster.directory
+    return run_with(host, request, Recorder(directory_of(directory) / request.record, emit), keep)
 
 
 def run_with(host: CellHost, request: CellRequest, recorder: Recorder, keep: Iterable[str] = ()) -> CellResult:
@@ -72,6 +74,7 @@ def run_with(host: CellHost, request: CellRequest, recorder: Recorder, keep: Ite
     Raises:
         ObjectStoreFullError: There is no room for what is to be kept.
     """
+    _begin_attempt(recorder, request.record)
     ending = Ending("failed", kind="WorkerCrashedError", text="the worker ended")
     try:
         result = host.run(request, recorder.emit, keep)
@@ -117,6 +120,20 @@ def without_values(result: CellResult) -> CellResult:
     if failure is not None:
         failure = CellFailure(failure.kind, failure.text, failure.traceback)
     return CellResult(pack_names({}, {}), failure=failure, seconds=result.seconds, pid=result.pid, node=result.node)
+
+
+def _begin_attempt(recorder: Recorder, record: str) -> None:
+    """Note where a cell begins; say so where it is not the first time, since what it has shown before stays."""
+    from atoll.client.current import current_session
+
+    try:
+        before = len(course_of(RecordReader(current_session().cluster.directory, record)).attempts)
+    except FileNotFoundError:  # the records of old cells are removed
+        before = 0
+    recorder.note(ATTEMPT, encode(Attempt(os.uname().nodename, os.getpid(), time.time())))
+    if before:
+        text = f"[attempt {before + 1}: the worker of the attempt before it is gone]\n"
+        recorder.emit(STDERR, text.encode())
 
 
 def finish(result: CellResult) -> CellResult:

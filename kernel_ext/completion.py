@@ -116,6 +116,7 @@ KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
     "near": _near,
     "node": lambda engine: (node.name for node in engine.state().nodes),
     "queue": lambda _engine: queues.names(),
+    "why": lambda engine: (*_cells(engine), *_actors(engine)),
     "strategy": lambda _engine: ("spread", "default"),
 }
 """What there is of each kind that a grammar names."""

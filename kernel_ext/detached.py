@@ -38,6 +38,12 @@ class Detached:
 _detached: dict[str, Detached] = {}
 
 
+def running_cell(record: str) -> Running | None:
+    """Return a cell of this kernel that runs on and that nobody waits for; None for any other."""
+    cell = _detached.get(record)
+    return cell.running if cell is not None else None
+
+
 def gone(cell: Detached | None) -> Callable[[], bool]:
     """Return what tells whether a cell is over, whatever its record says. Of another kernel's cell only that tells."""
     return cell.running.future.done if cell is not None else lambda: False

@@ -19,6 +19,7 @@ from atoll.environment import filter_variables
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
 from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
+from atoll.protocol.explanation import Explanation
 from atoll.protocol.state import ActorState, ClusterState, DemandState, LeaseState, NodeState
 from atoll.protocol.usage import UsageReport
 from atoll.protocol.values import Environment, NameInfo
@@ -180,6 +181,18 @@ class Engine(Protocol):
 
     def state(self) -> ClusterState:
         """Return the cluster's state."""
+        ...
+
+    def why(self, of: Any) -> Explanation:
+        """Return where a ref, or an actor's handle of the API, stands."""
+        ...
+
+    def why_all(self) -> list[Explanation]:
+        """Return why each of the things waits that wait, of all notebooks."""
+        ...
+
+    def simulate(self, options: Options) -> Explanation:
+        """Return what would become of a task with these options now."""
         ...
 
     def usage(self) -> UsageReport:
@@ -462,6 +475,25 @@ class AtollEngine:
             raise error
         assert isinstance(answer, State)
         return _read_glance(answer.state)
+
+    def why(self, of: Any) -> Explanation:
+        """See `Engine`."""
+        explanation: Explanation = self._reasons().why(of)
+        return explanation
+
+    def why_all(self) -> list[Explanation]:
+        """See `Engine`."""
+        explanations: list[Explanation] = self._reasons().why_all()
+        return explanations
+
+    def simulate(self, options: Options) -> Explanation:
+        """See `Engine`."""
+        explanation: Explanation = self._reasons().simulate(**options)
+        return explanation
+
+    def _reasons(self) -> Any:
+        self._api()
+        return importlib.import_module("atoll.reasons")
 
     def job(self) -> str:
         """See `Engine`."""

@@ -126,15 +126,16 @@ def new_record(session_directory: str) -> str:
 
 def write_head(session_directory: str, record: str, head: Head) -> None:
     """Write what a background cell is, before it is sent."""
-    _append(session_directory, record, BEGIN, _encode(head))
+    append_piece(session_directory, record, BEGIN, _encode(head))
 
 
 def write_ending(session_directory: str, record: str, ending: Ending) -> None:
     """Write how a cell ended that no worker has begun or will end."""
-    _append(session_directory, record, END, _encode(ending))
+    append_piece(session_directory, record, END, _encode(ending))
 
 
-def _append(session_directory: str, record: str, kind: str, payload: bytes) -> None:
+def append_piece(session_directory: str, record: str, kind: str, payload: bytes) -> None:
+    """Write a piece into a cell's file, from a process that does not run the cell."""
     piece = _encode((0, kind, payload))
     with (directory_of(session_directory) / record).open("ab", 0) as file:
         file.write(len(piece).to_bytes(4, "little") + piece)

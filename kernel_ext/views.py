@@ -167,7 +167,7 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
             (
                 _waiting(demand),
                 session,
-                f"waiting {demand.reason}",
+                f"waiting: {demand.reason}",
                 resources_text(demand.resources),
                 "-",
                 "-",

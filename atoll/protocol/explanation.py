@@ -1,6 +1,9 @@
 """Why something waits, as a value: what the scheduler says, and magics, the API and the dashboard show.
 
 JSON on the wire, like the cluster's state. Amounts are as people write them, times are seconds.
+
+The words are composed here, once, for all who show them: `Explanation.line` is the one line of status lines, `%jobs`
+and the dashboard, `str(explanation)` the report of a terminal, and `%why` lays out the same parts in a notebook.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ import msgspec
 
 from atoll.resources import format_bytes
 
-WAITS, FITS, IMPOSSIBLE = "waits", "fits", "impossible"
+WAITS, FITS, IMPOSSIBLE, RUNS, DONE = "waits", "fits", "impossible", "runs", "done"
 END, ASK = "end", "ask"
 
 
@@ -34,14 +37,25 @@ class Holder(msgspec.Struct, frozen=True):
     devices: list[int]
     lease_id: int
 
+    @property
+    def name(self) -> str:
+        """Who it is: `actor llm of a.ipynb`."""
+        kind = {"actor": "actor ", "group": "placement group "}.get(self.kind, "")
+        return f"{kind}{self.what}{f' of {self.who}' if self.who else ''}"
+
+    @property
+    def holds(self) -> str:
+        """What it holds: `1 CPU, 1 GPU on GPU 0`."""
+        amounts = amounts_text(self.resources) if self.resources else "nothing"
+        return f"{amounts} on GPU {', '.join(map(str, self.devices))}" if self.devices else amounts
+
+    @property
+    def since(self) -> str:
+        """For how long: `12 min`; empty where it cannot be known."""
+        return duration_text(self.since_s) if self.kind != "outside" else ""
+
     def __str__(self) -> str:
-        parts = [f"{amounts_text(self.resources)}" if self.resources else "nothing"]
-        if self.devices:
-            parts.append("GPU " + ", ".join(map(str, self.devices)))
-        who = f" of {self.who}" if self.who else ""
-        kind = {"actor": "actor ", "group": "placement group ", "outside": ""}.get(self.kind, "")
-        since = "" if self.kind == "outside" else f" for {duration_text(self.since_s)}"
-        return f"{kind}{self.what}{who} holds {' on '.join(parts)}{since}"
+        return f"{self.name} holds {self.holds}{f' for {self.since}' if self.since else ''}"
 
 
 class NodeReason(msgspec.Struct, frozen=True):
@@ -83,7 +97,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     Attributes:
         request: What is asked for, in words.
-        state: `waits`, `fits` (it would begin now) or `impossible` (no node could ever give it).
+        state: `waits`, `fits` (it would begin now), `impossible` (no node could ever give it), `runs` or `done`.
         text: In one line.
         waited_s: For how long it waits.
         before: How many others stand before it.
@@ -91,6 +105,12 @@ class Explanation(msgspec.Struct, frozen=True):
         changes: What would place it now, the smallest change first.
         starts_in_s: When it can begin at the earliest, as far as can be known; None if it cannot be known.
         usual: What this code has usually needed, in words; empty if that is not known.
+        what: The function, cell, actor or group that waits.
+        who: The notebook or script.
+        job: That session, as hex.
+        count: How many of them wait.
+        recalled: So many workers were asked back from others for it.
+        more_nodes: So many nodes are not in `nodes`.
     """
 
     request: str
@@ -102,9 +122,44 @@ class Explanation(msgspec.Struct, frozen=True):
     changes: list[Change] = []
     starts_in_s: float | None = None
     usual: str = ""
+    what: str = ""
+    who: str = ""
+    job: str = ""
+    count: int = 1
+    recalled: int = 0
+    more_nodes: int = 0
+
+    @property
+    def expected(self) -> str:
+        """When it can begin: `in 3 min at the earliest`; empty where that says nothing."""
+        if self.state != WAITS:
+            return ""
+        if self.starts_in_s is None:
+            return "nobody knows" if self.nodes else ""
+        return f"in {duration_text(self.starts_in_s)} at the earliest"
+
+    @property
+    def line(self) -> str:
+        """The reason in one line: what is short, who has held most of it, when it can begin."""
+        if self.state != WAITS or not self.nodes:
+            return self.text
+        parts = []
+        for node in self.nodes[:2]:
+            first = node.holders[0] if node.holders else None
+            held = f", held by {first.name}{f' for {first.since}' if first.since else ''}" if first else ""
+            others = f" and {len(node.holders) - 1} more" if len(node.holders) > 1 else ""
+            parts.append(f"{node.text}{held}{others}")
+        left = len(self.nodes) - 2 + self.more_nodes
+        if left > 0:
+            parts.append(f"{left} other node{'s' if left > 1 else ''} likewise")
+        if self.recalled:
+            parts.append(f"{self.recalled} recalled from others, to be returned when their tasks end")
+        if self.starts_in_s is not None:
+            parts.append(f"expected {self.expected}")
+        return "; ".join(parts)
 
     def __str__(self) -> str:
-        lines = [f"{self.request}: {self.text}"]
+        lines = [f"{self.request}: {self.text}" if self.request else self.text]
         if self.waited_s >= 1:
             lines[0] += f" (for {duration_text(self.waited_s)})"
         if self.before:
@@ -114,13 +169,15 @@ class Explanation(msgspec.Struct, frozen=True):
         for node in self.nodes:
             lines.append(f"  {node.text}")
             lines += [f"    {holder}" for holder in node.holders]
+        if self.more_nodes:
+            lines.append(f"  and {self.more_nodes} other nodes")
+        if self.recalled:
+            lines.append(f"  {self.recalled} recalled from others, to be returned when their tasks end")
         if self.changes:
             lines.append("  it would begin now if:")
             lines += [f"    {change.text}" for change in self.changes]
-        if self.state == WAITS:
-            known = self.starts_in_s is not None
-            when = f"in {duration_text(self.starts_in_s or 0.0)} at the earliest" if known else "nobody knows"
-            lines.append(f"  expected start: {when}")
+        if self.expected:
+            lines.append(f"  expected start: {self.expected}")
         return "\n".join(lines)
 
 

@@ -10,12 +10,12 @@ Who says what to whom:
 
     client or worker ─▶ scheduler   RegisterJob ActForJob SetDemand ReturnLease TaskBlocked TaskUnblocked CreateActor
                                     GetActor WatchActor KillActor ReleaseActor ClaimName PublishName AbandonName
-                                    DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain GetState
-                                    WatchState GetUsage DrainNode AddEnvironment GetEnvironment ReleaseDevice
+                                    DropName ListNames CreateGroup RemoveGroup WaitGroup FindGroup Explain ExplainAll
+                                    GetState WatchState GetUsage DrainNode AddEnvironment GetEnvironment ReleaseDevice
                                     StopCluster
     scheduler ─▶ client             JobRegistered LeaseGranted DemandRefused LeaseRecalled LeaseLost ActorChanged
-                                    GroupChanged Explained NameClaimed NameList EnvironmentFound State Usage DrainBegun
-                                    Done Failed
+                                    GroupChanged Explained ExplainedAll NameClaimed NameList EnvironmentFound State
+                                    Usage DrainBegun Done Failed
     agent ─▶ scheduler              RegisterNode NodeSampled LeaseStarted LeaseFailed LeaseEnded ActorStarted
                                     ActorFailed SpansRecorded ObjectAdopted ObjectGone ObjectsEvacuated
                                     LocateNode
@@ -60,7 +60,9 @@ from atoll.protocol.node_messages import ReadPiece as ReadPiece
 from atoll.protocol.node_messages import Usage as Usage
 from atoll.protocol.placement_messages import CreateGroup as CreateGroup
 from atoll.protocol.placement_messages import Explain as Explain
+from atoll.protocol.placement_messages import ExplainAll as ExplainAll
 from atoll.protocol.placement_messages import Explained as Explained
+from atoll.protocol.placement_messages import ExplainedAll as ExplainedAll
 from atoll.protocol.placement_messages import FindGroup as FindGroup
 from atoll.protocol.placement_messages import GroupChanged as GroupChanged
 from atoll.protocol.placement_messages import RemoveGroup as RemoveGroup

@@ -57,6 +57,12 @@ class Explain(Message, frozen=True):
     code: bytes = b""
 
 
+class ExplainAll(Message, frozen=True):
+    """Ask about everything that waits. Answered by `ExplainedAll`."""
+
+    request: int
+
+
 class GroupChanged(Message, frozen=True):
     """A placement group. `state` is `PENDING`, `CREATED`, `RESCHEDULING` or `REMOVED`; `nodes` has one id a bundle."""
 
@@ -71,3 +77,10 @@ class Explained(Message, frozen=True):
 
     request: int
     explanation: bytes
+
+
+class ExplainedAll(Message, frozen=True):
+    """The answer to `ExplainAll`: as in `Explained`, in the order in which they are served."""
+
+    request: int
+    explanations: list[bytes]

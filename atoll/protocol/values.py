@@ -10,6 +10,9 @@ import msgspec
 
 from atoll.resources import Amounts
 
+CELLS_NAMESPACE = "cells"
+"""The namespace of the actors that background cells are. To people they are cells."""
+
 
 class Environment(msgspec.Struct, frozen=True, array_like=True):
     """What a worker must share with the kernel whose code it runs. One zygote is kept for each.

@@ -12,8 +12,9 @@ from atoll.kernel_ext.engine import Glance
 from atoll.kernel_ext.records import BEGIN, END, Ending, Head, read_ending, read_head
 from atoll.progress_messages import PROGRESS, Progress, read_progress
 from atoll.protocol.state import ActorState, LeaseState
+from atoll.protocol.values import CELLS_NAMESPACE
 
-NAMESPACE = "cells"
+NAMESPACE = CELLS_NAMESPACE
 """Where the actors that run background cells have their names: the cells' numbers."""
 
 WAITS = " waits"

@@ -29,6 +29,7 @@ from atoll.kernel_ext.grammar.looks import (
     OBJECTS,
     TRACEBACK,
     USAGE,
+    WHY,
 )
 from atoll.kernel_ext.grammar.parser import Evaluate, parse, split_words
 from atoll.kernel_ext.grammar.schema import Flag, Grammar, MagicUsageError, Option, ParsedLine
@@ -54,6 +55,7 @@ __all__ = [
     "TRACEBACK",
     "UNCACHE",
     "USAGE",
+    "WHY",
     "Evaluate",
     "Flag",
     "Grammar",

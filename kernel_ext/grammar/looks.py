@@ -62,6 +62,26 @@ DASHBOARD = Grammar(
 
 _CELL = "the number of a cell, as its status line and %jobs have it: t42"
 
+WHY = Grammar(
+    magic="%why",
+    summary=(
+        "Say why something waits: on each node what is short and who holds it, what would let it begin now, and when "
+        "it can begin; or where it runs."
+    ),
+    examples=(
+        ("%why", "everything that waits, of all notebooks"),
+        ("%why t42", "a cell, also one of another notebook"),
+        ("%why fit", "a background cell by the variable of its handle; a ref; an actor by its name"),
+    ),
+    name_help="a cell's number or name, a variable, or an actor; everything that waits if not said",
+    name_free=True,
+    name_known="why",
+    notes=(
+        "%%remote gpu=2 dry tells the same of a cell before it is sent.",
+        "In a program: atoll.why(ref) and atoll.simulate(num_gpus=2).",
+    ),
+)
+
 LOGS = Grammar(
     magic="%logs",
     summary="Show what a cell has shown so far, also after a reload or a restart of the kernel.",

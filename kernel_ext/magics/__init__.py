@@ -16,7 +16,7 @@ from typing import Any
 
 from atoll.kernel_ext import completion, defaults, grammar
 from atoll.kernel_ext.background.kernel import forget_cells
-from atoll.kernel_ext.magics import actor, kept, remote, shown, views
+from atoll.kernel_ext.magics import actor, kept, remote, shown, views, why
 from atoll.kernel_ext.magics.table import Magic, register, unregister
 
 __all__ = ["MAGICS", "Magic", "install", "uninstall"]
@@ -34,6 +34,7 @@ MAGICS = (
     Magic(grammar.LOGS, shown.logs),
     Magic(grammar.ATTACH, shown.attach),
     Magic(grammar.TRACEBACK, shown.traceback),
+    Magic(grammar.WHY, why.run),
     Magic(grammar.CLUSTER, views.cluster),
     Magic(grammar.JOBS, views.jobs),
     Magic(grammar.ACTORS, views.actors),

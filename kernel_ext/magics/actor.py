@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from atoll.kernel_ext import actors
+from atoll.kernel_ext import actors, why
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Actor, current_engine
@@ -13,6 +13,7 @@ from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.outputs import ShellSink, Sink, replay
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.remote_cell import Start, run_and_show
+from atoll.kernel_ext.why_view import WhyView
 
 
 class Origin(NamedTuple):
@@ -24,15 +25,18 @@ class Origin(NamedTuple):
     place: str
 
 
-def make(shell: Any, said: ParsedLine, cell: str) -> None:
+def make(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
     """`%%actor llm`: make an actor of a cell, or update the one that the cell has made."""
     assert said.name is not None, "the grammar asks for a name"
+    if "dry" in said.flags:
+        return why.dry(said, said.name, default_cpus=0)
     try:
         _make_or_update(shell, said, said.name, read_cell(shell, cell))
     except (KeyboardInterrupt, MagicUsageError):
         raise
     except Exception as error:
         raise (error if hasattr(error, "_render_traceback_") else one_line(error)) from None
+    return None
 
 
 def bind(shell: Any, said: ParsedLine, _cell: str) -> None:

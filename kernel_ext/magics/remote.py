@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.kernel_ext import actors, defaults
+from atoll.kernel_ext import actors, defaults, why
 from atoll.kernel_ext.background.kernel import Needed, cells_of, from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
+from atoll.kernel_ext.cell_course import SENT, Sent, encode
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import OnOutput, Options, Running, current_engine
+from atoll.kernel_ext.engine import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.grammar.schema import PLACE
 from atoll.kernel_ext.local_cell import run_here
 from atoll.kernel_ext.outputs import ShellSink
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.queues import queues
-from atoll.kernel_ext.records import new_record
+from atoll.kernel_ext.records import append_piece, new_record
 from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell
+from atoll.kernel_ext.why_view import WhyView
 
 USUAL_LABEL = "%%remote"
 """What a cell without a name is called. One label for all, so that they share a warm worker."""
 
 
-def run(shell: Any, said: ParsedLine, cell: str) -> Any:
+def run(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
     """`%%remote`."""
     said = defaults.with_defaults(said)
     _check(said)
     text = read_cell(shell, cell)
     if "local" in said.flags:
         run_here(shell, text)
+    elif "dry" in said.flags:
+        return why.dry(said, said.name or USUAL_LABEL)
     elif said.get("on") is not None:
         _run_inside(shell, said, text, str(said.get("on")))
     elif "bg" in said.flags:
@@ -43,10 +47,10 @@ def _run_and_wait(shell: Any, said: ParsedLine, text: CellText) -> None:
     label = said.name or USUAL_LABEL
     needed = needed_by(shell, said, text)
     if said.get("queue") is not None:
-        needed = {**dict.fromkeys(queues.background(said.get("queue")), ()), **needed}
+        needed = {**dict.fromkeys(queues.before(said.get("queue")), ()), **needed}
     wait_for(shell, said, needed)
     request = _request(shell, said, text, needed)
-    start = _queued(said, request, options_of(said, current_engine().state), label)
+    start = send_cell(current_engine(), request, options_of(said, current_engine().state), label)
     _show(shell, said, start, label, request)
 
 
@@ -56,13 +60,13 @@ def _run_in_background(shell: Any, said: ParsedLine, text: CellText) -> None:
     queue = said.get("queue")
     waits = dict(needed)
     if queue is not None:
-        waits = {**dict.fromkeys(queues.background(queue), ()), **needed}
+        waits = {**dict.fromkeys(queues.before(queue), ()), **needed}
     request = _request(shell, said, text, needed)
     options = options_of(said, current_engine().state)
     quiet = "quiet" in said.flags
     handle = cells_of(shell).begin(request, options, said.name or "cell", waits, quiet=quiet)
     if queue is not None:
-        queues.add_background(queue, handle)
+        queues.add(queue, handle)
     _bind(shell, said, text, handle)
 
 
@@ -75,14 +79,18 @@ def _request(shell: Any, said: ParsedLine, text: CellText, needed: Needed) -> Ce
         there=_names(needed),
         apart="bg" in said.flags,
     )
-    return _numbered(said, request, needed)
+    return _numbered(shell, said, request, needed, said.name or USUAL_LABEL)
 
 
-def _numbered(said: ParsedLine, request: CellRequest, needed: Needed) -> CellRequest:
+def _numbered(shell: Any, said: ParsedLine, request: CellRequest, needed: Needed, label: str) -> CellRequest:
     """Give a request what does not come from its text."""
     request.from_cells = from_cells(needed)
     directory = current_engine().directory()
-    request.record = new_record(directory) if directory else ""
+    if directory:
+        request.record = new_record(directory)
+        if "bg" not in said.flags:  # of a background cell, its handle writes what it is
+            sent = Sent(current_engine().job(), label, actors.notebook_name(shell.user_ns))
+            append_piece(directory, request.record, SENT, encode(sent))
     request.timeout_s = said.get("timeout", 0.0)
     return request
 
@@ -119,21 +127,6 @@ def _check(said: ParsedLine) -> None:
         )
     if "preemptible" in said.flags:
         raise MagicUsageError("preemptible has no meaning with on=: an actor is not ended for others")
-
-
-def _queued(said: ParsedLine, request: CellRequest, options: Options, label: str) -> Start:
-    """Return what sends a cell to a worker, behind the one before it in its queue."""
-    queue = said.get("queue")
-    if queue is None:
-        return send_cell(current_engine(), request, options, label)
-
-    def start(on_output: OnOutput) -> Running:
-        before = {**options, "_after": queues.before(queue) or None}
-        running = current_engine().run_cell(request, before, label, on_output)
-        queues.add(queue, running)
-        return running
-
-    return start
 
 
 def needed_by(shell: Any, said: ParsedLine, text: CellText, *, later: bool = False) -> Needed:
@@ -180,14 +173,15 @@ def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None
         stays=True,
         apart="bg" in said.flags,
     )
-    _numbered(said, request, needed)
+    label = f"{said.name or 'cell'} on {host}"
+    _numbered(shell, said, request, needed, label)
     if "bg" in said.flags:
         quiet = "quiet" in said.flags
         handle = cells_of(shell).begin_inside(request, host, actor, said.name or "cell", quiet=quiet)
         _bind(shell, said, text, handle)
         return
     start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output)  # noqa: E731
-    _show(shell, said, start, f"{said.name or 'cell'} on {host}", request)
+    _show(shell, said, start, label, request)
 
 
 def _show(shell: Any, said: ParsedLine, start: Start, label: str, request: CellRequest) -> None:

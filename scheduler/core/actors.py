@@ -124,6 +124,10 @@ class ActorTable:
             process_id = lease.holder
         return False
 
+    def find(self, actor_id: bytes) -> Actor | None:
+        """Return an actor that is not dead."""
+        return self._actors.get(actor_id)
+
     def get(self, record: PeerRecord, request: int, name: str, namespace: str) -> None:
         """Answer with the actor of a name."""
         actor = self._names.get((namespace, name))

@@ -21,7 +21,9 @@ from atoll.protocol.messages import (
     DrainNode,
     DropName,
     Explain,
+    ExplainAll,
     Explained,
+    ExplainedAll,
     FindGroup,
     GetActor,
     GetState,
@@ -398,6 +400,11 @@ class ClientDesk:
         if usual:
             found = msgspec.structs.replace(found, usual=usual)
         self._turn.send(record.peer, Explained(message.request, encode_explanation(found)))
+
+    def explain_all(self, record: PeerRecord, message: ExplainAll) -> None:
+        """Answer why each of the things waits that wait."""
+        found = [encode_explanation(explanation) for _demand, explanation in Reasons(self._cluster).of_all()]
+        self._turn.send(record.peer, ExplainedAll(message.request, found))
 
     def _encoded_state(self) -> bytes:
         return encode_state(cluster_state(self._cluster))

@@ -130,6 +130,7 @@ class Scheduler:
             m.ListNames: (users, c.list_names),
             m.Explain: (users, c.explain),
             m.ReleaseDevice: (users, c.release_device),
+            m.ExplainAll: (users, c.explain_all),
             m.GetState: (users, c.get_state),
             m.GetUsage: (users, c.get_usage),
             m.DrainNode: (users, c.drain_node),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from atoll.protocol.explanation import Explanation
 from atoll.protocol.state import (
     ActorState,
     ClusterState,
@@ -24,6 +25,7 @@ from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Group
 from atoll.scheduler.core.lease import ENDING, STARTING, Lease
 from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.why import Reasons, why_group_waits
 from atoll.scheduler.policy.fair_share import MILLION
 
 MAXIMUM_OBJECTS = 1000
@@ -43,7 +45,7 @@ def cluster_state(cluster: Cluster) -> ClusterState:
         leases=_leases(cluster),
         actors=[_actor(actor) for actors in (cluster.actors, cluster.actors.dead()) for actor in actors],
         jobs=_jobs(cluster),
-        demands=[_demand(cluster, demand) for demand in cluster.demands.queues.waiting()],
+        demands=[_demand(cluster, *each) for each in Reasons(cluster).of_all(briefly=True)],
         objects=_objects(cluster),
         names=[NameState(info.name, info.state, info.size_bytes, info.created) for info in cluster.names.infos()],
         spans=cluster.spans.states(),
@@ -178,62 +180,15 @@ def _jobs(cluster: Cluster) -> list[JobState]:
     ]
 
 
-def _demand(cluster: Cluster, demand: Demand) -> DemandState:
+def _demand(cluster: Cluster, demand: Demand, explanation: Explanation) -> DemandState:
     return DemandState(
         job=demand.job.job_id.hex(),
         label=demand.scheduling_class.label,
         resources=amounts_for_people(demand.scheduling_class.resources),
         count=demand.shortfall,
         since=cluster.turn.wall(demand.since),
-        reason=why_it_waits(cluster, demand),
+        reason=explanation.line,
     )
-
-
-def why_it_waits(cluster: Cluster, demand: Demand) -> str:
-    """Return in words, for each node that may be used, what was missing."""
-    if not len(cluster.nodes):
-        return "no node has registered with the cluster yet"
-    if demand.group:
-        return _why_it_waits_in_group(cluster, demand)
-    nodes = cluster.leases.placement.eligible(demand.shape)
-    if not nodes:
-        impossible = cluster.demands.why_impossible(demand.scheduling_class)
-        return impossible or cluster.leases.placement.why_no_company(demand.shape) or "no node may be used"
-    reason = "; ".join(node.why_not(demand.shape.wanted) for node in nodes)
-    recalled = sum(lease.recalled_for is demand for lease in cluster.leases)
-    if recalled:
-        reason += f"; {recalled} recalled from others, to be returned when their tasks end"
-    return reason
-
-
-def _why_it_waits_in_group(cluster: Cluster, demand: Demand) -> str:
-    group = cluster.groups.get(demand.group)
-    if group is None:
-        return "its placement group is not there"
-    if group.waits:
-        return f"its placement group is {group.state}: " + why_group_waits(cluster, group)
-    bundles = cluster.groups.allowed(group, demand.scheduling_class)
-    return "; ".join(
-        f"bundle {bundle.index} on {bundle.node.why_not(demand.shape.wanted, bundle.supply)}"
-        for bundle in bundles
-        if bundle.node is not None
-    )
-
-
-def why_group_waits(cluster: Cluster, group: Group) -> str:
-    """Return in words why a placement group is not placed."""
-    lost = [bundle for bundle in group.bundles if bundle.node is None]
-    for bundle in lost:
-        reason = cluster.leases.placement.why_impossible(bundle.shape)
-        if reason is not None:
-            return f"bundle {bundle.index}: {reason}"
-    if any(bundle.expected for bundle in lost):
-        return "the node that it had is expected back"
-    for bundle in lost:
-        nodes = cluster.leases.placement.eligible(bundle.shape)
-        if not any(node.fits(bundle.shape.wanted) for node in nodes):
-            return f"bundle {bundle.index}: " + "; ".join(node.why_not(bundle.shape.wanted) for node in nodes)
-    return f"each of its {len(lost)} bundles fits somewhere, but not all at once with {group.spec.strategy}"
 
 
 def _group(cluster: Cluster, group: Group) -> GroupState:

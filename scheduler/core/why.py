@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from atoll.protocol.explanation import ASK, END, FITS, IMPOSSIBLE, WAITS, Change, Explanation, Holder, NodeReason
-from atoll.protocol.values import Outsider, SchedulingClass
+from atoll.protocol.values import CELLS_NAMESPACE, Outsider, SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe, from_units
 from atoll.scheduler.core.cluster import Cluster
 from atoll.scheduler.core.demand import Demand
@@ -24,6 +26,12 @@ from atoll.scheduler.policy.smallest import Part, smallest_release
 
 MAXIMUM_HOLDERS = 8
 """Shown for a node."""
+
+MAXIMUM_NODES = 16
+"""Shown for a request."""
+
+BRIEF_NODES, BRIEF_TRIED = 3, 64
+"""Of the nodes that one line is made from: told, and tried for when it can begin."""
 
 ACTOR_COST, GROUP_COST = 1e9, 1e12
 """What is lost with an actor or a group is more than with any task: they are proposed last."""
@@ -71,9 +79,27 @@ class Reasons:
     def of_demand(self, demand: Demand) -> Explanation:
         """Explain what a process or an actor waits for."""
         waiting = list(self._cluster.demands.queues.waiting())
-        before = waiting.index(demand) if demand in waiting else 0
+        return self._told(demand, waiting.index(demand) if demand in waiting else 0)
+
+    def of_all(self, *, briefly: bool = False) -> list[tuple[Demand, Explanation]]:
+        """Explain everything that waits, in the order in which it is served.
+
+        Args:
+            briefly: Only as much as one line tells: it is made for everybody who looks, several times a second.
+        """
+        waiting = enumerate(self._cluster.demands.queues.waiting())
+        return [(demand, self._told(demand, before, briefly)) for before, demand in waiting]
+
+    def _told(self, demand: Demand, before: int, briefly: bool = False) -> Explanation:
         waited_s = self._cluster.turn.now - demand.since
-        return self._explain(demand.scheduling_class, demand, waited_s, before)
+        found = self._explain(demand.scheduling_class, demand, waited_s, before, briefly)
+        return msgspec.structs.replace(
+            found,
+            what=demand.scheduling_class.label,
+            who=demand.job.name,
+            job=demand.job.job_id.hex(),
+            count=demand.shortfall,
+        )
 
     def of_class(self, scheduling_class: SchedulingClass) -> Explanation:
         """Explain what would be if somebody asked for this now."""
@@ -83,7 +109,12 @@ class Reasons:
     # ---------------------------------------------------------------------------------------------- the whole of it
 
     def _explain(
-        self, scheduling_class: SchedulingClass, demand: Demand | None, waited_s: float, before: int
+        self,
+        scheduling_class: SchedulingClass,
+        demand: Demand | None,
+        waited_s: float,
+        before: int,
+        briefly: bool = False,
     ) -> Explanation:
         request = " or ".join(describe(shape.wanted_as_asked) for _class, shape in shapes_of(scheduling_class))
         impossible = self._cluster.demands.why_impossible(scheduling_class)
@@ -91,7 +122,8 @@ class Reasons:
             return Explanation(request, WAITS, "no node has registered with the cluster yet", waited_s)
         group = self._cluster.groups.get(scheduling_class.group) if scheduling_class.group else None
         if group is not None and group.waits:
-            return Explanation(request, WAITS, f"its placement group is {group.state}", waited_s, before)
+            text = f"its placement group is {group.state}: {why_group_waits(self._cluster, group)}"
+            return Explanation(request, WAITS, text, waited_s, before)
         if demand is not None and demand.early:
             begins_s = demand.begins - self._cluster.turn.now
             text = f"it is not to begin before {begins_s:.3g} s from now"
@@ -106,19 +138,25 @@ class Reasons:
         alone = [self._placement.why_no_company(shape) for _each, shape, _places in choices]
         if all(alone):
             return Explanation(request, WAITS, "; ".join(filter(None, alone)), waited_s, before)
-        nodes = [self._reason(shape, place) for _each, shape, places in choices[:1] for place in places]
+        _class, first, places = choices[0]
+        told = places[: BRIEF_NODES if briefly else MAXIMUM_NODES]
+        tried = [(shape, place) for _each, shape, all_of_it in choices for place in all_of_it]
         starts_in_s = min(
-            (self._starts_in_s(shape, place) for _each, shape, places in choices for place in places), default=NEVER
+            (self._starts_in_s(*each) for each in tried[: BRIEF_TRIED if briefly else None]), default=NEVER
         )
+        changes = [] if briefly else [*self._ends(choices), *self._ask_less(choices, ever=False)]
+        recalled = sum(lease.recalled_for is demand for lease in self._cluster.leases) if demand is not None else 0
         return Explanation(
             request,
             WAITS,
-            "waits for what others hold",
+            "waits for what others hold" if told else "no node may be used",
             waited_s,
             before,
-            nodes,
-            [*self._ends(choices), *self._ask_less(choices, ever=False)],
+            [self._reason(first, place) for place in told],
+            changes,
             starts_in_s if starts_in_s < NEVER else None,
+            recalled=recalled,
+            more_nodes=len(places) - len(told),
         )
 
     def _fits(
@@ -177,7 +215,7 @@ class Reasons:
             return Holder("group", name, group.job.name, since_s, _people(holding.amounts), devices, 0)
         lease = self._cluster.leases.get(key)
         assert lease is not None, "what is held is held by a lease or by a bundle"
-        kind = "actor" if lease.actor_id else "task"
+        kind = "actor" if self._is_actor(lease) else "task"
         what = lease.scheduling_class.label or kind
         since_s = max(0.0, turn.now - lease.since)
         return Holder(kind, what, lease.job.name, since_s, _people(holding.amounts), devices, key)
@@ -215,7 +253,12 @@ class Reasons:
         assert lease is not None, "what is held is held by a lease or by a bundle"
         if lease.state == ENDING:
             return -1.0
-        return (ACTOR_COST if lease.actor_id else 0.0) + self._cluster.turn.now - lease.since
+        return (ACTOR_COST if self._is_actor(lease) else 0.0) + self._cluster.turn.now - lease.since
+
+    def _is_actor(self, lease: Lease) -> bool:
+        """Whether a lease is that of an actor, and of no background cell: to people that is none."""
+        actor = self._cluster.actors.find(lease.actor_id) if lease.actor_id else None
+        return actor is not None and actor.spec.namespace != CELLS_NAMESPACE
 
     def _end(self, place: _Place, keys: Sequence[int]) -> Change:
         holdings = place.holdings
@@ -295,3 +338,19 @@ def _listed(names: Sequence[str]) -> str:
     counts = {name: list(names).count(name) for name in names}
     parts = [name if count == 1 else f"{count} times {name}" for name, count in counts.items()]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def why_group_waits(cluster: Cluster, group: Group) -> str:
+    """Return in words why a placement group is not placed."""
+    lost = [bundle for bundle in group.bundles if bundle.node is None]
+    for bundle in lost:
+        reason = cluster.leases.placement.why_impossible(bundle.shape)
+        if reason is not None:
+            return f"bundle {bundle.index}: {reason}"
+    if any(bundle.expected for bundle in lost):
+        return "the node that it had is expected back"
+    for bundle in lost:
+        nodes = cluster.leases.placement.eligible(bundle.shape)
+        if not any(node.fits(bundle.shape.wanted) for node in nodes):
+            return f"bundle {bundle.index}: " + "; ".join(node.why_not(bundle.shape.wanted) for node in nodes)
+    return f"each of its {len(lost)} bundles fits somewhere, but not all at once with {group.spec.strategy}"

@@ -40,7 +40,7 @@ def test_device_memory_is_a_share_as_large_as_the_device_needs() -> None:
     assert placed(world, client, gpu_memory=60 * GIB) == ["GPU-1:7500"]
     assert placed(world, client, gpu_memory=8 * GIB) == []
     reason = world.state(client).demands[0].reason
-    assert reason == "host-1: 4.002 GiB GPU memory short"
+    assert reason.startswith("host-1: 4.002 GiB GPU memory short, held by task of ")
     refused = placed(world, client, gpu_memory=100 * GIB)
     assert refused == ["no GPU has 100 GiB of memory; the largest has 80 GiB (host-1)"]
 

@@ -95,7 +95,6 @@ class TaskRecord(msgspec.Struct, eq=False):
         keepalive: Whatever must live until it has ended: the refs in its arguments. None when it has ended.
         on_output: Takes what it emits.
         parent: The task that has submitted it; empty if none has.
-        after: Ids of objects that it does not take, but waits for until they have a value or have failed.
         stream_limit: How many of a generator's values may wait to be taken; 0 for any number.
         stream: Its values, if they come one by one.
         unresolved: How many dependencies have no value yet.
@@ -130,7 +129,6 @@ class TaskRecord(msgspec.Struct, eq=False):
     sequence: int = 0
     cancelled: bool = False
     alone: bool = False
-    after: list[bytes] | None = None
 
     def __post_init__(self) -> None:
         self.result_id = return_id(self.task_id, 0)

@@ -153,10 +153,6 @@ class Settlement:
                 missing.append(entry)
                 if entry.producer is None and not self._objects.owns(object_id):
                     self.fetch(object_id)
-        for object_id in record.after or ():
-            before = self._objects.entries.get(object_id)
-            if before is not None and before.state == PENDING:
-                missing.append(before)
         for entry in missing:
             entry.dependents = [*(entry.dependents or ()), record]
         record.unresolved = len(missing)
@@ -175,15 +171,10 @@ class Settlement:
         """Return where an object that has a value is."""
         return self._objects.location(object_id)
 
-    def _only_before(self, record: TaskRecord, entry: ObjectEntry) -> bool:
-        """Whether a task only begins after this object, and does not take it."""
-        entries = self._objects.entries
-        return any(entries.get(object_id) is entry for object_id in record.after or ())
-
     def _one_dependency_less(self, record: TaskRecord, entry: ObjectEntry) -> None:
         if record.unresolved <= 0:
             return  # it has failed already, by another dependency, or was cancelled
-        if entry.state == FAILED and not self._only_before(record, entry):
+        if entry.state == FAILED:
             assert isinstance(entry.value, bytes)
             record.unresolved = -1
             self.failed(record, entry.value)

@@ -71,7 +71,7 @@ class Tasks:
 
     def submit(self, record: TaskRecord, now: Instant) -> None:
         """Take a new task."""
-        if (record.dependencies or record.after) and self._settlement.wait_for_dependencies(record):
+        if record.dependencies and self._settlement.wait_for_dependencies(record):
             return
         self.ready(record, now)
 

@@ -1,0 +1,208 @@
+"""What only a real kernel, a real worker and a real scheduler can show of the magics' options, and `%why`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel_ext.real_kernel import Kernel, Ran, running_cluster
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    with running_cluster(ATOLL_SIMULATED_GPUS="2") as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def kernel(environment: dict[str, str]) -> Iterator[Kernel]:
+    kernel = Kernel(environment)
+    kernel.good("%%remote\npass")
+    yield kernel
+    kernel.close()
+
+
+def shown(ran: Ran) -> str:
+    """Return the text of what a cell's last expression was shown as."""
+    kind, content = ran.messages[-1]
+    assert kind == "execute_result", ran.messages
+    text: str = content["data"]["text/plain"]
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------- time limit
+
+
+def test_a_cell_that_runs_too_long_is_stopped_where_it_is_and_keeps_what_it_has_set(kernel: Kernel) -> None:
+    ran = kernel.run("%%remote timeout=0.2\nimport time\ngot = 1\ntime.sleep(60)\ngot = 2")
+    assert ran.error["ename"] == "CellTimeoutError"
+    assert "longer than timeout=200ms and was stopped. What it had set until then is here." in ran.error["evalue"]
+    traceback = "\n".join(ran.error["traceback"])
+    assert "----> 4 time.sleep(60)" in traceback
+    assert "kernel_ext" not in traceback
+    assert kernel.value("got") == "1"
+    assert kernel.value("isinstance(__import__('sys').last_value, TimeoutError)") == "True"
+
+
+def test_a_cell_that_does_not_stop_costs_its_worker_and_nothing_else(kernel: Kernel) -> None:
+    stubborn = (
+        "import time\nimport atoll.kernel_ext.time_limit as limit\nlimit.GRACE_S = 0.2\n"
+        "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+    )
+    ran = kernel.run(f"%%remote timeout=0.2 retries=3\n{stubborn}")
+    assert ran.error["ename"] == "CellTimeoutError"
+    assert "its worker was ended; what it had set is lost" in ran.error["evalue"]
+    kernel.good("%%remote timeout=30\nafter = 1")
+    assert kernel.value("after") == "1"
+
+
+def test_a_cell_inside_of_an_actor_is_stopped_too_and_the_actor_lives(kernel: Kernel) -> None:
+    kernel.good("%%actor counter quiet\nseen = 0")
+    ran = kernel.run("%%remote on=counter timeout=0.2\nimport time\nseen = 5\ntime.sleep(60)")
+    assert ran.error["ename"] == "CellTimeoutError"
+    assert kernel.value("counter['seen']") == "5"
+
+
+# ------------------------------------------------------------------------------------------ retries, environment
+
+
+def test_a_cell_runs_again_after_its_worker_died_only_if_it_says_so(kernel: Kernel) -> None:
+    dying = (
+        "import os, pathlib\nmark = pathlib.Path('{mark}')\nprint('begun')\n"
+        "if not mark.exists():\n    mark.touch()\n    os.kill(os.getpid(), 9)\nmark.unlink()\nsurvived = True"
+    )
+    mark = kernel.value("__import__('tempfile').mkdtemp()").strip("'") + "/mark"
+    ran = kernel.run(f"%%remote\n{dying.format(mark=mark)}")
+    assert ran.error["ename"] == "WorkerCrashedError"
+    kernel.good(f"import os; os.unlink('{mark}')")
+    ran = kernel.good(f"%%remote retries=1\n{dying.format(mark=mark)}")
+    assert ran.text() == "begun\nbegun\n"
+    assert ran.text("stderr") == "[attempt 2: the worker of the attempt before it is gone]\n"
+    assert kernel.value("survived") == "True"
+
+
+def test_an_exception_is_an_answer_and_is_not_tried_again(kernel: Kernel) -> None:
+    ran = kernel.run("%%remote retries=3\nprint('once')\n1 / 0")
+    assert ran.error["ename"] == "ZeroDivisionError"
+    assert ran.text() == "once\n"
+
+
+def test_variables_of_a_cells_environment(kernel: Kernel) -> None:
+    kernel.good("%%remote env=COLOUR=blue,DEPTH=3\nimport os\nseen = os.environ['COLOUR'], os.environ['DEPTH']")
+    assert kernel.value("seen") == "('blue', '3')"
+    kernel.good("%%remote env={'env_vars': {'COLOUR': 'red'}}\nimport os\nseen = os.environ['COLOUR']")
+    assert kernel.value("seen") == "'red'"
+
+
+# ------------------------------------------------------------------------------------------------------------ queues
+
+
+def test_cells_of_a_queue_run_one_after_the_other_also_after_a_failure(kernel: Kernel) -> None:
+    kernel.good("import tempfile, pathlib\nlog = str(pathlib.Path(tempfile.mkdtemp()) / 'log')")
+    body = "import time\nwith open(log, 'a') as f: f.write('{n}<')\ntime.sleep(0.15)\n{then}\n"
+    end = "with open(log, 'a') as f: f.write('>{n}')"
+    for n in range(3):
+        fails = "with open(log, 'a') as f: f.write('>0')\n1 / 0" if n == 0 else end.format(n=n)
+        kernel.good(f"%%remote job{n} queue=line bg\n" + body.format(n=n, then=fails))
+    assert re.fullmatch(r"○ job2 \(t\d+\) waits · job1 \(t\d+\) first", shown(kernel.good("%why job2")))
+    kernel.good("%%remote queue=line\norder = open(log).read()")
+    assert kernel.value("order") == "'0<>01<>12<>2'"
+    assert kernel.value("job0.status, job1.status, job2.status") == "('failed', 'done', 'done')"
+    assert kernel.value("__import__('atoll.kernel_ext.queues').kernel_ext.queues.queues.names()") == "[]"
+
+
+# ------------------------------------------------------------------------------------------------- why, dry, places
+
+
+def test_why_a_cell_waits_says_who_holds_what_it_needs(kernel: Kernel, environment: dict[str, str]) -> None:
+    kernel.good("%%remote holder gpu=2 bg\nimport time\nprint('on')\nwhile True: time.sleep(0.05)")
+    told = "str(get_ipython().run_line_magic('why', 'holder'))"
+    kernel.good(f"import time\nwhile 'runs on' not in {told}: time.sleep(0.05)")
+    assert re.fullmatch(r"● holder \(t\d+\) runs on \S+, pid \d+, GPU 0, 1 for .* s", shown(kernel.good("%why holder")))
+    kernel.good("%%remote waiter gpu=1 bg\nresult = 1")
+    number = kernel.value("waiter.record").strip("'")
+    text = shown(kernel.good("%why waiter"))
+    lines = text.splitlines()
+    assert re.fullmatch(rf"○ waiter \({number}\) waits for 1 CPU, 1 GPU.*", lines[0]), text
+    assert "1 GPU short (2 of 2 GPU in use)" in lines[2]
+    assert lines[3].strip().startswith("holder of notebook: 1 CPU, 2 GPU on GPU 0, 1, ")
+    assert any("would begin now if   holder" in line for line in lines), text
+    assert any(line.startswith("  expected") for line in lines)
+    everything = shown(kernel.good("%why"))
+    assert everything.startswith("○ waiter waits for 1 CPU, 1 GPU")
+    jobs = shown(kernel.good("%jobs"))
+    assert "waiting: vm: 1 GPU short".replace("vm", lines[2].split()[0]) in jobs, (
+        "the same words, as far as there is room"
+    )
+    other = Kernel(environment)
+    try:
+        assert "1 GPU short" in shown(other.good(f"%why {number}")), "another notebook asks"
+        assert "waiter of notebook" in shown(other.good("%why"))
+        assert "there is no cell t9999" in other.run("%why t9999").error["evalue"]
+    finally:
+        other.close()
+    assert re.match(r"○ a cell like this would wait for 1 CPU, 1 GPU", shown(kernel.good("%%remote gpu=1 dry\nx = 1")))
+    kernel.good("holder.cancel()\nassert waiter.result(timeout_s=20) is None")
+    assert f"✓ waiter ({number}) it has ended" in shown(kernel.good(f"%why {number}"))
+    assert shown(kernel.good("%why")) == "Nothing waits."
+    # The waiter's worker is kept for half a second, for a cell like it; until then it holds its GPU, and that is told.
+    while "would wait" in (would := shown(kernel.good("%%remote gpu=2 dry\nx = 1"))):
+        assert "waiter of notebook" in would
+    assert "a cell like this would begin now on" in would
+    told = shown(kernel.good("%%remote gpu=3 dry\nx = 1"))
+    assert "could never begin" in told
+    assert "would be possible if" in told
+    assert "'x'" not in kernel.value("sorted(globals())")
+
+
+def test_nodes_are_known_by_name_and_what_is_not_there_is_told(kernel: Kernel) -> None:
+    kernel.good("import atoll\nnode = atoll.nodes()[0]['NodeName'] if hasattr(atoll, 'nodes') else None")
+    node = shown(kernel.good("%cluster")).splitlines()[3].split()[0]
+    kernel.good(f"%%remote node={node} labels=atoll.io/node-id:!none\nhere = 1")
+    kernel.good(f"%%remote node=~{node} priority=2 deadline=1h\nhere = 2")
+    assert kernel.value("here") == "2"
+    assert "no node" in kernel.run(f"%%remote node=!{node}\npass").error["evalue"]
+    assert f"there is no node 'nowhere'; there are: {node}" in kernel.run("%%remote node=nowhere\npass").error["evalue"]
+    kernel.good("%%actor place quiet\nwhere = __import__('os').uname().nodename")
+    kernel.good("%%remote near=place\nimport os\nwhere = os.uname().nodename")
+    ran = kernel.run("%%remote near=plac\npass")
+    assert "no actor and no object in shared memory is called 'plac'. Did you mean near=place?" in ran.error["evalue"]
+
+
+def test_other_things_will_do(kernel: Kernel) -> None:
+    kernel.good("%%remote gpu=7 or=cpu=1\nimport os\ngot = os.environ.get('CUDA_VISIBLE_DEVICES', '')")
+    assert kernel.value("got") in ("''", "'-1'")
+    ran = kernel.run("%%remote gpu=H100\npass")
+    assert "no node has a GPU of type H100; there are: " in ran.error["evalue"]
+
+
+# ------------------------------------------------------------------------------------------------ here, and defaults
+
+
+def test_local_runs_here_with_the_cells_own_lines(kernel: Kernel) -> None:
+    kernel.good("%%remote local\nimport os\nhere = os.getpid()\nhere")
+    assert kernel.value("here == os.getpid() == _") == "True"
+    ran = kernel.run("%%remote local\n\nkept = 1\n1 / 0")
+    assert ran.error["ename"] == "ZeroDivisionError"
+    assert [kind for kind, _content in ran.messages] == ["error"], "it is shown once"
+    traceback = "\n".join(ran.error["traceback"])
+    assert "----> 4 1 / 0" in traceback
+    assert "kernel_ext" not in traceback
+    assert kernel.value("kept") == "1"
+    assert "take the %%remote line away" in kernel.run("%%remote local\nawait x").error["evalue"]
+
+
+def test_defaults_count_until_a_cell_says_otherwise(kernel: Kernel) -> None:
+    assert kernel.good("%remote defaults env=SHADE=dark timeout=30").text() == "%%remote env=SHADE=dark timeout=30\n"
+    kernel.good("%%remote\nimport os\nshade = os.environ.get('SHADE')")
+    assert kernel.value("shade") == "'dark'"
+    kernel.good("%%remote env=SHADE=light\nimport os\nshade = os.environ.get('SHADE')")
+    assert kernel.value("shade") == "'light'"
+    assert kernel.good("%remote defaults gpu=1").text() == "%%remote env=SHADE=dark timeout=30 gpu=1\n"
+    kernel.good("%%remote on=counter\nseen += 1")
+    assert kernel.good("%remote defaults clear").text() == "%%remote has no defaults\n"
+    assert "write %%remote" in kernel.run("%remote gpu=1").error["evalue"] + kernel.run("%remote x").error["evalue"]
