@@ -76,7 +76,7 @@ def test_jobs_marks_this_session_and_says_what_waits() -> None:
     assert " ".join(lines[3].split()) == "actor llm two.ipynb idle 0.5 CPU 0 % 256 MiB 1 min 102"
     assert " ".join(lines[4].split()) == "fit one.ipynb (this one) running 1 CPU, 1 GPU 98 % 1 GiB 10 s 101"
     assert "next (2 times)" in lines[5]
-    assert "waiting 1 GPU is held by fit" in lines[5]
+    assert "waiting: 1 GPU is held by fit" in lines[5]
 
 
 def test_actors_have_the_living_first() -> None:
