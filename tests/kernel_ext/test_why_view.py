@@ -33,9 +33,9 @@ WAITING = Explanation(
     ],
     [Change(END, "train of a.ipynb on one ended", [3]), Change(ASK, "it asked for 1 CPU", resources={"CPU": 1})],
     190.0,
-    "fit (t42)",
-    "c.ipynb",
-    "0c",
+    what="fit (t42)",
+    who="c.ipynb",
+    job="0c",
 )
 
 
