@@ -238,6 +238,7 @@ class AgentDesk:
         if record.node_id is not None:
             self._cluster.spans.add(record.node_id, message.spans)
             self._cluster.durations.learn(message.spans)
+            self._cluster.meter.take_spans(message.spans)
             self._cluster.peaks.learn(message.spans)
 
     def objects_evacuated(self, record: PeerRecord, message: ObjectsEvacuated) -> None:

@@ -64,7 +64,6 @@ class Cluster:
         self.leases = LeaseTable(
             self.turn, self.nodes, placement, self.groups, self.demands, self.shares, self.jobs, self.ledger
         )
-        self.meter = UseMeter(self.ledger, self.leases)
         self.durations = Durations()
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
@@ -78,6 +77,7 @@ class Cluster:
         self.demands.is_dead = self.actors.is_dead
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)
+        self.meter = UseMeter(self.ledger, self.leases, self.spans)
         self.drains = Drains(
             self.turn, self.nodes, self.leases, self.demands, self.actors, self.groups, self.names, self.spans
         )

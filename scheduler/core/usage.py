@@ -231,6 +231,14 @@ class Ledger:
             _add(each.held, {name: sign * units * before for name, units in amounts.items()})
             _add(each.held_today, {name: sign * units * today for name, units in amounts.items()})
 
+    def reassign(self, giver: AccountKey, taker: AccountKey, sums: Mapping[str, int]) -> None:
+        """Count for another account what one has held lately, in units times microseconds; no more than it has."""
+        has = self._settled(giver).held_today
+        moved = {name: min(amount, has.get(name, 0)) for name, amount in sums.items() if has.get(name, 0) > 0}
+        if moved:
+            _add(has, moved, -1)
+            _add(self._settled(taker).held_today, moved)
+
     def use(self, key: AccountKey, sums: Mapping[str, int]) -> None:
         """Count what was measured: units times microseconds."""
         _add(self._settled(key).used_today, sums)

@@ -200,6 +200,34 @@ def test_use_is_measured() -> None:
     assert row.used == {"CPU": 2.0, "GPU": 2.0, "memory": 2.0 * 2**30}
 
 
+def test_a_lease_serves_cells_of_several_names() -> None:
+    world = World()
+    agent = world.agent(1, cpus=4)
+    client = world.client(1)
+    world.demand(client, CPU=2, label="first")
+    (granted,) = world.granted(client)
+    start = world.core.cluster.turn.wall(world.now)
+    worker = granted.worker_id
+
+    def ran(name: str, duration_s: float, state: str, key: int) -> None:
+        world.say(agent, m.SpansRecorded([values.Span(worker, b"job-0001", name, start, duration_s, 1, state, key)]))
+
+    world.wait(10.0)
+    ran("first", 3.0, "finished", 1)
+    ran("second", 4.0, "running", 2)
+    assert {cell: row.held for (_, cell, _a), row in rows(world, client).items()} == {
+        "first": {"CPU": 12.0},
+        "second": {"CPU": 8.0},
+    }
+    world.wait(2.0)
+    ran("second", 6.0, "finished", 2)
+    world.say(client, m.ReturnLease(granted.lease_id))
+    world.serve()
+    ran("third", 0.5, "finished", 3)  # it comes after the end of the lease
+    found = {cell: row.held["CPU"] for (_, cell, _a), row in rows(world, client).items()}
+    assert found == {"first": 11.0, "second": 12.0, "third": 1.0}
+
+
 SHAPES: list[dict[str, float]] = [{"CPU": 1}, {"CPU": 0.5, "GPU": 0.3}, {"GPU": 1}, {"CPU": 2, "memory": 2**30}]
 
 
