@@ -116,6 +116,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
             `memory`, `gpu_memory`.
         code: Digest of the function, class or cell, under which its needs are learned.
         earliest_s: No place is looked for before it was asked for so long.
+        near: Nodes that have what its tasks take, most first: id and bytes, rounded up to a power of two.
     """
 
     resources: Amounts
@@ -138,6 +139,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True):
     auto: list[str] = []
     code: bytes = b""
     earliest_s: float = 0.0
+    near: list[tuple[bytes, int]] = []
 
 
 class MemoryLoss(msgspec.Struct, frozen=True, array_like=True):

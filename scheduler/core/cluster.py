@@ -69,6 +69,7 @@ class Cluster:
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
         )
         self.leases.may_go = self.reservations.allows
+        self.leases.wait_s = self.reservations.wait_s
         self.recalling = Recalling(
             self.turn, self.jobs, self.nodes, self.shares, self.demands, self.leases, self.reservations
         )

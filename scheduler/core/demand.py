@@ -83,6 +83,7 @@ class Demand:
             scheduling_class.priority - (BELOW_ALL if scheduling_class.preemptible else 0),
             scheduling_class.group,
             scheduling_class.bundle,
+            tuple(map(tuple, scheduling_class.near)),
             *(shape.key for _class, shape in self.choices),
         )
         self.making_room: dict[int, None] = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from atoll.exceptions import InternalError
+from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
     PREEMPTED,
@@ -33,13 +34,18 @@ from atoll.scheduler.core.groups import GroupTable
 from atoll.scheduler.core.jobs import Job, JobTable, PeerRecord
 from atoll.scheduler.core.lease import ENDING, HELD, STARTING, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
-from atoll.scheduler.core.placement import Placement, Shape
+from atoll.scheduler.core.placement import Placement, Shape, eligible
 from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
+from atoll.scheduler.policy import locality
 
 MAXIMUM_START_FAILURES = 3
+
+NEVER = float("inf")
+LEAST_WAIT_S = 1e-3
+"""Of a node that has room, and has promised it."""
 
 MAXIMUM_STARTED = 500
 """Leases that are started in one turn: nobody waits to speak while an empty cluster of a thousand nodes is filled."""
@@ -64,6 +70,7 @@ class LeaseTable:
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         promised: How many nodes are promised to somebody.
         may_go: Whether a demand may go to a node, as far as promises to others go.
+        wait_s: In how long a request could begin on a node where it does not fit, as far as is known.
         name_of_actor: What people call an actor.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
@@ -94,6 +101,7 @@ class LeaseTable:
         self.leaving: dict[int, Lease] = {}
         self.promised = 0
         self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
+        self.wait_s: Callable[[Node, Shape], float] = lambda _node, _shape: NEVER
         self.name_of_actor: Callable[[bytes], str] = lambda actor_id: actor_id.hex()
         self.first_id = 1
         self._next_id = 1
@@ -155,12 +163,36 @@ class LeaseTable:
                 if node is not None and self.promised and not self.may_go(demand, scheduling_class, shape, node):
                     others = self.placement.several(shape, self.promised + 1)
                     node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)
+                if scheduling_class.near and only is None:
+                    node = self._nearest(demand, scheduling_class, shape, node)
                 if node is not None:
                     return scheduling_class, shape, node, None
                 continue
             bundle = self._groups.bundle_for(shape.wanted, scheduling_class)
             if bundle is not None and bundle.node is not None:
                 return scheduling_class, shape, bundle.node, bundle
+        return None
+
+    def _nearest(
+        self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, best: Node | None
+    ) -> Node | None:
+        """Return where to go if some nodes have what is taken: there, or to the best, or nowhere yet."""
+        near, total = dict(scheduling_class.near), sum(size for _node_id, size in scheduling_class.near)
+        places = {node.order: node for node_id in near if (node := self._nodes.get(node_id)) is not None}
+        places = {order: node for order, node in places.items() if eligible(self._nodes, shape, node)}
+        offers = []
+        for node in {**places, **({best.order: best} if best is not None else {})}.values():
+            free = node is best or (node.fits(shape.wanted) and self.may_go(demand, scheduling_class, shape, node))
+            wait_s = 0.0 if free else max(self.wait_s(node, shape), LEAST_WAIT_S)
+            if free or wait_s < NEVER:
+                offers.append(locality.Offer(node.order, near.get(node.node_id, 0), wait_s))
+        chosen = locality.choose(offers, total)
+        if chosen is None or chosen.wait_s == 0.0:
+            return best if chosen is None else places.get(chosen.order, best)
+        patience_over = Instant(demand.since + locality.move_s(total))
+        if patience_over <= self._turn.now:
+            return best
+        self._turn.set_earlier("locality", patience_over)
         return None
 
     def _start(

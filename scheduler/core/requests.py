@@ -6,6 +6,7 @@ from atoll.protocol.values import SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts
 from atoll.scheduler.core.placement import POLICIES
 from atoll.scheduler.policy import company, labels
+from atoll.scheduler.policy.locality import MAXIMUM_NODES
 
 MAXIMUM_CHOICES = 16
 MAXIMUM_PRIORITY = 1_000_000
@@ -27,6 +28,9 @@ def what_is_wrong(scheduling_class: SchedulingClass) -> str | None:
         return f"a deadline in {scheduling_class.deadline_s} s is none"
     if not 0 <= scheduling_class.earliest_s < float("inf"):
         return f"a beginning in {scheduling_class.earliest_s} s is none"
+    near = scheduling_class.near
+    if len(near) > MAXIMUM_NODES or any(not 0 <= size < 1 << 60 for _node_id, size in near):
+        return f"at most {MAXIMUM_NODES} nodes are named that have what is taken"
     terms = [term for choice in scheduling_class.choices for term in choice.labels]
     terms += [*scheduling_class.labels, *scheduling_class.labels_soft]
     if any(not _is_hex(value) for value in company.needed_actors(terms)):

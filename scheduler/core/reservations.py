@@ -221,17 +221,23 @@ class ReservationTable:
 
     def begins_in_s(self, promise: Promise) -> float:
         """Return in how long what is promised can begin there, as far as can be known; infinite if it cannot."""
-        node = promise.node
+        return self._begins_in_s(promise.node, promise.wanted)
+
+    def _begins_in_s(self, node: Node, wanted: tuple[Wanted, ...]) -> float:
         trial = node.supply.copy()
-        if not shortage(trial, promise.wanted):
+        if not shortage(trial, wanted):
             return 0.0
         for remaining_s, lease_id in sorted(
             (self.remaining_s(lease), lease.lease_id) for lease in self._leases_on(node)
         ):
             trial.give_back(lease_id, node.holdings[lease_id])
-            if not shortage(trial, promise.wanted):
+            if not shortage(trial, wanted):
                 return remaining_s
         return NEVER
+
+    def wait_s(self, node: Node, shape: Shape) -> float:
+        """Return in how long a request fits on a node, if nobody else takes what becomes free; infinite if unknown."""
+        return self._begins_in_s(node, (shape.wanted,))
 
     def remaining_s(self, lease: Lease) -> float:
         """Return how long a lease will still last once it is asked back; infinite if nobody knows."""

@@ -298,6 +298,8 @@ class Scheduler:
                     self.cluster.demands.begin_due()
                 case "nodes":
                     self._agents.nodes_due()
+                case "locality":  # who waited for a node that is near has waited enough
+                    self.cluster.demands.queues.unblock()
                 case draining.TIMER:
                     self.cluster.drains.look()
                 case usage_records.TIMER:

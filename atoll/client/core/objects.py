@@ -31,6 +31,7 @@ class ObjectTable:
 
     Attributes:
         home: The node that this process is on, once it is known.
+        several_nodes: Whether something is known to be on another node.
         forgotten_stored: Where owned objects in the store that nobody refers to any more; the composition takes
             them and tells the agent.
         forgotten_tokens: Ids of owned tokens that no handle keeps any more; likewise, for the scheduler.
@@ -48,6 +49,7 @@ class ObjectTable:
         self.process_id = process_id
         self.entries: dict[bytes, ObjectEntry] = {}
         self.home = b""
+        self.several_nodes = False
         self.forgotten_stored: list[ObjectLocation] = []
         self.forgotten_tokens: list[bytes] = []
         self.forgotten_borrowed: list[bytes] = []
@@ -184,6 +186,8 @@ class ObjectTable:
         if location.node_id:
             entry.state = STORED
             entry.value = location
+            if location.node_id != self.home and self.home:
+                self.several_nodes = True
         else:
             entry.state = INLINE
             entry.value = location.inline

@@ -135,6 +135,21 @@ class Settlement:
         else:
             self._outbox.send(peer, ObjectValue(request, self._objects.location(object_id)))
 
+    @property
+    def several_nodes(self) -> bool:
+        """Whether something is known to be on another node than this process."""
+        return self._objects.several_nodes
+
+    def note_node(self, node_id: bytes) -> None:
+        """A worker on some node is ours."""
+        if node_id != self._objects.home and self._objects.home:
+            self._objects.several_nodes = True
+
+    @property
+    def entries(self) -> dict[bytes, ObjectEntry]:
+        """All that is known of objects."""
+        return self._objects.entries
+
     def has_values(self, names: list[bytes]) -> bool:
         """Whether objects that were there when a task became ready are still: they may have been lost meanwhile."""
         entries = self._objects.entries

@@ -13,6 +13,7 @@ import msgspec
 
 from atoll.client.core.dispatch import KEEP_IDLE_S, STALLED_S, ClassQueue, Lease
 from atoll.client.core.links import Link, Links, Outbox
+from atoll.client.core.locality import near
 from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement
 from atoll.protocol.channel_messages import CancelTask, TakeBackTasks, TasksTakenBack
@@ -67,6 +68,12 @@ class Tasks:
             self.queues[key] = ClassQueue(key, shape)
         return key
 
+    def _near_key(self, record: TaskRecord) -> int:
+        """Return the class of a task that had better go where most of what it takes is."""
+        shape = self.queues[record.class_key].shape
+        wanted = near(record.dependencies or (), self._settlement.entries)
+        return record.class_key if wanted == shape.near else self.class_key(msgspec.structs.replace(shape, near=wanted))
+
     # ------------------------------------------------------------------------------------------ submitting
 
     def submit(self, record: TaskRecord, now: Instant) -> None:
@@ -77,6 +84,8 @@ class Tasks:
 
     def ready(self, record: TaskRecord, now: Instant) -> None:
         """Take a task whose dependencies all have values."""
+        if record.dependencies and self._settlement.several_nodes:
+            record.class_key = self._near_key(record)
         queue = self.queues[record.class_key]
         if queue.full:  # until there is an answer, or another lease, nothing can be pushed
             queue.ready.append(record)
@@ -145,6 +154,7 @@ class Tasks:
             self._outbox.tell_scheduler(ReturnLease(grant.lease_id, discard=grant.lease_id in self._lost))
             return
         queue.demand = max(0, queue.demand - 1)
+        self._settlement.note_node(grant.node_id)
         lease = Lease(grant, queue, now)
         queue.leases[grant.lease_id] = lease
         self.leases[grant.lease_id] = lease
