@@ -5,6 +5,7 @@
 #   make test         every check (what .ci/run calls); under ten minutes on two cores
 #   make bench        Atoll beside Ray, Dask, ipyparallel, joblib and ProcessPoolExecutor; rewrites docs/benchmarks.md
 #   make bench-quick  one short round of the budgets
+#   make study        the scheduler's figures: throughput, fairness, sharing; rewrites a part of docs/scheduling.md
 #   make simulate     the whole cluster on a virtual clock: SEEDS=200 (FROM=1000), or SEED=17 for one
 #
 #   make conformance  the tests of the core API's semantics on Atoll; on Ray itself with ENGINE=ray (docs/ray.md)
@@ -22,7 +23,7 @@ FROM ?= 0
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 SIMULATED := ATOLL_SIMULATED_GPUS=$${ATOLL_SIMULATED_GPUS:-$$(nvidia-smi -L >/dev/null 2>&1 && echo 0 || echo 2)}
 
-.PHONY: help bundle venv demo lab test test-gpu test-slow bench bench-quick simulate conformance ray-conformance lint types contracts unit browser nbval clean
+.PHONY: help bundle venv demo lab test test-gpu test-slow bench bench-quick study simulate conformance ray-conformance lint types contracts unit browser nbval clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,6 +56,9 @@ test-gpu: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+study: venv
+	$(BIN)/python -m benchmarks.scheduling --document
 
 simulate: venv
 	$(BIN)/python -m tests.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))

@@ -52,10 +52,15 @@ class _NodeGround:
     def __init__(self, placement: Placement, group: Group) -> None:
         self._placement = placement
         self._bundles = group.bundles
-        self._limit = max(32, len(group.bundles) + 8)
+        self._limits = (len(group.bundles) + 2, max(32, len(group.bundles) + 8))
 
-    def places(self, bundle: int) -> list[Node]:
-        return self._placement.several(self._bundles[bundle].shape, self._limit)
+    def places(self, bundle: int) -> Iterator[Node]:
+        seen: dict[int, None] = {}
+        for limit in self._limits:  # the first few nearly always do
+            for node in self._placement.several(self._bundles[bundle].shape, limit):
+                if node.order not in seen:
+                    seen[node.order] = None
+                    yield node
 
     def fits(self, bundle: int, place: Node) -> bool:
         shape = self._bundles[bundle].shape

@@ -25,7 +25,7 @@ from atoll.scheduler.policy import company, hybrid, labels, pack, spread
 from atoll.scheduler.policy.feasibility import Offer, why_infeasible
 
 Score = Callable[[float, int], tuple[float, int]]
-Rank = tuple[int, float, int]
+Rank = tuple[int, int, float, int]
 
 POLICIES: dict[str, Score] = {"": hybrid.score, "SPREAD": spread.score, "PACK": pack.score}
 MAXIMUM_INDEXES = 256
@@ -132,6 +132,11 @@ def _key_of(terms: Iterable[LabelTerm]) -> Hashable:
     return tuple((term.key, term.operator, tuple(term.values)) for term in terms)
 
 
+def spares_devices(shape: Shape) -> bool:
+    """Whether nodes with GPUs are left to those who need them, as long as others have room."""
+    return not (shape.wanted.needs_devices or shape.wanted.device_types or shape.strategy == "SPREAD")
+
+
 class _Index:
     """The nodes for one shape, in a heap.
 
@@ -142,6 +147,7 @@ class _Index:
     def __init__(self, nodes: NodeTable, shape: Shape) -> None:
         self._shape = shape
         self._score = POLICIES[shape.strategy]
+        self._spares = spares_devices(shape)
         changes = self._changes = nodes.changes
         # Packing prefers what is full: there, what was taken makes a node better, too.
         self._log = changes.taken if shape.strategy == "PACK" else changes.freed
@@ -174,7 +180,7 @@ class _Index:
         if miss is None or not node.fits(wanted):
             return None
         used, leases = self._score(node.pool.use_after(wanted.amounts), len(node.holdings))
-        return miss, used, leases
+        return miss, self._spares and bool(node.devices), used, leases
 
     def _catch_up(self) -> None:
         """Put in the nodes that may be better than they were."""
@@ -292,8 +298,9 @@ class Placement:
                 missed = int(not labels.matches(node.labels, shape.labels_soft))
                 missed += not company.suits(node.company(), shape.company_soft)
                 used, leases = score(node.pool.use_after(shape.wanted.amounts), len(node.holdings))
-                found.append((missed, used, leases, node.order, node))
-        return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:4])]
+                spared = spares_devices(shape) and bool(node.devices)
+                found.append((missed, spared, used, leases, node.order, node))
+        return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:5])]
 
     def why_no_company(self, shape: Shape) -> str | None:
         """Return why no node will do because of what runs there, or None if that is not why."""

@@ -32,6 +32,7 @@ class Wish(msgspec.Struct, frozen=True):
         begins_s: When the session comes.
         weight: What it asks for beside others.
         tasks: It ends after so many in each lane; 0 for never.
+        holding: It takes what its tasks need once, for the whole session, also while it thinks; needs `tasks`.
     """
 
     duration_s: tuple[float, float]
@@ -42,6 +43,7 @@ class Wish(msgspec.Struct, frozen=True):
     begins_s: float = 0.0
     weight: float = 1.0
     tasks: int = 0
+    holding: bool = False
 
 
 class Use(msgspec.Struct):
@@ -52,12 +54,14 @@ class Use(msgspec.Struct):
         over_time: The same so far, at the end of each second.
         waited_s: For each task, how much longer it took than it ran.
         finished: Tasks that ended.
+        ended_s: When they did.
     """
 
     held: dict[str, float] = msgspec.field(default_factory=dict)
     over_time: list[float] = msgspec.field(default_factory=list)
     waited_s: list[float] = msgspec.field(default_factory=list)
     finished: int = 0
+    ended_s: list[float] = msgspec.field(default_factory=list)
 
 
 class Study:
@@ -140,7 +144,28 @@ class Study:
     def _began(self, driver: DriverProcess) -> None:
         wish = self._wishes[driver.name]
         for number in range(wish.lanes):
-            driver.run(f"lane {number}", self._lane(driver, wish, self.uses[driver.name]))
+            lane = self._holding if wish.holding else self._lane
+            driver.run(f"lane {number}", lane(driver, wish, self.uses[driver.name]))
+
+    def _holding(self, driver: DriverProcess, wish: Wish, use: Use) -> Code:
+        """Everything in one task, with the pauses."""
+        parts = [
+            (self._random.uniform(*wish.duration_s), self._random.uniform(*wish.thinking_s)) for _ in range(wish.tasks)
+        ]
+        plan = Plan(
+            duration_s=sum(map(sum, parts)),
+            cpus=round(wish.cpus * UNITS_PER_ONE),
+            gpus=round(wish.gpus * UNITS_PER_ONE),
+        )
+        asked = self.now
+        (outcome,) = yield from driver.get(driver.submit(plan))
+        assert not outcome.error, f"nothing fails in a study: {outcome}"
+        began = at = self.now - plan.duration_s
+        for number, (runs_s, thinks_s) in enumerate(parts):
+            use.waited_s.append(max(0.0, began - asked) if not number else 0.0)
+            use.ended_s.append(at + runs_s)
+            at += runs_s + thinks_s
+        use.finished = len(parts)
 
     def _lane(self, driver: DriverProcess, wish: Wish, use: Use) -> Code:
         cpus, gpus = round(wish.cpus * UNITS_PER_ONE), round(wish.gpus * UNITS_PER_ONE)
@@ -152,6 +177,7 @@ class Study:
             assert not outcome.error, f"nothing fails in a study: {outcome}"
             done += 1
             use.finished += 1
+            use.ended_s.append(self.now)
             use.waited_s.append(max(0.0, self.now - began - plan.duration_s))
             if wish.thinking_s[1]:
                 yield Sleep(self._random.uniform(*wish.thinking_s))

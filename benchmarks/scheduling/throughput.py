@@ -1,4 +1,4 @@
-"""How many placements a second the scheduler's core decides, on simulated clusters: `python -m benchmarks.scheduling`.
+"""How many placements a second the scheduler's core decides, on simulated clusters.
 
 The real core, no sockets: events in, actions out, one process, one core. A simulated agent answers at once. Each round
 asks for leases of several shapes, from several jobs, until the cluster is full, returns some of them in random order,
@@ -8,15 +8,16 @@ promises, placement, messages made (not encoded).
 
 from __future__ import annotations
 
-import argparse
 import random
+import statistics
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from atoll.protocol import messages as m
 from atoll.protocol.machine import DeadlineReached, Instant, Peer, PeerConnected, Received, Send
-from atoll.protocol.values import Device, Environment, SchedulingClass
+from atoll.protocol.values import Device, Environment, GroupSpec, SchedulingClass
 from atoll.resources import UNITS_PER_ONE
 from atoll.scheduler.core.events import RecordsRestored
 from atoll.scheduler.core.scheduler import Scheduler
@@ -75,6 +76,13 @@ class Cluster:
         for action in actions:
             if isinstance(action, Send):
                 self._todo.append((action.peer, action.message))
+
+    def timed(self, peer: Peer, message: m.Message) -> float:
+        """Say something, and return the processor time until all is done about it."""
+        before = self.seconds
+        self._event(Received(peer, message))
+        self.settle()
+        return self.seconds - before
 
     def settle(self) -> None:
         """Let agents answer until nothing is left to say, and nothing is due."""
@@ -141,18 +149,31 @@ def run(nodes: int, requests: int, seed: int = 1) -> Figures:
     return Figures(nodes, cluster.placed, cluster.seconds, cluster.slowest_s)
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description="Placements a second on simulated clusters.")
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--nodes", type=int, nargs="*", default=[1, 10, 100, 1000])
-    arguments = parser.parse_args()
-    print("| nodes | placements | a second | us each | slowest event |\n| --- | --- | --- | --- | --- |")
-    for nodes in arguments.nodes:
-        found = run(nodes, arguments.requests)
-        each, slowest = 1e6 / found.rate, found.slowest_s * 1e3
-        print(f"| {nodes} | {found.placements} | {found.rate:,.0f} | {each:.0f} | {slowest:.1f} ms |", flush=True)
+GROUPS = 300
 
 
-if __name__ == "__main__":
-    main()
+def groups(nodes: int = 100) -> tuple[float, float]:
+    """Return how long it takes to create and to remove a placement group of four bundles, in seconds: medians."""
+    cluster = Cluster(nodes, 1)
+    cluster.settle()
+    client, bundles = cluster.clients[0], [{"CPU": UNITS_PER_ONE}] * 4
+    ids = [b"group%011d" % number for number in range(GROUPS)]
+    specs = [GroupSpec(group_id, "", "", "SPREAD", bundles) for group_id in ids]
+    created = [cluster.timed(client, m.CreateGroup(1, spec)) for spec in specs]
+    removed = [cluster.timed(client, m.RemoveGroup(1, group_id)) for group_id in ids]
+    return statistics.median(created), statistics.median(removed)
+
+
+def measure(sizes: Sequence[int], requests: int, rounds: int) -> list[Figures]:
+    """Return the median round of each size; rounds of different sizes take turns, so that all have the same weather.
+
+    Args:
+        sizes: Numbers of nodes.
+        requests: For the largest clusters; smaller ones are asked for fewer, so that each is filled many times.
+        rounds: Of each.
+    """
+    found: dict[int, list[Figures]] = {nodes: [] for nodes in sizes}
+    for _ in range(rounds):
+        for nodes in sizes:
+            found[nodes].append(run(nodes, max(min(requests, 10_000), min(requests, 100 * nodes))))
+    return [sorted(found[nodes], key=lambda figures: figures.rate)[rounds // 2] for nodes in sizes]
