@@ -452,7 +452,7 @@ def exit_actor() -> NoReturn:
 
 
 class ActorExit(BaseException):
-    """Raised by `exit_actor` through the method that calls it."""
+    """Raised by `exit_actor` through the method that calls it. Its text, if it has one, is what callers are told."""
 
 
 def _rebuild_class(user_class: type, options: dict[str, Any]) -> ActorClass:

@@ -104,11 +104,11 @@ class ActorFunction:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it and return a ref to its value at once."""
-        return self._handle._found().call("cell_apply", self.__name__, args, kwargs).ref
+        return self._handle._found().call("cell_apply", self.__name__, args, kwargs, label=self.__name__).ref
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], on_output: OnOutput) -> Running:
         packed = pack_names({"args": args, "kwargs": kwargs}, _namespace())
-        return self._handle._found().call("cell_call", self.__name__, packed, on_output=on_output)
+        return self._handle._found().call("cell_call", self.__name__, packed, on_output=on_output, label=self.__name__)
 
     def __repr__(self) -> str:
         return f"<function {self.__name__} of actor {self._handle._name}>"

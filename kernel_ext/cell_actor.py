@@ -10,7 +10,10 @@ functions can be called in two ways:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +21,7 @@ from atoll.kernel_ext.cell_messages import LAST, CellRequest, CellResult, Remote
 from atoll.kernel_ext.cell_runner import CellHost, InPlace, failure_of, finish, run_recorded
 from atoll.kernel_ext.namespace_pickle import PackedNames, pack_names, unpack_names
 from atoll.kernel_ext.worker_output import OutputPort
+from atoll.plain_text import duration
 
 KEPT_OUTPUT_BYTES = 1 << 20
 """How much of the output of an actor's cell is kept for whoever runs the same cell again."""
@@ -46,6 +50,7 @@ class CellActor:
     """The namespace of an `%%actor` cell. One call at a time."""
 
     def __init__(self) -> None:
+        self._idle = _IdleWatch()
         self._host = CellHost()
         self._state: dict[str, None] = {}
         self._functions: dict[str, None] = {}
@@ -53,7 +58,13 @@ class CellActor:
         self._shown: list[tuple[str, bytes]] = []
 
     def cell_define(
-        self, request: CellRequest, functions: tuple[str, ...], digest: str, origins: tuple[str, ...], place: str
+        self,
+        request: CellRequest,
+        functions: tuple[str, ...],
+        digest: str,
+        origins: tuple[str, ...],
+        place: str,
+        idle_s: float = 0.0,
     ) -> CellResult:
         """Run the cell that makes the actor, or that updates its functions.
 
@@ -63,6 +74,7 @@ class CellActor:
             digest: See `ActorFacts`; so for the others.
             origins: See there.
             place: See there.
+            idle_s: The actor ends when nobody has used it for so long; 0 for never.
 
         Raises:
             RemoteCellError: The cell raised.
@@ -80,8 +92,10 @@ class CellActor:
             emit_output(kind, payload)
 
         before = set(self._host.namespace)
-        result = self._host.run(request, emit)
+        with self._idle.busy():
+            result = self._host.run(request, emit)
         if result.failure is None:
+            self._idle.limit(idle_s)
             furniture = _furniture()
             own = {name: None for name in self._host.namespace if name not in furniture and not name.startswith("__")}
             taken = before - set(self._state)
@@ -113,7 +127,8 @@ class CellActor:
         """
         from atoll.client.context import emit_output
 
-        return finish(run_recorded(self._host, request, emit_output, keep=self._state))
+        with self._idle.busy():
+            return finish(run_recorded(self._host, request, emit_output, keep=self._state))
 
     def cell_call(self, name: str, arguments: PackedNames) -> PackedNames:
         """Call one of the cell's functions.
@@ -136,7 +151,7 @@ class CellActor:
         shell = worker_shell()
         port = OutputPort(emit_output)
         module = self._host.module
-        with InPlace(module, port):
+        with self._idle.busy(), InPlace(module, port):
             try:
                 value = shell.call(
                     lambda: self._function(name)(*_resolved(given["args"]), **given["kwargs"]), module, port
@@ -164,7 +179,63 @@ class CellActor:
 
     def cell_apply(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function as a method of the API's: values and errors travel as any task's."""
-        return self._function(name)(*_resolved(args), **kwargs)
+        with self._idle.busy():
+            return self._function(name)(*_resolved(args), **kwargs)
+
+    def cell_leave_if_idle(self) -> None:
+        """End the actor if nobody has used it for as long as it may be idle. What its cell's watch calls."""
+        if self._idle.is_over():
+            from atoll.actor import ActorExit
+
+            raise ActorExit(
+                f"nobody has used it for {duration(self._idle.limit_s)}; run its cell again to have it back"
+            )
+
+
+class _IdleWatch:
+    """Has the actor ended when nobody has used it for a while.
+
+    A thread looks now and then, and when the time is over it calls the actor: the call comes behind those that wait,
+    and looks once more. So nothing that was asked is lost.
+    """
+
+    def __init__(self) -> None:
+        self.limit_s = 0.0
+        self._used_at = time.monotonic()
+        self._users = 0
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """While the context lasts, it is used."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._used_at = time.monotonic()
+
+    def limit(self, limit_s: float) -> None:
+        """Set how long it may be idle; 0 for ever."""
+        self.limit_s = limit_s
+        if limit_s and self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="atoll-idle", daemon=True)
+            self._thread.start()
+
+    def is_over(self) -> bool:
+        """Whether it has been idle for as long as it may."""
+        return bool(self.limit_s) and not self._users and time.monotonic() - self._used_at >= self.limit_s
+
+    def _watch(self) -> None:
+        from atoll.runtime_context import get_runtime_context
+
+        me = get_runtime_context().current_actor
+        while True:
+            left_s = self._used_at + self.limit_s - time.monotonic() if self.limit_s and not self._users else 1.0
+            time.sleep(min(max(left_s, 0.05), 60.0))
+            if self.is_over():
+                me.cell_leave_if_idle.options(name="(leaves)").remote()
+                time.sleep(1.0)
 
 
 def actor_class(name: str, functions: tuple[str, ...]) -> type[CellActor]:

@@ -71,8 +71,15 @@ class Actor(Protocol):
         """For people."""
         ...
 
-    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> Running:
-        """Call a method."""
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None, label: str = "") -> Running:
+        """Call a method.
+
+        Args:
+            method: Its name.
+            *arguments: What it takes.
+            on_output: Takes its output.
+            label: What people see; one in parentheses for what is not of a user's making.
+        """
         ...
 
     def kill(self) -> None:
@@ -268,6 +275,15 @@ class _NameClaim:
         names.withdraw(self._session, self._name, self._request)
 
 
+_LABELS = {
+    "cell_define": "(its cell)",
+    "cell_facts": "(facts)",
+    "cell_shown": "(output)",
+    "cell_value": "(value)",
+}
+"""What people see of the calls that are not of a user's making."""
+
+
 class _Handle:
     """An actor behind the API's handle."""
 
@@ -277,15 +293,16 @@ class _Handle:
         self._handle = handle
         self.class_name = class_name
 
-    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> _Task:
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None, label: str = "") -> _Task:
         """See `Actor`."""
         function = getattr(self._handle, method)
         for argument in arguments:
             if isinstance(argument, CellRequest):
                 self._share(argument)
+        options: dict[str, Any] = {"name": label or _LABELS.get(method)}
         if on_output is not None:
-            function = function.options(_on_output=on_output)
-        return _Task(self._api, function.remote(*arguments))
+            options["_on_output"] = on_output
+        return _Task(self._api, function.options(**options).remote(*arguments))
 
     def kill(self) -> None:
         """See `Actor`."""

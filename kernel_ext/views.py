@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
+from atoll.kernel_ext.background.story import NAMESPACE as BACKGROUND
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
@@ -145,12 +146,13 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
     """
     names = {item.job: item.name or item.kind for item in state.jobs}
     actors = {actor.actor_id: actor.name or actor.class_name for actor in state.actors}
+    cells = {actor.actor_id: actor.name for actor in state.actors if actor.namespace == BACKGROUND}
     rows = []
     for lease in sorted(state.leases, key=lambda lease: (lease.since, lease.lease_id)):
         session = names.get(lease.job, "-") + (" (this one)" if job and lease.job == job else "")
         rows.append(
             (
-                _doing(lease, actors),
+                _doing(lease, actors, cells),
                 session,
                 _lease_state(lease),
                 resources_text(lease.resources),
@@ -185,7 +187,16 @@ def _waiting(demand: DemandState) -> str:
     return f"{demand.label} ({demand.count} times)" if demand.count > 1 else demand.label
 
 
-def _doing(lease: LeaseState, actors: dict[str, str]) -> str:
+def _doing(lease: LeaseState, actors: dict[str, str], cells: dict[str, str]) -> str:
+    """Return what a worker runs, for people.
+
+    Args:
+        lease: Its lease.
+        actors: Names by id.
+        cells: Numbers of background cells, by the ids of the actors that run them.
+    """
+    if lease.actor in cells:
+        return f"{lease.label} ({cells[lease.actor]})"
     if lease.actor:
         name = f"actor {actors.get(lease.actor, lease.actor[:8])}"
         return f"{name}: {lease.doing}" if lease.doing else name
@@ -207,7 +218,8 @@ def actors_view(state: ClusterState) -> View:
         return actor.state == "dead", actor.name, actor.created
 
     rows = []
-    for actor in sorted(state.actors, key=order):
+    own = [actor for actor in state.actors if actor.namespace != BACKGROUND]
+    for actor in sorted(own, key=order):
         lease = leases.get(actor.actor_id)
         rows.append(
             (
@@ -217,12 +229,14 @@ def actors_view(state: ClusterState) -> View:
                 resources_text(actor.resources),
                 ", ".join(map(str, actor.devices)) or "-",
                 format_bytes(lease.memory_bytes) if lease is not None else "-",
+                str(actor.calls) if actor.state != "dead" else "-",
+                duration(max(0.0, state.now - actor.last_call)) if actor.last_call else "-",
                 duration(max(0.0, state.now - actor.created)),
                 str(actor.pid) if actor.pid and actor.state != "dead" else "-",
             )
         )
-    living = sum(actor.state != "dead" for actor in state.actors)
-    headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">AGE", ">PID")
+    living = sum(actor.state != "dead" for actor in own)
+    headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">CALLS", ">LAST", ">AGE", ">PID")
     return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", _simulated(state))
 
 

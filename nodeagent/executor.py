@@ -378,7 +378,7 @@ class Executor:
         """The actor ends itself: its process exits, and the call that did it is never answered."""
         self._answers.send()
         if isinstance(error, ActorExit):
-            announce_exit(self._session, self._actor_id)
+            announce_exit(self._session, self._actor_id, str(error))
             shut_down(self.actor)
             raise SystemExit(0)
         raise error

@@ -25,11 +25,10 @@ def is_ready() -> bool:
     return True
 
 
-def announce_exit(session: Session, actor_id: bytes) -> None:
+def announce_exit(session: Session, actor_id: bytes, cause: str = "") -> None:
     """Have the scheduler take the actor for dead, so that it is not made again, and have this process asked to end."""
-    session.ask_scheduler(
-        KillActor(session.next_request(), actor_id, no_restart=True, cause="it ended itself: exit_actor() was called")
-    )
+    cause = f"it ended itself: {cause or 'exit_actor() was called'}"
+    session.ask_scheduler(KillActor(session.next_request(), actor_id, no_restart=True, cause=cause))
 
 
 def shut_down(actor: Any) -> None:

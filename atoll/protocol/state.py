@@ -109,7 +109,10 @@ class LeaseState(msgspec.Struct, frozen=True):
 
 
 class ActorState(msgspec.Struct, frozen=True):
-    """An actor, dead ones too for a while. `state` is as in `ActorChanged`."""
+    """An actor, dead ones too for a while. `state` is as in `ActorChanged`.
+
+    `calls` are those that its process has ended, `last_call` is when the last of them did; 0 for never.
+    """
 
     actor_id: str
     name: str
@@ -124,6 +127,8 @@ class ActorState(msgspec.Struct, frozen=True):
     devices: list[int]
     cause: str
     created: float
+    calls: int = 0
+    last_call: float = 0.0
 
 
 class JobState(msgspec.Struct, frozen=True):

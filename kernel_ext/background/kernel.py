@@ -78,7 +78,7 @@ class KernelCells:
         Raises:
             Exception: It cannot be sent; in one line.
         """
-        story = CellStory(request.record, name, "cell_run", time.time(), host=host)
+        story = CellStory(request.record, name, f"{name} on {host}", time.time(), host=host)
         request.kept = True
         self._write_head(story)
 
@@ -87,7 +87,7 @@ class KernelCells:
                 story.take(kind, payload, time.time())
 
         try:
-            running: Running = actor.call("cell_run", request, on_output=take)
+            running: Running = actor.call("cell_run", request, on_output=take, label=story.label)
         except Exception as error:
             raise one_line(error) from None
         return self._followed(BackgroundCell(story, self._shell.user_ns, running), quiet)

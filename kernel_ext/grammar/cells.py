@@ -204,9 +204,14 @@ ACTOR = Grammar(
         ("%%actor llm gpu=1", "then llm.generate('...') from any cell"),
         ("%%actor llm", "again: updates its functions, keeps its state"),
         ("%%actor llm gpu=1 fresh", "end the one there is and start anew"),
+        ("%%actor llm gpu=1 idle=30m", "end it when nobody has used it for so long"),
     ),
     name_help="the actor's name, in all notebooks, and the variable that stands for it here",
-    options=(*PLACEMENT, IN),
+    options=(
+        *PLACEMENT,
+        IN,
+        Option("idle", "TIME", "end it when nobody has used it for so long", read_positive_duration, "30m", group=RUN),
+    ),
     flags=(
         Flag("fresh", "end the actor that has the name, with its state, and make a new one"),
         QUIET,

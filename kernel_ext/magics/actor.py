@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from atoll.kernel_ext import actors, why
+from atoll.kernel_ext.background.kernel import from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Actor, current_engine
 from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
+from atoll.kernel_ext.magics.remote import names_of, needed_by, taken, wait_for
 from atoll.kernel_ext.outputs import ShellSink, Sink, replay
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.remote_cell import Start, run_and_show
@@ -23,6 +25,7 @@ class Origin(NamedTuple):
     digest: str
     origins: tuple[str, ...]
     place: str
+    idle_s: float
 
 
 def make(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
@@ -53,14 +56,13 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
     sink = ShellSink(shell)
     tokens, place = actors.origins(engine, shell.user_ns)
     functions = tuple(part for part in text.names.functions if not part.startswith("_"))
-    origin = Origin(functions, actors.code_digest(text.code), tokens, place)
+    origin = Origin(functions, actors.code_digest(text.code), tokens, place, said.get("idle", 0.0))
     actor = engine.find_actor(name)
     if actor is not None and "fresh" in said.flags:
         actor.kill()
         actor = None
     if actor is None:
-        packed = request_of(shell, text, take=said.get("in"), stays=True)
-        request = actors.defining_request(packed, keep_state=False)
+        request = actors.defining_request(_packed(shell, said, text, ()), keep_state=False)
         actor = actors.make_actor(engine, name, functions, options_of(said, engine.state))
         try:
             _define(shell, said, name, actor, request, origin)
@@ -74,13 +76,23 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
             for kind, payload in engine.wait(actor.call("cell_shown")):
                 replay(kind, payload, sink)
         elif actors.same_notebook(facts, tokens):
-            packed = request_of(shell, text, take=said.get("in"), there=facts.state, stays=True)
+            packed = _packed(shell, said, text, facts.state)
             _define(shell, said, name, actor, actors.defining_request(packed, keep_state=True), origin)
         else:
             raise actors.taken(name, facts)
     shell.user_ns[name] = actors.CellActorHandle(name)
     if "quiet" not in said.flags:
         _show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
+
+
+def _packed(shell: Any, said: ParsedLine, text: CellText, state: tuple[str, ...]) -> CellRequest:
+    """Return the request for a cell, when the background cells have ended that it depends on."""
+    needed = needed_by(shell, said, text, later=True)
+    needed = {cell: tuple(name for name in names if name not in state) for cell, names in needed.items()}
+    wait_for(shell, said, needed)
+    request = request_of(shell, text, take=taken(said, needed), there=(*state, *names_of(needed)), stays=True)
+    request.from_cells = from_cells(needed)
+    return request
 
 
 def _define(shell: Any, said: ParsedLine, name: str, actor: Actor, request: CellRequest, origin: Origin) -> None:

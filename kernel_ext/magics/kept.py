@@ -22,11 +22,12 @@ def cached(shell: Any, said: ParsedLine, cell: str) -> None:
     """`%%cached df, model`."""
     engine = current_engine()
     text = read_cell(shell, cell)
-    for record, names in needed_by(shell, said, text).items():
-        raise MagicUsageError(
-            f"{names[0]} comes from the background cell {record}, and its value is not here to be compared: "
-            f"bind it first, {names[0]} = handle[{names[0]!r}]"
-        )
+    for other, names in needed_by(shell, said, text).items():
+        if names:
+            raise MagicUsageError(
+                f"{names[0]} comes from the background cell {other.name} ({other.record}), and its value is not here "
+                f"to be compared: bind it first, {names[0]} = {other.name}[{names[0]!r}]"
+            )
     wanted = Wanted(
         said.names,
         said.get("files", ()),

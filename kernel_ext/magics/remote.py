@@ -74,9 +74,9 @@ def _request(shell: Any, said: ParsedLine, text: CellText, needed: Needed) -> Ce
     request = request_of(
         shell,
         text,
-        take=_taken(said, needed),
+        take=taken(said, needed),
         bring=said.get("out"),
-        there=_names(needed),
+        there=names_of(needed),
         apart="bg" in said.flags,
     )
     return _numbered(shell, said, request, needed, said.name or USUAL_LABEL)
@@ -147,13 +147,15 @@ def wait_for(shell: Any, said: ParsedLine, needed: Needed) -> None:
     cells_of(shell).wait_for(needed, ShellSink(shell), quiet="quiet" in said.flags)
 
 
-def _names(needed: Needed) -> tuple[str, ...]:
+def names_of(needed: Needed) -> tuple[str, ...]:
+    """Return the names that come from other cells."""
     return tuple(name for names in needed.values() for name in names)
 
 
-def _taken(said: ParsedLine, needed: Needed) -> tuple[str, ...] | None:
-    taken, elsewhere = said.get("in"), _names(needed)
-    return None if taken is None else tuple(name for name in taken if name not in elsewhere)
+def taken(said: ParsedLine, needed: Needed) -> tuple[str, ...] | None:
+    """Return what `in=` says, less what comes from other cells."""
+    named, elsewhere = said.get("in"), names_of(needed)
+    return None if named is None else tuple(name for name in named if name not in elsewhere)
 
 
 def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None:
@@ -167,9 +169,9 @@ def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None
     request = request_of(
         shell,
         text,
-        take=_taken(said, needed),
+        take=taken(said, needed),
         bring=said.get("out"),
-        there=(*facts.state, *_names(needed), host),
+        there=(*facts.state, *names_of(needed), host),
         stays=True,
         apart="bg" in said.flags,
     )
@@ -180,7 +182,7 @@ def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None
         handle = cells_of(shell).begin_inside(request, host, actor, said.name or "cell", quiet=quiet)
         _bind(shell, said, text, handle)
         return
-    start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output)  # noqa: E731
+    start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output, label=label)  # noqa: E731
     _show(shell, said, start, label, request)
 
 

@@ -21,6 +21,7 @@ class SpanTable:
         self._turn = turn
         self._spans: dict[tuple[bytes, int], tuple[bytes, Span]] = {}
         self._running: dict[bytes, dict[int, None]] = {}
+        self._calls: dict[bytes, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -35,14 +36,26 @@ class SpanTable:
             if span.state == "running":
                 running[span.key] = None
             else:
+                self._count(span)
                 running.pop(span.key, None)
                 if not running:
                     del self._running[span.worker_id]
         self._forget_old()
 
+    def _count(self, span: Span) -> None:
+        """Count what a worker has run. A name in parentheses is not of a user's making."""
+        if not span.name.startswith("("):
+            count, last = self._calls.get(span.worker_id, (0, 0.0))
+            self._calls[span.worker_id] = count + span.count, max(last, span.start + span.duration_s)
+
+    def calls(self, worker_id: bytes) -> tuple[int, float]:
+        """Return how many tasks or calls a worker in use has ended, and when the last one ended (wall clock)."""
+        return self._calls.get(worker_id, (0, 0.0))
+
     def worker_done(self, worker_id: bytes, state: str) -> None:
         """A worker's lease is over: what it was said to run ended with it."""
         now = self._turn.wall(self._turn.now)
+        self._calls.pop(worker_id, None)
         for key in self._running.pop(worker_id, {}):
             entry = self._spans.get((worker_id, key))
             if entry is not None:

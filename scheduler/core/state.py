@@ -43,7 +43,7 @@ def cluster_state(cluster: Cluster) -> ClusterState:
         simulated_devices=any(use.device.simulated for node in cluster.nodes for use in node.devices.values()),
         nodes=[_node(cluster, node) for node in cluster.nodes],
         leases=_leases(cluster),
-        actors=[_actor(actor) for actors in (cluster.actors, cluster.actors.dead()) for actor in actors],
+        actors=[_actor(cluster, actor) for actors in (cluster.actors, cluster.actors.dead()) for actor in actors],
         jobs=_jobs(cluster),
         demands=[_demand(cluster, *each) for each in Reasons(cluster).of_all(briefly=True)],
         objects=_objects(cluster),
@@ -142,8 +142,9 @@ def _lease(cluster: Cluster, lease: Lease, sample: WorkerSample | None) -> Lease
     )
 
 
-def _actor(actor: Actor) -> ActorState:
+def _actor(cluster: Cluster, actor: Actor) -> ActorState:
     lease = actor.lease
+    calls, last_call = cluster.spans.calls(lease.worker_id) if lease else (0, 0.0)
     return ActorState(
         actor_id=actor.spec.actor_id.hex(),
         name=actor.spec.name,
@@ -158,6 +159,8 @@ def _actor(actor: Actor) -> ActorState:
         devices=[share.index for share in lease.shares] if lease else [],
         cause=actor.cause,
         created=actor.created,
+        calls=calls,
+        last_call=last_call,
     )
 
 

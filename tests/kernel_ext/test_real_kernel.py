@@ -162,7 +162,7 @@ def test_output_of_a_background_cell_goes_to_its_own_cell(kernel: Kernel) -> Non
         "%%remote slow bg\nimport time\nfor i in range(5):\n    print('tick', i)\n    time.sleep(0.1)\n1 / 0"
     )
     early = kernel.finish(first).messages
-    second = kernel.run("import time\nfor _ in range(50):\n    time.sleep(0.02)\nprint('mine')")
+    second = kernel.run("import time\nwhile not slow.done():\n    time.sleep(0.02)\nprint('mine')")
     assert second.messages == [("stdout", "mine\n")]
     late = early + [message for parent, message in kernel.late if parent == first]
     assert "".join(text for kind, text in late if kind == "stdout") == "".join(f"tick {i}\n" for i in range(5))
@@ -224,6 +224,24 @@ def test_an_actor_that_dies_in_its_constructor_leaves_its_name_free(kernel: Kern
     kernel.good("%%actor broken\ndef f(): return 1")
     assert kernel.value("broken.f()") == "1"
     kernel.good("import atoll\natoll.kill(atoll.get_actor('broken'))")
+
+
+def test_an_actor_is_shown_with_its_calls_and_ends_when_nobody_uses_it(kernel: Kernel) -> None:
+    kernel.good("%%actor brief idle=1s\nstate = [1]\ndef add(x):\n    state.append(x)\n    return len(state)")
+    kernel.good("for i in range(3): brief.add(i)")
+    kernel.good("from atoll.kernel_ext.engine import current_engine")
+    rows = "[(a.calls, a.state, a.cause) for a in current_engine().state().actors if a.name == 'brief']"
+    deadline = time.monotonic() + 20
+    while kernel.value(rows) != "[(3, 'alive', '')]":
+        assert time.monotonic() < deadline, kernel.value(rows)
+    while "'dead'" not in kernel.value(rows):
+        assert time.monotonic() < deadline, kernel.value(rows)
+        time.sleep(0.05)
+    assert "nobody has used it for 1 s; run its cell again" in kernel.value(rows)
+    assert "nobody has used it" in kernel.run("brief.add(1)").error["evalue"]
+    kernel.good("%%actor brief\ndef add(x): return x")
+    assert kernel.value("brief.add(7)") == "7"
+    kernel.good("import atoll\natoll.kill(atoll.get_actor('brief'))")
 
 
 def test_refs_and_large_arrays_go_both_ways(kernel: Kernel) -> None:

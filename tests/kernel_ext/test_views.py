@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +85,21 @@ def test_actors_have_the_living_first() -> None:
     assert [row[0] for row in view.rows] == ["llm", "old"]
     assert view.rows[1][1] == "dead: killed"
     assert view.title == "1 actor"
+
+
+def test_actors_are_shown_with_their_calls_and_background_cells_are_among_what_runs() -> None:
+    shown = state()
+    alive = next(actor for actor in shown.actors if actor.state == "alive")
+    llm = msgspec.structs.replace(alive, calls=1234, last_call=95.0)
+    cell = msgspec.structs.replace(alive, actor_id="a9", name="t7", namespace="cells", class_name="load")
+    lease = msgspec.structs.replace(shown.leases[0], actor="a9", label="load", doing="load")
+    calls = msgspec.structs.replace(shown.leases[0], actor=llm.actor_id, doing="generate")
+    shown = msgspec.structs.replace(shown, actors=[llm, cell], leases=[lease, calls])
+    view = actors_view(shown)
+    assert [row[0] for row in view.rows] == ["llm"]
+    assert view.rows[0][view.headings.index(">CALLS")] == "1234"
+    assert view.rows[0][view.headings.index(">LAST")] == "5 s"
+    assert {row[0] for row in jobs_view(shown).rows} >= {"load (t7)", "actor llm: generate"}
 
 
 def test_objects() -> None:

@@ -145,7 +145,7 @@ class ProcessActor:
         self.kind = kind
         self.class_name = kind.__name__
 
-    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None) -> ProcessRun:
+    def call(self, method: str, *arguments: Any, on_output: OnOutput | None = None, label: str = "") -> ProcessRun:
         if not hasattr(self.kind, method):
             raise AttributeError(method)
         return ProcessRun(self.worker, self.worker.send(("call", self._name, method, arguments), on_output))

@@ -156,7 +156,7 @@ export class Dashboard {
       this.#setWindow(state.now - first > 45 ? 120 : 30);
     }
     this.legend?.update(state.jobs.filter((job) => job.kind !== "server").slice(0, GLYPHS.length));
-    this.runningTabs?.setCounts([state.leases.length, state.actors.length]);
+    this.runningTabs?.setCounts([state.leases.length, state.actors.filter((actor) => actor.namespace !== "cells").length]);
     if (!this.spans.node.hidden) this.spans.update(state);
     this.#showTimeline(state);
     this.#liveness();

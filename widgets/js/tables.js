@@ -155,6 +155,8 @@ export function actorTable(hues) {
     { title: "process", cell: text((row) => row.where, undefined, "quiet") },
     { title: "GPU", cell: text((row) => row.devices.join(", "), undefined, "mono") },
     { title: "life", numeric: true, cell: text((row) => (row.incarnation ? `${row.incarnation + 1}.` : "1."), () => "Which process of this actor it is") },
+    { title: "calls", numeric: true, cell: text((row) => formatNumber(row.calls),
+      (row) => (row.last_call ? `the last one ended ${formatDuration(row.now - row.last_call)} ago` : "none has ended yet")) },
     { title: "age", numeric: true, cell: text((row) => formatDuration(row.now - row.created)) },
   ], (row) => row.actor_id, "No actors. %%actor name makes one.");
   return {
@@ -162,7 +164,8 @@ export function actorTable(hues) {
     /** @param {ClusterState} state */
     update(state) {
       const nodes = new Map(state.nodes.map((node) => [node.node_id, node.name]));
-      const rows = state.actors.map((actor) => ({ ...actor, now: state.now,
+      // A background cell is an actor, too; it is among what runs.
+      const rows = state.actors.filter((actor) => actor.namespace !== "cells").map((actor) => ({ ...actor, now: state.now,
         where: actor.pid ? place(nodes, actor.node_id, String(actor.pid)) : "" }));
       rows.sort((one, other) => Number(one.state === "dead") - Number(other.state === "dead") || one.created - other.created);
       table.update(rows);

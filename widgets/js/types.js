@@ -15,7 +15,7 @@
  *   since: number, cpu_percent: number, memory_bytes: number}} LeaseState
  * @typedef {{actor_id: string, name: string, namespace: string, class_name: string, state: string,
  *   incarnation: number, node_id: string, pid: number, job: string, resources: Record<string, number>,
- *   devices: number[], cause: string, created: number}} ActorState
+ *   devices: number[], cause: string, created: number, calls: number, last_call: number}} ActorState
  * @typedef {{job: string, name: string, kind: string, pid: number, namespace: string, connected: boolean,
  *   since: number, leases: number, waiting: number}} JobState
  * @typedef {{job: string, label: string, resources: Record<string, number>, count: number, since: number,
