@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import io
 import os
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from atoll.kernel_ext.buffers import StoredBuffer, arrived
@@ -178,7 +179,7 @@ class CellHost:
         port = OutputPort(emit)
         started = time.perf_counter()
         limit = TimeLimit(request.timeout_s, lambda: emit(OVERTIME, b""))
-        with InPlace(self.module, port, request), limit.running():
+        with at_home(request), InPlace(self.module, port), limit.running():
             error = shell.run_request(request, self.module, port)
         if limit.passed and isinstance(error, KeyboardInterrupt):
             error = CellTimeoutError(request.timeout_s).with_traceback(error.__traceback__)
@@ -289,50 +290,45 @@ def _without_refs(
 
 
 class InPlace:
-    """While a cell runs, the process's streams, `__main__` and `input` are the cell's.
+    """While a cell runs, the process's streams, `__main__` and `input` are the cell's."""
 
-    So are its notebook's working directory and environment variables, where these have changed since the worker's
-    environment was taken.
-    """
-
-    def __init__(self, module: types.ModuleType, port: OutputPort, request: CellRequest | None = None) -> None:
+    def __init__(self, module: types.ModuleType, port: OutputPort) -> None:
         global _streams
         if _streams is None:
             _streams = WorkerStreams()
         self._streams = _streams
         self._module = module
         self._port = port
-        self._request = request
-        self._variables: dict[str, str | None] = {}
-        self._directory = ""
-
-    def _go_home(self) -> None:
-        """Be where the notebook is, with what it has set."""
-        if self._request is None:
-            return
-        self._variables = {name: os.environ.get(name) for name in self._request.variables}
-        _set_variables(self._request.variables)
-        if self._request.directory:
-            self._directory = os.getcwd()  # noqa: PTH109
-            os.chdir(self._request.directory)
 
     def __enter__(self) -> None:
         self._main = sys.modules.get("__main__")
         self._input = builtins.input
         sys.modules["__main__"] = self._module
         builtins.input = _no_input
-        self._go_home()
         self._streams.begin(self._port)
 
     def __exit__(self, *_exception: object) -> None:
         self._streams.end()
-        _set_variables(self._variables)
-        if self._directory:
-            os.chdir(self._directory)
         self._port.close()
         builtins.input = self._input
         if self._main is not None:
             sys.modules["__main__"] = self._main
+
+
+@contextlib.contextmanager
+def at_home(request: CellRequest) -> Iterator[None]:
+    """While the context lasts, be where the cell's notebook is now, with the environment variables that it has."""
+    before = {name: os.environ.get(name) for name in request.variables}
+    directory = os.getcwd() if request.directory else ""  # noqa: PTH109
+    _set_variables(request.variables)
+    if directory:
+        os.chdir(request.directory)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+        if directory:
+            os.chdir(directory)
 
 
 def _set_variables(variables: Mapping[str, str | None]) -> None:

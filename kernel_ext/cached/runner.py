@@ -7,7 +7,7 @@ from atoll.kernel_ext.cached.entries import CachedCell
 from atoll.kernel_ext.cached.observed import Observer, forget_own_modules
 from atoll.kernel_ext.cached.shown import settled
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.cell_runner import CellHost, finish, run_recorded
+from atoll.kernel_ext.cell_runner import CellHost, at_home, finish, run_recorded
 from atoll.kernel_ext.local_modules import after_cell, before_cell
 
 
@@ -33,8 +33,10 @@ def run_cached_cell(request: CellRequest) -> CachedCell:
     session = existing_session()
     observer = Observer(session.cluster.directory if session is not None else "")
     try:
-        with observer.watching():
-            result = finish(run_recorded(CellHost(), request, emit))
+        with at_home(request):
+            request.variables, request.directory = {}, ""  # it is there already, and that is not to be watched
+            with observer.watching():
+                result = finish(run_recorded(CellHost(), request, emit))
+            return CachedCell(result, settled(shown), observer.result())
     finally:
         after_cell(began)
-    return CachedCell(result, settled(shown), observer.result())
