@@ -19,7 +19,7 @@ In: the text of cells; output, results and state of the cluster. Out: tasks and 
          failures   ═▶ errors ─▶ the user's own exception
 
 What a cell changes in place comes back so (`given`, `looks`, `taking_over`).
-Large values are shared memory (`buffers`).
+Large values are shared memory (`buffers`). What is computed once for all notebooks: `cached`, `kept`.
 """
 
 from __future__ import annotations

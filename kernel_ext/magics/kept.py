@@ -14,7 +14,7 @@ from atoll.kernel_ext.outputs import ShellSink
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.views import View
 
-COUNTS = frozenset({"gpu", "gpu_mem", "env", "or", "labels", "strategy"})
+COUNTS = frozenset({"gpu", "gpu_mem", "env", "or", "labels"})
 """Options that a result may depend on: on what it was computed, and with which variables."""
 
 
