@@ -121,6 +121,8 @@ class ActorClass:
 
     def _spec(self, session: Session, code: bytes) -> ActorSpec:
         options = self._options
+        if options.release_gpu_when_idle_s and self._asyncio:
+            raise ValueError("release_gpu_when_idle_s is for an actor that answers one call after the other")
         environment = options.environment_in(session)
         digest = hashlib.blake2b(code, digest_size=16).digest()
         if self._methods is None:
@@ -140,6 +142,7 @@ class ActorClass:
             interface=interface,
             maximum_concurrency=options.max_concurrency or 0,
             concurrency_groups=self._groups,
+            idle_s=float(options.release_gpu_when_idle_s),
         )
 
     def _create_named(

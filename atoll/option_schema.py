@@ -300,6 +300,9 @@ ACTOR: dict[str, Option] = {
     "max_pending_calls": _ENDLESS,
     "concurrency_groups": Option((dict, list)),
     "allow_out_of_order_execution": _FLAG,
+    "release_gpu_when_idle_s": Option(
+        (int, float), _amount, "give its GPUs up when it has not been called for so long, until it is", "600", "idle"
+    ),
 }
 
 CALL: dict[str, Option] = {

@@ -253,6 +253,8 @@ class ActorOptions(_Common, frozen=True, kw_only=True):
         max_pending_calls: Calls that may wait at one handle; -1 for without limit.
         concurrency_groups: How many calls of each named group of methods may run at once.
         allow_out_of_order_execution: Whether a call may overtake one that waits for its arguments.
+        release_gpu_when_idle_s: So long without a call it keeps its GPUs; then it gives them up, by its methods
+            `offload()` and `restore()` or by the driver, and takes them back at the next call.
     """
 
     WHAT = "an actor"
@@ -268,9 +270,14 @@ class ActorOptions(_Common, frozen=True, kw_only=True):
     max_pending_calls: int = -1
     concurrency_groups: dict[str, int] | list[dict[str, Any]] | None = None
     allow_out_of_order_execution: bool | None = None
+    release_gpu_when_idle_s: float = 0.0
 
     def check(self) -> None:
         """Raise ValueError for options that make no sense together."""
+        if self.release_gpu_when_idle_s and not (self.num_gpus or self.gpu_memory):
+            raise ValueError("release_gpu_when_idle_s is for an actor that holds GPUs: give num_gpus or gpu_memory")
+        if self.release_gpu_when_idle_s and ((self.max_concurrency or 1) > 1 or self.concurrency_groups):
+            raise ValueError("release_gpu_when_idle_s is for an actor that answers one call after the other")
         if self.get_if_exists and self.name is None:
             raise ValueError("get_if_exists needs a name= to look for")
 

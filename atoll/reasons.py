@@ -83,10 +83,10 @@ def _of_object(session: Session, object_id: bytes) -> Explanation:
         if record is None:
             return Explanation("", RUNS, "another process computes it; ask there")
         known = _known_here(session, record)
-    if known:
+    if known and (record.peer is None or not record.actor_id):
         return Explanation(record.name, RUNS if record.unresolved <= 0 else WAITS, known)
-    if record.actor_id:
-        return _of_actor(session, record.actor_id, record.name)
+    if record.actor_id:  # one that was pushed may wait in the worker: its actor has given its GPUs up
+        return _of_actor(session, record.actor_id, record.name, known)
     request = Explain(session.next_request(), record.class_key, code=record.function)
     return _ask(session, request, f"{record.name} is about to begin, or has begun")
 
@@ -104,6 +104,8 @@ def _known_here(session: Session, record: TaskRecord) -> str:
     return "runs now"
 
 
-def _of_actor(session: Session, actor_id: bytes, name: str) -> Explanation:
+def _of_actor(session: Session, actor_id: bytes, name: str, known: str = "") -> Explanation:
+    """Explain an actor, or a call of it; `known` is what this process knows of the call if nothing keeps the actor."""
     request = Explain(session.next_request(), actor_id=actor_id)
-    return _ask(session, request, f"the actor of {name} has its process; what waits, waits for its turn there")
+    found = _ask(session, request, f"the actor of {name} has its process; what waits, waits for its turn there")
+    return Explanation(name, RUNS, known) if known and found.state == RUNS else found

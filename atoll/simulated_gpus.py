@@ -96,13 +96,25 @@ class ScriptedFault(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
-    """The whole file. `unreadable` devices are not answered for by the driver."""
+    """The whole file.
+
+    Attributes:
+        devices: What there is.
+        links: How it is connected.
+        processes: Who holds memory.
+        faults: What fails.
+        unreadable: Devices that the driver does not answer for.
+        no_checkpoint: Why the driver cannot give up what a process has; empty if it can.
+        failing_checkpoints: Which of its steps fail now: `give-up`, `take-back`.
+    """
 
     devices: list[ScriptedDevice] = []
     links: list[ScriptedLink] = []
     processes: list[ScriptedProcess] = []
     faults: list[ScriptedFault] = []
     unreadable: list[int] = []
+    no_checkpoint: str = ""
+    failing_checkpoints: list[str] = []
 
 
 def read_script(path: str | Path) -> Script:

@@ -29,11 +29,13 @@ from atoll.nodeagent import processes
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
+    CheckpointDevices,
     ClaimDevices,
     CreateSegment,
     CutSegment,
     DeleteSpillFile,
     DestroySegment,
+    DevicesCheckpointed,
     DialAgent,
     DialScheduler,
     Exit,
@@ -44,6 +46,7 @@ from atoll.nodeagent.core.events import (
     MeasureMemory,
     ObserveNode,
     ProcessExited,
+    RestoreCheckpoint,
     RestoreObject,
     SendPiece,
     SendWithSegments,
@@ -56,7 +59,7 @@ from atoll.nodeagent.core.events import (
     ZygoteDied,
 )
 from atoll.nodeagent.device_locks import open_locks
-from atoll.nodeagent.gpus import Provider, find_provider
+from atoll.nodeagent.gpus import Provider, find_checkpoints, find_provider
 from atoll.nodeagent.host_memory import HostMemory
 from atoll.nodeagent.logs import WorkerLogs
 from atoll.nodeagent.memory import Memory
@@ -117,6 +120,7 @@ class NodeAgent:
         self._locks = open_locks(settings.device_locks, self._directory, simulated=simulated) if devices else None
         self._monitor = Monitor(self._provider, self._locks)
         self._host_memory = host_memory or HostMemory()
+        self._checkpoints = find_checkpoints(self._provider)
         self.node = describe_node(cluster, settings, self._provider, name)
         self.core = AgentCore(
             self.node,
@@ -126,6 +130,7 @@ class NodeAgent:
             give_back_s=settings.store_idle_give_back_s,
             patience_s=settings.store_patience_s,
             kept_free_bytes=settings.memory_kept_free_bytes,
+            no_checkpoint=self._checkpoints.why_not(),
         )
         self.endpoint = Endpoint(self._key, Identity("agent", self.node.node_id), self.deliver)
         self._zygotes: dict[str, ZygoteProcess] = {}
@@ -133,6 +138,7 @@ class NodeAgent:
         self._forked_from: dict[bytes, str] = {}
         self._memory = Memory(own, settings.spill_directory, self.deliver, self._after)
         self._measuring_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-measuring")
+        self._checkpoint_threads = ThreadPoolExecutor(4, thread_name_prefix="atoll-checkpoint")
         self._memory_thread = ThreadPoolExecutor(1, thread_name_prefix="atoll-host-memory")
         self._events: deque[Event] = deque()
         self._handling = False
@@ -163,6 +169,8 @@ class NodeAgent:
             UnlockDevices: self._unlock_devices,
             MeasureDeviceMemory: self._measure,
             MeasureMemory: self._measure_memory,
+            CheckpointDevices: self._checkpoint,
+            RestoreCheckpoint: self._restore_checkpoint,
             ObserveNode: self._observe,
             DialScheduler: self._dial,
             DialAgent: self._dial_agent,
@@ -388,6 +396,14 @@ class NodeAgent:
         work = self._measuring_thread.submit(self._monitor.measure, action.lease_id, action.uuids, action.worker_pid)
         self._after(work, self.deliver)
 
+    def _checkpoint(self, action: CheckpointDevices) -> None:
+        work = self._checkpoint_threads.submit(self._checkpoints.give_up, action.pid)
+        self._after(work, lambda text: self.deliver(DevicesCheckpointed(action.lease_id, text)))
+
+    def _restore_checkpoint(self, action: RestoreCheckpoint) -> None:
+        work = self._checkpoint_threads.submit(self._checkpoints.take_back, action.pid)
+        self._after(work, lambda text: self.deliver(DevicesCheckpointed(action.lease_id, text)))
+
     def _measure_memory(self, action: MeasureMemory) -> None:
         """In a thread of its own: a driver that is slow to tell of its devices must not let somebody fill the host."""
         self._after(self._memory_thread.submit(measure_memory, self._host_memory, action.workers), self.deliver)
@@ -436,6 +452,7 @@ class NodeAgent:
         self._memory.close()
         self._measuring_thread.shutdown()
         self._memory_thread.shutdown()
+        self._checkpoint_threads.shutdown()
         if self._locks is not None:
             self._locks.close()
         self._provider.close()

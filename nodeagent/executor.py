@@ -29,6 +29,7 @@ from atoll.client.context import TaskContext, current_actor
 from atoll.client.reactor import Waiter
 from atoll.client.session import Session
 from atoll.exceptions import TaskCancelledError
+from atoll.nodeagent.absence import Absence
 from atoll.nodeagent.answers import Answers
 from atoll.nodeagent.failures import cancelled_answer, error_payload, method_of, microseconds, retried_by
 from atoll.nodeagent.functions import Functions
@@ -82,6 +83,7 @@ class Executor:
         self._where = where
         self._spans = spans
         self._peak = OwnPeak()
+        self._absence: Absence | None = None
         self.results = ResultWriter(session)
         self.results.stream = self._stream
         self.results.step = self._step
@@ -140,9 +142,24 @@ class Executor:
         self._queue.append((Peer(0), work))
         self._wake()
 
+    def give_devices_up(self, lease_id: int) -> None:
+        """Have an idle actor give its devices up, and hold its calls until they are back. The lock is held."""
+        if self._absence is None:
+            self._absence = Absence(self._session, self._step, lambda: bool(self._queue), self._wait_while)
+        absence = self._absence
+        self.later(lambda: absence.give_up(self.actor, lease_id))
+
+    def devices_are_back(self) -> None:
+        """Have the actor go on. The lock is held."""
+        if self._absence is not None:
+            self._absence.come_back()
+            self._wake()
+
     def stop(self) -> None:
         """End `run` as soon as nothing runs. The lock is held."""
         self._stopping = True
+        if self._absence is not None:
+            self._absence.end()
         self._wake()
 
     def _wake(self) -> None:
@@ -258,9 +275,13 @@ class Executor:
                 self._run_one(peer, message)
 
     def _wait_for_work(self) -> None:
+        self._wait_while(lambda: not (self._queue or self._stopping))
+
+    def _wait_while(self, nothing: Callable[[], bool]) -> None:
+        """Wait until somebody wakes the main thread, unless there is something already."""
         waiter = Waiter(1)
         with self._session.lock:
-            if self._queue or self._stopping:
+            if not nothing():
                 return
             self._idle = waiter
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from atoll.config import Settings
+from atoll.nodeagent.checkpoints import Checkpoints, DriverCheckpoints, NoCheckpoints
 from atoll.nodeagent.core.events import DeviceFault
 from atoll.protocol.values import Device
 
@@ -96,6 +97,15 @@ class NoDevices:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def find_checkpoints(provider: Provider) -> Checkpoints:
+    """Return what can give up what a process has on the devices of a provider."""
+    if not provider.devices():
+        return NoCheckpoints("there is no GPU")
+    if isinstance(provider, Checkpoints):
+        return provider
+    return DriverCheckpoints()
 
 
 def find_provider(settings: Settings) -> Provider:

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from atoll.nodeagent import processes
+from atoll.nodeagent.checkpoints import GIVE_UP, TAKE_BACK
 from atoll.nodeagent.core.events import DeviceFault
 from atoll.nodeagent.gpus import DeviceProcess, DeviceReading
 from atoll.protocol.values import Device
@@ -51,6 +52,7 @@ class SimulatedProvider:
             number: [d for d, n in self._devices if n == number] for number in range(len(script.devices))
         }
         self._held: dict[str, dict[int, int]] = {device.uuid: {} for device, _number in self._devices}
+        self._away: dict[int, None] = {}
 
     def devices(self) -> list[Device]:
         """Return the simulated devices."""
@@ -74,6 +76,8 @@ class SimulatedProvider:
             for process in self._script.processes:
                 if process.gpu == number and (process.user or process.outlives or _lives(process.pid)):
                     found[process.pid] = _scripted(process)
+        for pid in self._away:
+            found.pop(pid, None)
         return DeviceReading(uuid, 0.0, sum(process.used_bytes for process in found.values()), found)
 
     def faults(self) -> list[DeviceFault]:
@@ -85,6 +89,28 @@ class SimulatedProvider:
             for fault in new
             for device in self._by_number.get(fault.gpu, [])
         ]
+
+    # ------------------------------------------------------------------------------- as `checkpoints.Checkpoints`
+
+    def why_not(self) -> str:
+        """Return why the scripted driver cannot give up what a process has."""
+        return self._script.no_checkpoint
+
+    def give_up(self, pid: int) -> str:
+        """Take what a process holds off the devices."""
+        self._look()
+        if GIVE_UP in self._script.failing_checkpoints:
+            return "the simulated driver could not"
+        self._away[pid] = None
+        return ""
+
+    def take_back(self, pid: int) -> str:
+        """Let it hold that again."""
+        self._look()
+        if TAKE_BACK in self._script.failing_checkpoints:
+            return "the simulated driver could not"
+        self._away.pop(pid, None)
+        return ""
 
     def _look(self) -> None:
         """Read the script again if its file is another."""

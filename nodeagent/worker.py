@@ -23,6 +23,7 @@ from atoll.client.uplinks import Introduction
 from atoll.exceptions import ActorDiedError, AtollError, TaskError
 from atoll.ids import ProcessId
 from atoll.nodeagent import device_errors
+from atoll.nodeagent.absence import offloads
 from atoll.nodeagent.executor import Executor
 from atoll.nodeagent.failures import error_payload
 from atoll.nodeagent.output import TaskStream
@@ -30,6 +31,7 @@ from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.zygote_messages import WorkerStart
 from atoll.placement import Scope
 from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.leave_messages import OffloadDevices, RestoreDevices
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import (
     ActForJob,
@@ -100,6 +102,10 @@ class Worker:
             executor.lease_id = 0
         elif isinstance(message, ConstructActor):
             executor.later(lambda: self._construct(message))
+        elif isinstance(message, OffloadDevices):
+            executor.give_devices_up(message.lease_id)
+        elif isinstance(message, RestoreDevices):
+            executor.devices_are_back()
         elif isinstance(message, StopWorker):
             executor.stop()
 
@@ -124,7 +130,8 @@ class Worker:
         except BaseException as problem:  # whatever a constructor raises is the answer
             error = _died_of(error_payload(problem, name, self._where))
             text = f"{name} raised {type(problem).__name__}: {problem}"
-        self._session.tell_agent(ActorConstructed(spec.actor_id, text, error))
+        own = bool(spec.idle_s) and not text and offloads(self._executor.actor)
+        self._session.tell_agent(ActorConstructed(spec.actor_id, text, error, own))
 
 
 def _died_of(payload: bytes) -> bytes:

@@ -37,6 +37,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.protocol import leave_messages as leave_messages
 from atoll.protocol.device_messages import DEVICES_TAKEN as DEVICES_TAKEN
 from atoll.protocol.device_messages import ReleaseDevice as ReleaseDevice
 from atoll.protocol.device_messages import ReportDeviceFault as ReportDeviceFault
@@ -443,6 +444,7 @@ class RegisterNode(Message, frozen=True):
         actors: Those that live on: (actor id, lease id).
         started: The `StartLease` of each of `leases`, as it came: a restarted scheduler learns from it what they
             hold. A lease without one ends.
+        away: Leases whose actors have given their devices up for a while, and whether they want them back.
         stays: It is the first of its host, whose object store the host's notebooks use: drained, it is empty and stays.
     """
 
@@ -458,6 +460,7 @@ class RegisterNode(Message, frozen=True):
     actors: list[tuple[bytes, int]] = []
     started: list[StartLease] = []
     stays: bool = False
+    away: list[tuple[int, bool]] = []
 
 
 class NodeRegistered(Message, frozen=True):
@@ -651,11 +654,15 @@ class ConstructActor(Message, frozen=True):
 
 
 class ActorConstructed(Message, frozen=True):
-    """The constructor returned, or raised `error` (serialized; `text` in one line)."""
+    """The constructor returned, or raised `error` (serialized; `text` in one line).
+
+    `offloads` says whether the actor can give its devices up itself.
+    """
 
     actor_id: bytes
     text: str = ""
     error: bytes = b""
+    offloads: bool = False
 
 
 class ReportSpans(Message, frozen=True):

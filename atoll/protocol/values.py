@@ -387,6 +387,7 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
         interface: For handles made by name.
         maximum_concurrency: Calls that may run at once; 0 for what is usual for its class.
         concurrency_groups: The same for the methods of each named group.
+        idle_s: So long without a call it keeps its GPUs, then gives them up until the next; 0 for always.
     """
 
     actor_id: bytes
@@ -400,6 +401,7 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True):
     interface: ActorInterface = ActorInterface()
     maximum_concurrency: int = 0
     concurrency_groups: dict[str, int] = {}
+    idle_s: float = 0.0
 
 
 class ObjectLocation(msgspec.Struct, frozen=True, array_like=True):

@@ -17,6 +17,7 @@ from atoll.nodeagent.core.events import (
     AgentUnreachable,
     DestroySegment,
     DeviceMemoryMeasured,
+    DevicesCheckpointed,
     DevicesClaimed,
     DialScheduler,
     Exit,
@@ -44,6 +45,12 @@ from atoll.nodeagent.core.segments import SLAB_BYTES, WARM_S, SegmentAllocator
 from atoll.nodeagent.core.store import ObjectStore
 from atoll.nodeagent.core.transfers import PIECE_BYTES, Transfers
 from atoll.nodeagent.core.workers import WorkerPool
+from atoll.protocol.leave_messages import (
+    DevicesOffloaded,
+    DevicesRestored,
+    DevicesReturned,
+    WantDevices,
+)
 from atoll.protocol.machine import (
     Action,
     ClosePeer,
@@ -160,6 +167,7 @@ class AgentCore:
         give_back_s: Memory without objects is given back to the host after so long.
         patience_s: How long somebody waits for room in a full store while nothing moves.
         kept_free_bytes: Memory that is kept free on the host; what is usual for its size if 0.
+        no_checkpoint: Why the driver cannot give up what a process has on its devices; empty if it can.
     """
 
     def __init__(
@@ -173,6 +181,7 @@ class AgentCore:
         give_back_s: float = WARM_S,
         patience_s: float = PATIENCE_S,
         kept_free_bytes: int = 0,
+        no_checkpoint: str = "",
     ) -> None:
         self.node = node
         self._outbox = Outbox()
@@ -188,7 +197,7 @@ class AgentCore:
         cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
         offered_bytes = node.resources.get(MEMORY, 0) // UNITS_PER_ONE
-        self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room)
+        self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room, no_checkpoint)
         self._story = Story()
         self._roles: dict[Peer, tuple[str, bytes]] = {}
         self._without_scheduler_since: Instant | None = now
@@ -222,6 +231,7 @@ class AgentCore:
             RestoreFailed: self.store.restore_failed,
             DeviceMemoryMeasured: self.leases.device_memory_measured,
             DevicesClaimed: self._devices_claimed,
+            DevicesCheckpointed: self.leases.checkpointed,
             NodeObserved: self._node_observed,
             MemoryMeasured: self.leases.memory.measured,
             AgentUnreachable: self.transfers.unreachable,
@@ -235,6 +245,7 @@ class AgentCore:
             StartLease: self._start_lease,
             EndLease: self.leases.end,
             StartActor: lambda message, now: self.leases.start_actor(message),
+            DevicesReturned: lambda message, now: self.leases.devices_returned(message),
             AdoptObject: lambda message, now: self.store.adopt(message),
             DropObject: self.store.drop,
             JobEnded: self._job_ended,
@@ -367,6 +378,7 @@ class AgentCore:
                     if lease.actor_id is not None and lease.actor_alive and lease.state == "running"
                 ],
                 started=[lease.begun for lease in holding],
+                away=list(self.leases.leaves.gone()),
                 stays=node.stays,
             )
         )
@@ -416,9 +428,15 @@ class AgentCore:
         elif type(message) in self._from_process and self.store.is_attached(peer):
             self._from_process[type(message)](peer, message, now)
         elif type(message) is ActorConstructed:
-            self.leases.actor_constructed(peer, message)
+            self.leases.actor_constructed(peer, message, now)
+        elif type(message) is DevicesOffloaded:
+            self.leases.offloaded(peer, message, now)
+        elif type(message) is WantDevices:
+            self.leases.devices_wanted(peer, message)
+        elif type(message) is DevicesRestored:
+            self.leases.devices_restored(peer, message, now)
         elif type(message) is ReportSpans:
-            self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans)))
+            self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans, now)))
         elif type(message) is ReportDeviceFault:
             self.leases.worker_reports_fault(peer, message.text, message.counts, now)
             self._tell_sample()

@@ -57,7 +57,7 @@ IN_USE_PATIENCE_S = 0.3
 RELEASE_WITHIN_S = 60.0
 """A driver that has not freed a dead process's memory by then will not."""
 
-CLAIMING, HELD, RELEASING, LINGERING = "claiming", "held", "releasing", "lingering"
+CLAIMING, HELD, RELEASING, LINGERING, LENT = "claiming", "held", "releasing", "lingering", "lent"
 REFUSED = "refused"
 
 
@@ -67,7 +67,8 @@ class Claim:
 
     Attributes:
         shares: What it takes.
-        state: `claiming`, `held`, `releasing`, or `lingering` when the lease is over and the memory is not back.
+        state: `claiming`, `held`, `releasing`, or `lingering` when the lease is over and the memory is not back; `lent`
+            while an idle actor has given its devices up: its process lives, and so their locks stay.
         since: Since when.
         before: Device to its memory when the lease began.
         worker_pid: Its process, once that is known to be gone; 0 before.
@@ -181,6 +182,18 @@ class Devices:
     def _do_unlock(self, uuids: list[str]) -> None:
         if uuids:
             self._outbox.do(UnlockDevices(uuids))
+
+    def lend(self, lease_id: int) -> None:
+        """An idle actor has given its devices up."""
+        self._claims[lease_id].state = LENT
+
+    def take_back(self, lease_id: int) -> None:
+        """They are its own again."""
+        self._claims[lease_id].state = HELD
+
+    def end_lent(self, lease_id: int) -> None:
+        """The process of an actor that had given its devices up is gone: what it left goes with it."""
+        self._unlock(self._claims.pop(lease_id).uuids)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -194,6 +194,18 @@ class MemoryMeasured(Event, frozen=True):
     available_bytes: int
 
 
+class DevicesCheckpointed(Event, frozen=True):
+    """The answer to `CheckpointDevices` and `RestoreCheckpoint`.
+
+    Attributes:
+        lease_id: The lease.
+        text: Why it could not be done; then the process has what it had before.
+    """
+
+    lease_id: int
+    text: str = ""
+
+
 class NodeObserved(Event, frozen=True):
     """The answer to `ObserveNode`. `faults` are those since the last one."""
 
@@ -403,6 +415,20 @@ class MeasureDeviceMemory(Action, frozen=True):
     lease_id: int
     uuids: list[str]
     worker_pid: int
+
+
+class CheckpointDevices(Action, frozen=True):
+    """Have the driver copy what a process has on its devices into the host's memory. `DevicesCheckpointed` follows."""
+
+    lease_id: int
+    pid: int
+
+
+class RestoreCheckpoint(Action, frozen=True):
+    """Have the driver copy it back to the same devices. `DevicesCheckpointed` follows."""
+
+    lease_id: int
+    pid: int
 
 
 class MeasureMemory(Action, frozen=True):

@@ -15,11 +15,25 @@ from dataclasses import dataclass
 
 from atoll.exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from atoll.ids import ActorId
+from atoll.nodeagent.core.device_leave import DeviceLeaves, Leave
 from atoll.nodeagent.core.devices import HELD, REFUSED, Devices
-from atoll.nodeagent.core.events import DeviceFault, DeviceMemoryMeasured, DevicesClaimed, ProcessExited, ZygoteDied
+from atoll.nodeagent.core.events import (
+    DeviceFault,
+    DeviceMemoryMeasured,
+    DevicesCheckpointed,
+    DevicesClaimed,
+    ProcessExited,
+    ZygoteDied,
+)
 from atoll.nodeagent.core.memory_watch import MemoryWatch, Use
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.workers import Worker, WorkerKey, WorkerPool
+from atoll.protocol.leave_messages import (
+    DevicesOffloaded,
+    DevicesRestored,
+    DevicesReturned,
+    WantDevices,
+)
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
@@ -39,6 +53,13 @@ from atoll.protocol.messages import (
 from atoll.protocol.values import DeviceShare, MemoryLoss, SchedulingClass, Span
 from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
 
+NO_WAY = (
+    "it cannot give its GPUs up when it is idle: it has no methods offload() and restore(), and the driver cannot do it"
+)
+
+PARDONED_BYTES = 1 << 60
+"""What an actor may use of the host's memory while the contents of its devices lie there."""
+
 STARTS_PER_LEASE = 2
 """A lease whose worker died while starting gets another so often."""
 
@@ -56,6 +77,7 @@ class Lease:
         starts: How many workers it was given.
         actor_id: The actor that lives in it, if one does.
         actor_alive: Whether the actor's constructor has returned.
+        idle_s: So long without a call the actor keeps its devices; 0 for always.
         claiming: Whether it has no worker yet because its devices are not its own yet.
         crashed: Whether it ends because its worker's connection broke, not because the scheduler wished it.
         cause: Why its worker is ended before its time, in words; empty if it is not, or if it ends by itself.
@@ -71,6 +93,7 @@ class Lease:
     starts: int = 0
     actor_id: ActorId | None = None
     actor_alive: bool = False
+    idle_s: float = 0.0
     claiming: bool = False
     crashed: bool = False
     cause: str = ""
@@ -122,8 +145,10 @@ class Leases:
         offered_bytes: Memory that the node offers.
         kept_free_bytes: Memory that is kept free on the host; what is usual if 0.
         make_room: Gives back memory that is kept only to be quick.
+        no_checkpoint: Why the driver cannot give up what a process has on its devices; empty if it can.
 
     Attributes:
+        leaves: Idle actors that give their devices up.
         memory: Looks at what leases use of the host's memory.
     """
 
@@ -134,11 +159,13 @@ class Leases:
         offered_bytes: int = 0,
         kept_free_bytes: int = 0,
         make_room: Callable[[Instant], bool] = lambda _now: False,
+        no_checkpoint: str = "",
     ) -> None:
         self._pool = pool
         self._outbox = outbox
         self._leases: dict[int, Lease] = {}
         self.devices = Devices(outbox, lambda: [worker.pid for worker in pool.workers() if worker.pid])
+        self.leaves = DeviceLeaves(outbox, no_checkpoint)
         self.memory = MemoryWatch(outbox, offered_bytes, kept_free_bytes, self._out_of_memory, make_room)
 
     def lease(self, lease_id: int) -> Lease | None:
@@ -309,7 +336,10 @@ class Leases:
 
     def _after_exit(self, lease: Lease, pid: int, now: Instant) -> None:
         lease.state = "ending"
-        if lease.devices:
+        if self.leaves.forget(lease.lease_id):
+            self.devices.end_lent(lease.lease_id)
+            self._over(lease)
+        elif lease.devices:
             self.devices.release(lease.lease_id, pid, now)
         else:
             self._over(lease)
@@ -319,8 +349,10 @@ class Leases:
         self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text, lease.memory))
 
     def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
-        """End the lease if its devices are free."""
-        if self.devices.measured(event, now):
+        """End the lease if its devices are free, or lend them if its actor has given them up."""
+        if self.leaves.measured(event):
+            self.devices.lend(event.lease_id)
+        elif self.devices.measured(event, now):
             self._over(self._leases[event.lease_id])
 
     def device_failed(self, fault: DeviceFault, now: Instant) -> None:
@@ -354,15 +386,16 @@ class Leases:
 
     def next_deadline(self) -> Instant | None:
         """Return when devices, or memory, are to be looked at again."""
-        instants = (self.devices.next_deadline(), self.memory.next_deadline())
+        instants = (self.devices.next_deadline(), self.memory.next_deadline(), self.leaves.next_deadline())
         return min((instant for instant in instants if instant is not None), default=None)
 
     def tick(self, now: Instant) -> None:
         """Do what is due."""
         self.devices.tick(now)
         self.memory.tick(now)
+        self.leaves.tick(now)
 
-    def with_peaks(self, peer: Peer, spans: list[Span]) -> list[Span]:
+    def with_peaks(self, peer: Peer, spans: list[Span], now: Instant) -> list[Span]:
         """Return what a worker says it ran, with the most memory that it and all that it has started were seen to use.
 
         What runs in an actor is learned of as the actor's: its state is most of it.
@@ -371,6 +404,8 @@ class Leases:
         lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
         if worker is None or lease is None:
             return spans
+        if lease.idle_s:
+            self.leaves.busy(lease.lease_id, now)
         code = lease.scheduling_class.code if lease.actor_id else b""
         return self.memory.with_peaks(worker.worker_id, spans, code)
 
@@ -385,10 +420,11 @@ class Leases:
             self._outbox.tell_scheduler(ActorFailed(message.spec.actor_id, message.lease_id, text, b""))
             return
         lease.actor_id = ActorId(message.spec.actor_id)
+        lease.idle_s = message.spec.idle_s
         lease.dedicated = True
         self._outbox.send(worker.peer, ConstructActor(message.lease_id, message.spec, message.incarnation))
 
-    def actor_constructed(self, peer: Peer, message: ActorConstructed) -> None:
+    def actor_constructed(self, peer: Peer, message: ActorConstructed, now: Instant) -> None:
         """Pass on how the constructor ended."""
         worker = self._pool.by_peer(peer)
         lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
@@ -398,8 +434,59 @@ class Leases:
             failed = ActorFailed(message.actor_id, lease.lease_id, message.text, message.error)
             self._outbox.tell_scheduler(failed)
             return
+        if lease.idle_s and lease.devices and worker is not None:
+            if not message.offloads and self.leaves.no_checkpoint:
+                text = f"{NO_WAY}: {self.leaves.no_checkpoint}"
+                self._outbox.tell_scheduler(ActorFailed(message.actor_id, lease.lease_id, text, b""))
+                return
+            uuids = [share.uuid for share in lease.devices]
+            self.leaves.begin(lease.lease_id, Leave(peer, worker.pid, uuids, lease.idle_s, now))
         lease.actor_alive = True
         self._outbox.tell_scheduler(ActorStarted(message.actor_id, lease.lease_id))
+
+    # --------------------------------------------------------------------------------- devices that are given up
+
+    def _lease_of(self, peer: Peer) -> Lease | None:
+        worker = self._pool.by_peer(peer)
+        return self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
+
+    def offloaded(self, peer: Peer, message: DevicesOffloaded, now: Instant) -> None:
+        """A worker holds calls, and its actor has given up what it has on its devices, if it does that itself."""
+        lease = self._lease_of(peer)
+        if lease is not None and lease.lease_id == message.lease_id:
+            if not (message.busy or message.text):
+                self.memory.pardon(lease.lease_id, PARDONED_BYTES)
+            self.leaves.offloaded(message, now)
+
+    def checkpointed(self, event: DevicesCheckpointed, now: Instant) -> None:
+        """The driver has done something."""
+        self._end_if(event.lease_id, self.leaves.checkpointed(event), now)
+
+    def devices_wanted(self, peer: Peer, message: WantDevices) -> None:
+        """A call has come for an actor that has given its devices up."""
+        lease = self._lease_of(peer)
+        if lease is not None and lease.lease_id == message.lease_id:
+            self.leaves.wanted(message.lease_id)
+
+    def devices_returned(self, message: DevicesReturned) -> None:
+        """The scheduler gives the devices of an actor back."""
+        if self.leaves.returned(message.lease_id):
+            self.devices.take_back(message.lease_id)
+
+    def devices_restored(self, peer: Peer, message: DevicesRestored, now: Instant) -> None:
+        """An actor has what it had."""
+        lease = self._lease_of(peer)
+        if lease is not None and lease.lease_id == message.lease_id:
+            self.memory.pardon(lease.lease_id, 0)
+            self._end_if(message.lease_id, self.leaves.restored(message, now), now)
+
+    def _end_if(self, lease_id: int, cause: str, now: Instant) -> None:
+        """End a lease whose actor cannot go on, if there is a cause."""
+        lease = self._leases.get(lease_id)
+        if cause and lease is not None and lease.state == "running" and lease.worker is not None:
+            worker = lease.worker
+            self._replace(lease, worker, cause)
+            self._pool.kill(worker, now)
 
     # ------------------------------------------------------------------------------------- the scheduler's loss
 

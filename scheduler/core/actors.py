@@ -67,6 +67,11 @@ class ActorTable:
         actor = self._find(actor_id)
         return (actor.spec.name or actor.spec.class_name) if actor is not None else actor_id.hex()
 
+    def home_of(self, actor_id: bytes) -> Lease | None:
+        """Return the lease in which an actor lives, if it does."""
+        actor = self._actors.get(actor_id)
+        return actor.lease if actor is not None else None
+
     def detached(self) -> bool:
         """Whether any living actor is detached."""
         return any(actor.outlives_its_job for actor in self)

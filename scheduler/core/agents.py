@@ -7,6 +7,7 @@ lost. What ends is taken up too, until it has ended: its devices are nobody else
 
 from __future__ import annotations
 
+from atoll.protocol.leave_messages import DevicesReleased, DevicesWanted
 from atoll.protocol.machine import ClosePeer, Instant, Peer
 from atoll.protocol.messages import (
     ActorFailed,
@@ -153,11 +154,17 @@ class AgentDesk:
         cluster = self._cluster
         started = {start.lease_id: start for start in message.started}
         homes = {lease_id: actor_id for actor_id, lease_id in message.actors}
-        for lease_id, worker_id, address in message.leases:
+        away = dict(message.away)
+        # Those that have given their devices up come first: others may have them now.
+        for lease_id, worker_id, address in sorted(message.leases, key=lambda entry: entry[0] not in away):
             lease = self._restore_lease(node, started.get(lease_id), worker_id, address, homes.get(lease_id, b""))
             if lease is None:
                 self._turn.send(node.peer, EndLease(lease_id, True))
                 continue
+            if lease_id in away:
+                cluster.leases.lend_devices(lease)
+                if away[lease_id]:
+                    cluster.leases.want_devices(lease)
             actor_id = homes.get(lease_id)
             if not address or lease_id >= cluster.leases.first_id:
                 wanted = False  # it is ending, or somebody was told that it is lost
@@ -211,6 +218,18 @@ class AgentDesk:
         lease = self._lease(record, message.lease_id)
         if lease is not None:
             self._cluster.lease_over(lease, message.kind, message.text, message.memory)
+
+    def devices_released(self, record: PeerRecord, message: DevicesReleased) -> None:
+        """An idle actor has given its devices up."""
+        lease = self._lease(record, message.lease_id)
+        if lease is not None:
+            self._cluster.leases.lend_devices(lease)
+
+    def devices_wanted(self, record: PeerRecord, message: DevicesWanted) -> None:
+        """It has been called."""
+        lease = self._lease(record, message.lease_id)
+        if lease is not None:
+            self._cluster.leases.want_devices(lease)
 
     def actor_started(self, record: PeerRecord, message: ActorStarted) -> None:
         """A constructor returned."""

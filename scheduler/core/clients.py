@@ -391,10 +391,14 @@ class ClientDesk:
                 if message.actor_id
                 else record.demands.get(message.demand_key)
             )
-            if demand is None or demand.shortfall <= 0:
+            home = self._cluster.actors.home_of(message.actor_id) if message.actor_id else None
+            if home is not None and home.wanted_since is not None:
+                found = reasons.of_return(home)
+            elif demand is None or demand.shortfall <= 0:
                 self._turn.fail(record.peer, message.request, "ValueError", "it does not wait for the scheduler")
                 return
-            found = reasons.of_demand(demand)
+            else:
+                found = reasons.of_demand(demand)
         code = message.code or (message.scheduling_class.code if message.scheduling_class is not None else b"")
         usual = self._cluster.peaks.in_words(code)
         if usual:

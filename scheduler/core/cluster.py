@@ -107,6 +107,8 @@ class Cluster:
         if again is not None:
             turn.deadlines["reservations"] = again
         self.leases.promised = len(self.reservations)
+        if self.leases.wanting:
+            self.leases.return_devices()
         self.leases.place()
         if not self.leases.preemptible:
             return

@@ -27,12 +27,15 @@ class Lease:
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
         account: Where what it holds is counted.
+        away: The devices that its actor has given up for a while.
+        wanted_since: Since when it wants them back; None while it does not.
     """
 
     __slots__ = (
         "account",
         "actor_id",
         "address",
+        "away",
         "blocked",
         "bundle",
         "demand",
@@ -50,6 +53,7 @@ class Lease:
         "shares",
         "since",
         "state",
+        "wanted_since",
         "worker_id",
     )
 
@@ -75,6 +79,8 @@ class Lease:
         self.recalled_for: Demand | None = None
         self.killed = False
         self.account: AccountKey | None = None
+        self.away: list[DeviceShare] = []
+        self.wanted_since: Instant | None = None
 
     @property
     def amounts(self) -> Amounts:

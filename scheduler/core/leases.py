@@ -11,9 +11,10 @@ killed holds its memory and its devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from atoll.exceptions import InternalError
+from atoll.protocol.leave_messages import DevicesReturned
 from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
@@ -67,6 +68,7 @@ class LeaseTable:
     Attributes:
         placement: Finds nodes.
         leaving: Leases that end or were recalled, by id.
+        wanting: Homes of actors that have been called and want their devices back, by id, the longest first.
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         promised: How many nodes are promised to somebody.
         may_go: Whether a demand may go to a node, as far as promises to others go.
@@ -98,6 +100,7 @@ class LeaseTable:
         self._demands = demands
         demands.let_go = self._let_go
         self.preemptible: dict[int, Lease] = {}
+        self.wanting: dict[int, Lease] = {}
         self.leaving: dict[int, Lease] = {}
         self.promised = 0
         self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
@@ -316,6 +319,7 @@ class LeaseTable:
         del self._leases[lease.lease_id]
         self.preemptible.pop(lease.lease_id, None)
         self.leaving.pop(lease.lease_id, None)
+        self.wanting.pop(lease.lease_id, None)
         if lease.recalled_for is not None:
             lease.recalled_for.making_room.pop(lease.lease_id, None)
         del lease.job.leases[lease.lease_id]
@@ -352,6 +356,7 @@ class LeaseTable:
             return
         lease.state = ENDING
         lease.killed = kill
+        self.wanting.pop(lease.lease_id, None)
         self.leaving[lease.lease_id] = lease
         self._detach(lease)
         self._turn.send(lease.node.peer, EndLease(lease.lease_id, kill, gently))
@@ -398,6 +403,48 @@ class LeaseTable:
             self._demands.touched = True
             lease.blocked = False
             self._count_lent(lease, lease.node.unblock(lease.lease_id), 1)
+
+    def lend_devices(self, lease: Lease) -> None:
+        """An idle actor has given its devices up: they are others' until it is called."""
+        if lease.state != HELD or not lease.shares or lease.away:
+            return
+        self._demands.touched = True
+        lease.away, lease.shares = lease.shares, []
+        lent = lease.node.lend_devices(lease.lease_id)
+        self._room_on(lease)
+        self._count_lent(lease, lent, -1)
+
+    def want_devices(self, lease: Lease) -> None:
+        """It has been called: it gets them back before anybody else gets them."""
+        if lease.away and lease.wanted_since is None:
+            lease.wanted_since = self._turn.now
+            self.wanting[lease.lease_id] = lease
+
+    def return_devices(self) -> None:
+        """Give devices back to the actors that have been called, those that wait longest first, as far as they are
+        free. Tasks that have them are asked to drain; nothing is killed."""
+        for lease in list(self.wanting.values()):
+            taken = lease.node.reclaim_devices(lease.lease_id)
+            if taken is None:
+                self._ask_back(lease)
+                continue
+            self._demands.touched = True
+            del self.wanting[lease.lease_id]
+            lease.shares, lease.away, lease.wanted_since = lease.away, [], None
+            self._count_lent(lease, taken, 1)
+            self._turn.send(lease.node.peer, DevicesReturned(lease.lease_id))
+
+    def _ask_back(self, lease: Lease) -> None:
+        """Recall the leases of tasks that have devices which an actor wants back."""
+        wanted = {share.uuid for share in lease.away}
+        for holder in self.holding(lease.node, wanted):
+            if holder.record is not None and not holder.recalled and holder.state == HELD:
+                self.recall(holder, None)
+
+    def holding(self, node: Node, uuids: Iterable[str]) -> list[Lease]:
+        """Return the leases that hold any of these devices of a node."""
+        found = {key for uuid in uuids for key in node.devices[uuid].held}
+        return [lease for key in found if (lease := self._leases.get(key)) is not None]
 
     def _count_lent(self, lease: Lease, amounts: Amounts, sign: int) -> None:
         """Something was lent (-1) or taken again (1): a lease in a placement group lends to the others there."""

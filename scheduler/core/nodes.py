@@ -192,6 +192,21 @@ class Node:
         self._changes.taken.append(self)
         return taken
 
+    def lend_devices(self, lease_id: int) -> Amounts:
+        """Let others use the devices of a lease. Returns the amount that it had."""
+        holding = self.holdings[lease_id]
+        lent = holding.supply.lend_devices(lease_id, holding)
+        self._freed()
+        return lent
+
+    def reclaim_devices(self, lease_id: int) -> Amounts | None:
+        """Take the same devices again. Returns the amount, or None if they are not free."""
+        holding = self.holdings[lease_id]
+        taken = holding.supply.reclaim_devices(lease_id, holding)
+        if taken is not None:
+            self._changes.taken.append(self)
+        return taken
+
     def observe(self, sample: NodeSample) -> bool:
         """Take a sample. Returns whether some device can be given now that could not be before."""
         self.sample = sample

@@ -18,6 +18,7 @@ import msgspec
 from atoll.exceptions import InternalError
 from atoll.protocol import messages as m
 from atoll.protocol.environment_messages import AddEnvironment, GetEnvironment
+from atoll.protocol.leave_messages import DevicesReleased, DevicesWanted
 from atoll.protocol.machine import (
     Action,
     DeadlineReached,
@@ -141,6 +142,8 @@ class Scheduler:
             m.LeaseStarted: (agents, a.lease_started),
             m.LeaseFailed: (agents, a.lease_failed),
             m.LeaseEnded: (agents, a.lease_ended),
+            DevicesReleased: (agents, a.devices_released),
+            DevicesWanted: (agents, a.devices_wanted),
             m.ActorStarted: (agents, a.actor_started),
             m.ActorFailed: (agents, a.actor_failed),
             m.SpansRecorded: (agents, a.spans_recorded),

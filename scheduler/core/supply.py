@@ -142,9 +142,9 @@ class DeviceUse:
 
 class Holding:
     """What a lease or a bundle holds. What is `lent` to others is not part of `amounts`: a lease's CPU while it is
-    `blocked`."""
+    `blocked`, an idle actor's devices (`lent_shares`) while it has given them up."""
 
-    __slots__ = ("amounts", "blocked", "lent", "shares", "supply")
+    __slots__ = ("amounts", "blocked", "lent", "lent_shares", "shares", "supply")
 
     def __init__(self, supply: Supply, amounts: Amounts, shares: list[DeviceShare]) -> None:
         self.supply = supply
@@ -152,6 +152,7 @@ class Holding:
         self.shares = shares
         self.blocked = False
         self.lent: Amounts = {}
+        self.lent_shares: list[DeviceShare] = []
 
 
 class Supply:
@@ -267,6 +268,26 @@ class Supply:
         holding.amounts.update(taken)
         self.pool.take_anyway(taken)
         return taken
+
+    def lend_devices(self, key: int, holding: Holding) -> Amounts:
+        """Let others use the devices of a holder, for a while. Returns the amount that it had."""
+        for share in holding.shares:
+            use = self.devices[share.uuid]
+            use.free += use.held.pop(key)
+        holding.lent_shares, holding.shares = holding.shares, []
+        return self.lend(holding, (GPU,))
+
+    def reclaim_devices(self, key: int, holding: Holding) -> Amounts | None:
+        """Take the same devices again. Returns the amount, or None if they are not free: a device has one user."""
+        shares = holding.lent_shares
+        if any(self.devices[share.uuid].usable < share.units for share in shares):
+            return None
+        for share in shares:
+            use = self.devices[share.uuid]
+            use.held[key] = share.units
+            use.free -= share.units
+        holding.shares, holding.lent_shares = shares, []
+        return self.reclaim(holding, (GPU,))
 
     def missing(self, wanted: Wanted) -> Amounts:
         """Return what is short for a request now, empty if it fits. Device memory is in units of bytes, as asked."""

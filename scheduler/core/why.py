@@ -101,6 +101,23 @@ class Reasons:
             count=demand.shortfall,
         )
 
+    def of_return(self, lease: Lease) -> Explanation:
+        """Explain an actor that has been called and waits for the devices that it had given up."""
+        assert lease.wanted_since is not None, "only who wants them back waits for them"
+        waited_s = self._cluster.turn.now - lease.wanted_since
+        numbers = ", ".join(str(share.index) for share in lease.away)
+        text = f"waits for GPU {numbers}, which it has given up while it was idle"
+        missing = {GPU: sum(share.units for share in lease.away)}
+        holdings = lease.node.holdings
+        holders = [
+            self._holder(holder.lease_id, holdings[holder.lease_id])
+            for holder in self._cluster.leases.holding(lease.node, [share.uuid for share in lease.away])
+        ]
+        reason = NodeReason(
+            lease.node.name, f"{lease.node.name}: it takes the same devices again", _people(missing), holders
+        )
+        return Explanation(describe(missing), WAITS, text, waited_s, nodes=[reason])
+
     def of_class(self, scheduling_class: SchedulingClass) -> Explanation:
         """Explain what would be if somebody asked for this now."""
         scheduling_class = self._cluster.peaks.resolve(scheduling_class)

@@ -64,6 +64,7 @@ class CoreDriver:
         connected: bool = True,
         prepared_bytes: int = 0,
         memory_bytes: int = 16 * 2**30,
+        no_checkpoint: str = "",
     ) -> None:
         ids = count(1)
         node = NodeDescription(
@@ -77,7 +78,13 @@ class CoreDriver:
             store_capacity_bytes=capacity,
         )
         self.now = 100.0
-        self.core = AgentCore(node, lambda: b"wk%06d" % next(ids), Instant(self.now), prepared_bytes=prepared_bytes)
+        self.core = AgentCore(
+            node,
+            lambda: b"wk%06d" % next(ids),
+            Instant(self.now),
+            prepared_bytes=prepared_bytes,
+            no_checkpoint=no_checkpoint,
+        )
         self.actions: list[Action] = list(self.core.start())
         self.segments: dict[int, int] = {}
         self.making: dict[int, int] = {}
