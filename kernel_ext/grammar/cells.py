@@ -203,14 +203,19 @@ ACTOR = Grammar(
     examples=(
         ("%%actor llm gpu=1", "then llm.generate('...') from any cell"),
         ("%%actor llm", "again: updates its functions, keeps its state"),
+        (
+            "%%actor llm gpu=1 idle=10m",
+            "gives its GPU up when it is idle, and takes it back at the next call",
+        ),
         ("%%actor llm gpu=1 fresh", "end the one there is and start anew"),
-        ("%%actor llm gpu=1 idle=30m", "end it when nobody has used it for so long"),
+        ("%%actor llm gpu=1 expire=8h", "end it when nobody has used it for so long"),
     ),
     name_help="the actor's name, in all notebooks, and the variable that stands for it here",
     options=(
         *PLACEMENT,
         IN,
-        Option("idle", "TIME", "end it when nobody has used it for so long", read_positive_duration, "30m", group=RUN),
+        option_of("release_gpu_when_idle_s", "TIME", read_positive_duration, "10m", group=RUN),
+        Option("expire", "TIME", "end it when nobody has used it for so long", read_positive_duration, "8h", group=RUN),
     ),
     flags=(
         Flag("fresh", "end the actor that has the name, with its state, and make a new one"),

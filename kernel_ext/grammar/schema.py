@@ -64,7 +64,7 @@ def option_of(
     group: str = PLACE,
     repeats: bool = False,
 ) -> Option:
-    """Return the option of a magic that is an option of tasks.
+    """Return the option of a magic that is an option of tasks, or of actors.
 
     Args:
         api: The option of tasks.
@@ -76,13 +76,14 @@ def option_of(
         group: See there.
         repeats: See there.
     """
-    declared = option_schema.TASK[api]
+    declarable = option_schema.ACTOR | option_schema.TASK
+    declared = declarable[api]
 
     def checked(value: Any) -> Any:
         made = read(value)
         meant = {} if repeats else getattr(made, "options", {api: made})
         for name, each in meant.items():
-            problem = option_schema.TASK[name].problem(each)
+            problem = declarable[name].problem(each)
             if problem is not None:
                 raise ValueError(f"cannot be: {problem}")
         return made

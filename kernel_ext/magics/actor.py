@@ -56,7 +56,7 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
     sink = ShellSink(shell)
     tokens, place = actors.origins(engine, shell.user_ns)
     functions = tuple(part for part in text.names.functions if not part.startswith("_"))
-    origin = Origin(functions, actors.code_digest(text.code), tokens, place, said.get("idle", 0.0))
+    origin = Origin(functions, actors.code_digest(text.code), tokens, place, said.get("expire", 0.0))
     actor = engine.find_actor(name)
     if actor is not None and "fresh" in said.flags:
         actor.kill()

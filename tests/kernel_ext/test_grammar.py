@@ -198,3 +198,10 @@ def test_completion(text: str, expected: list[str]) -> None:
     word, found = completions(REMOTE, text, lambda kind: ["llm", "other"] if kind == "actor" else [])
     assert text.endswith(" " + word)
     assert found == expected
+
+
+def test_an_actor_may_give_its_gpu_up_when_it_is_idle() -> None:
+    said = parse(ACTOR, "llm gpu=1 idle=10m", evaluate)
+    assert said.api_options() == {"num_gpus": 1, "release_gpu_when_idle_s": 600}
+    with pytest.raises(MagicUsageError, match="idle"):
+        parse(ACTOR, "llm gpu=1 idle=never", evaluate)
