@@ -210,6 +210,7 @@ class AgentCore:
         self._events = self._event_table()
         self._from_scheduler = self._scheduler_table()
         self._from_process = self._process_table()
+        self._from_worker = self._worker_table()
         self._from_agent = self._agent_table()
 
     def _event_table(self) -> dict[type, Handler]:
@@ -279,6 +280,16 @@ class AgentCore:
             ObjectsKept: lambda peer, message, now: self.transfers.objects_kept(peer, message),
             ReturnPins: lambda peer, message, now: None,  # what is being copied is let go when it is
             Failed: self.transfers.refused,
+        }
+
+    def _worker_table(self) -> dict[type, MessageHandler]:
+        return {
+            ActorConstructed: self.leases.actor_constructed,
+            DevicesOffloaded: self.leases.offloaded,
+            DevicesRestored: self.leases.devices_restored,
+            WantDevices: lambda peer, message, now: self.leases.devices_wanted(peer, message),
+            ReportSpans: self._spans_reported,
+            ReportDeviceFault: self._fault_reported,
         }
 
     # -------------------------------------------------------------------------------------------- the machine
@@ -427,21 +438,17 @@ class AgentCore:
             self._worker_started(peer, process_id, message, now)
         elif type(message) in self._from_process and self.store.is_attached(peer):
             self._from_process[type(message)](peer, message, now)
-        elif type(message) is ActorConstructed:
-            self.leases.actor_constructed(peer, message, now)
-        elif type(message) is DevicesOffloaded:
-            self.leases.offloaded(peer, message, now)
-        elif type(message) is WantDevices:
-            self.leases.devices_wanted(peer, message)
-        elif type(message) is DevicesRestored:
-            self.leases.devices_restored(peer, message, now)
-        elif type(message) is ReportSpans:
-            self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans, now)))
-        elif type(message) is ReportDeviceFault:
-            self.leases.worker_reports_fault(peer, message.text, message.counts, now)
-            self._tell_sample()
+        elif type(message) in self._from_worker:
+            self._from_worker[type(message)](peer, message, now)
         else:
             self._refuse(peer, message, now)
+
+    def _spans_reported(self, peer: Peer, message: ReportSpans, now: Instant) -> None:
+        self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans, now)))
+
+    def _fault_reported(self, peer: Peer, message: ReportDeviceFault, now: Instant) -> None:
+        self.leases.worker_reports_fault(peer, message.text, message.counts, now)
+        self._tell_sample()
 
     def _release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
         self.transfers.withdraw(peer, message.object_ids)
