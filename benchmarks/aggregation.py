@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 import atoll
 from atoll.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-QUIET_S = 1.0
-"""Samples of a node that works come every 0.4 s: what was received is told within this time."""
+QUIET_S = 0.6
+"""Samples of a node that works come every 0.4 s: what comes beyond what was expected is seen within this time."""
+
+PATIENCE_S = 10.0
+"""So long is waited for what was expected."""
 
 
 class Moved(NamedTuple):
@@ -54,12 +57,18 @@ def _total(*vectors: Any) -> int:
     return int(sum(int(vector.sum()) for vector in vectors))
 
 
-def received_bytes() -> int:
-    """Return what the stores of all nodes have received from others, as of now."""
+def received_bytes(expected: int = 0) -> int:
+    """Return what the stores of all nodes have received from others: once it is what was expected, and a bit later."""
     from atoll.client.current import current_session
 
+    def look() -> int:
+        return sum(node.received_bytes for node in current_session().state().nodes)
+
+    until = time.monotonic() + PATIENCE_S
+    while look() < expected and time.monotonic() < until:
+        time.sleep(0.05)
     time.sleep(QUIET_S)
-    return sum(node.received_bytes for node in current_session().state().nodes)
+    return look()
 
 
 def aggregate(nodes: list[str], root: str, per_node: int, elements: int, *, packed: bool) -> Moved:
@@ -91,7 +100,8 @@ def aggregate(nodes: list[str], root: str, per_node: int, elements: int, *, pack
     at_root = NodeAffinitySchedulingStrategy(root, soft=False)
     found = atoll.get(total.options(scheduling_strategy=at_root).remote(*vectors))
     took = time.monotonic() - began
-    return Moved(found, received_bytes() - before, object_bytes, took)
+    after = received_bytes(before + object_bytes * len(vectors))
+    return Moved(found, after - before, object_bytes, took)
 
 
 def main() -> None:

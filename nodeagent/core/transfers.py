@@ -49,6 +49,9 @@ PIECE_BYTES = 2**20
 WINDOW = 4
 """Pieces of one object that are asked for at once."""
 
+KEPT_AT_ONCE = 4
+"""So many objects of a node that leaves are fetched at once."""
+
 ATTEMPTS = 3
 """So often an object is looked for, when the agent that had it is gone."""
 
@@ -60,7 +63,9 @@ class Keep:
     Attributes:
         peer: Its agent.
         request: Of the wish.
-        left: Objects that are not here yet.
+        node_id: Its node.
+        waiting: Objects that are still to be asked for, and their names, the last first.
+        left: Objects that are being fetched.
         objects: That are.
         size_bytes: Of them.
         problem: Why some will not be.
@@ -68,7 +73,9 @@ class Keep:
 
     peer: Peer
     request: int
-    left: int
+    node_id: bytes
+    waiting: list[tuple[bytes, str]]
+    left: int = 0
     objects: int = 0
     size_bytes: int = 0
     problem: str = ""
@@ -405,27 +412,30 @@ class Transfers:
 
     def keep(self, peer: Peer, node_id: bytes, message: KeepObjects) -> None:
         """Take over the objects of a node that leaves."""
-        keep = Keep(peer, message.request, left=1)
-        for object_id, name in zip(message.object_ids, message.names, strict=False):
+        waiting = list(zip(message.object_ids, message.names, strict=False))
+        self._keep_more(Keep(peer, message.request, node_id, waiting[::-1]))
+
+    def _keep_more(self, keep: Keep) -> None:
+        """Ask for some more of what is to be kept, or say that all is done."""
+        while keep.waiting and keep.left < KEPT_AT_ONCE:
+            object_id, name = keep.waiting.pop()
             if self._store.take_over(object_id, name or None):
                 keep.objects += 1
-                continue
-            fetch = self._fetches.get(object_id)
-            if fetch is not None:  # a reader's copy is on its way; it is asked for again when that is here
+            elif object_id in self._fetches:  # a reader's copy is on its way; it is asked for again when that is here
                 keep.problem = "some are being read at this moment"
-                continue
-            keep.left += 1
-            self._fetches[object_id] = Fetch(object_id, node_id, keep=keep, name=name)
-            self._look_for(self._fetches[object_id])
-        self._kept(keep, 0, "", count=0)
+            else:
+                keep.left += 1
+                self._fetches[object_id] = Fetch(object_id, keep.node_id, keep=keep, name=name)
+                self._look_for(self._fetches[object_id])
+        if not keep.left and not keep.waiting:
+            self._outbox.send(keep.peer, ObjectsKept(keep.request, keep.objects, keep.size_bytes, keep.problem))
 
-    def _kept(self, keep: Keep, size_bytes: int, problem: str, *, count: int = 1) -> None:
+    def _kept(self, keep: Keep, size_bytes: int, problem: str) -> None:
         keep.left -= 1
-        keep.objects += count if not problem else 0
+        keep.objects += not problem
         keep.size_bytes += size_bytes
         keep.problem = keep.problem or problem
-        if keep.left == 0:
-            self._outbox.send(keep.peer, ObjectsKept(keep.request, keep.objects, keep.size_bytes, keep.problem))
+        self._keep_more(keep)
 
     def delete(self, object_ids: list[bytes], nodes: list[bytes]) -> None:
         """An owner here wants objects of other nodes no more."""

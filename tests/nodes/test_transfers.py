@@ -7,8 +7,10 @@ import signal
 import time
 
 import numpy as np
+import pytest
 
 import atoll
+from atoll import cli
 from atoll.client.session import Session
 from atoll.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tests.nodes.conftest import StartNode
@@ -89,3 +91,11 @@ def test_sizes_at_the_borders_of_pieces(session: Session, nodes: StartNode) -> N
     for size in (200_000, 2**20 - 200, 2**20, 2**20 + 1, 9 * 2**20):
         ref = atoll.put(np.full(size, 7, np.uint8))
         assert atoll.get(total.options(**on(two)).remote(ref)) == 7 * size
+
+
+def test_the_command_drains_a_node(session: Session, nodes: StartNode, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes("two")
+    assert cli.main(["drain", "two"]) == 0
+    assert "two is gone: 0 objects copied; 0 actors moved" in capsys.readouterr().out
+    assert cli.main(["drain", "two"]) == cli.FAILED
+    assert "no node is called 'two'" in capsys.readouterr().err
