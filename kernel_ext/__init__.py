@@ -18,6 +18,7 @@ In: the text of cells; output, results and state of the cluster. Out: tasks and 
       └─ CellResult ═▶ remote_cell.apply_result ─▶ the user's names
          failures   ═▶ errors ─▶ the user's own exception
 
+`background/` has the cells that nobody waits for, which outlive their kernel.
 What a cell changes in place comes back so (`given`, `looks`, `taking_over`).
 Large values are shared memory (`buffers`). What is computed once for all notebooks: `cached`, `kept`.
 """

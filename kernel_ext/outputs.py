@@ -12,8 +12,7 @@ import threading
 from typing import Any, Protocol
 
 from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, STDERR, STDOUT, decode_event
-
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+from atoll.kernel_ext.remote_widgets import as_text
 
 
 class Sink(Protocol):
@@ -68,9 +67,9 @@ def replay(kind: str, payload: bytes, sink: Sink) -> None:
 
 
 def _replay_bundle(kind: str, event: dict[str, Any], sink: Sink) -> None:
-    data = dict(event["data"])
-    # The widget's model lives in the worker and its view would stay empty; what it looks like as text is shown.
-    data.pop(WIDGET_VIEW, None)
+    data = as_text(dict(event["data"]))
+    if not data and event["data"]:
+        return
     if kind == RESULT:
         sink.result(data, event["metadata"])
     else:

@@ -27,6 +27,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, CellRequest
+from atoll.kernel_ext.remote_widgets import WIDGET_VIEW, show_bar
 from atoll.kernel_ext.worker_output import OutputPort
 
 
@@ -75,7 +76,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         **_others: Any,
     ) -> None:
         """IPython's hook: show a bundle of representations."""
-        if self.port is None:
+        if self.port is None or (WIDGET_VIEW in data and not update and show_bar(data, self.publish)):
             return
         content = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": update}
         self.port.send(DISPLAY, content)

@@ -244,6 +244,24 @@ def test_an_actor_is_shown_with_its_calls_and_ends_when_nobody_uses_it(kernel: K
     kernel.good("import atoll\natoll.kill(atoll.get_actor('brief'))")
 
 
+def test_widgets_are_shown_as_text_with_what_to_do_and_bars_are_live(kernel: Kernel) -> None:
+    ran = kernel.good("%%remote\nimport ipywidgets\nipywidgets.IntSlider(3)")
+    text = ran.messages[-1][1]["data"]["text/plain"]
+    assert text.startswith("IntSlider(value=3)\n(shown as text: ")
+    assert "Make it in a cell of the notebook" in text
+    ran = kernel.good("%%remote\nout = ipywidgets.Output()\nwith out: print('inside')\ndisplay(out)")
+    assert ran.messages == [("stdout", "inside\n")], "what goes into it is shown by the cell"
+    bar = "for _ in tqdm(range(12), 'fit', leave={}): time.sleep(0.03)"
+    ran = kernel.good("%%remote\nfrom tqdm.notebook import tqdm\nimport time\n" + bar.format(True))
+    shown = [(kind, content["data"]["text/plain"]) for kind, content in ran.messages]
+    assert shown[0][0] == "display_data"
+    assert shown[0][1].startswith("fit:   0%|")
+    assert {kind for kind, _text in shown[1:]} == {"update_display_data"}
+    assert len(shown) >= 3
+    assert shown[-1][1].startswith("fit: 100%|██████████| 12/12")
+    assert kernel.good("%%remote\n" + bar.format(False)).messages[-1][1]["data"]["text/plain"] == ""
+
+
 def test_refs_and_large_arrays_go_both_ways(kernel: Kernel) -> None:
     kernel.good("import atoll, numpy as np\nref = atoll.put([1, 2])\nbig = np.ones(1_000_000)")
     kernel.good("%%remote\ngot = atoll.get(ref)\nbig[0] = 5\ntotal = big.sum()\nother = big * 2")
