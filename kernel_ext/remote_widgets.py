@@ -1,8 +1,8 @@
 """Widgets that a cell makes in a worker: what of them can be shown without a browser that reaches the worker.
 
 A widget's state lives where it was made, and the browser speaks to the kernel. So a widget is shown as text, with a
-line that says what to do instead. Two kinds do better. A bar of `tqdm.notebook` is shown as the bar that it is in text, and
-is updated. An `Output` is left out: what goes into it is shown by the cell anyway.
+line that says what to do instead. Two kinds do better. A bar of `tqdm.notebook` is shown as the bar that it is in text,
+and is updated. An `Output` is left out: what goes into it is shown by the cell anyway.
 """
 
 from __future__ import annotations
