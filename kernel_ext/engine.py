@@ -162,6 +162,10 @@ class Engine(Protocol):
         """
         ...
 
+    def object_of(self, name: str) -> str:
+        """Return the id of the object that has a name, in hex; empty for none. Waits for one that is being made."""
+        ...
+
     def names(self) -> list[NameInfo]:
         """Return all names of the cluster."""
         ...
@@ -428,6 +432,13 @@ class AtollEngine:
     def value(self, ref: Any) -> Any:
         """See `Engine`."""
         return self._api().get(ref)
+
+    def object_of(self, name: str) -> str:
+        """See `Engine`."""
+        from atoll.client import names
+
+        location = names.claim(self._session(), name, compute=False).location
+        return location.object_id.hex() if location is not None else ""
 
     def names(self) -> list[NameInfo]:
         """See `Engine`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import atoll
+from atoll.kernel_ext.background.kept import is_name
 from atoll.kernel_ext.cached.entries import PREFIX, FactsDirectory
 from atoll.kernel_ext.cached.reasons import hints, maker, moment
 from atoll.kernel_ext.engine import Engine
@@ -108,7 +109,8 @@ def own(value: Any, namespace: Namespace) -> Any:
 
 def named(names: Iterable[NameInfo]) -> list[NameInfo]:
     """Return the names that users have given."""
-    return [info for info in names if info.state == "ready" and not info.name.startswith(PREFIX)]
+    ready = (info for info in names if info.state == "ready")
+    return [info for info in ready if not info.name.startswith(PREFIX) and not is_name(info.name)]
 
 
 def names_view(engine: Engine) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from atoll.client.connection import failure
@@ -9,6 +10,12 @@ from atoll.client.session import Session
 from atoll.object_ref import ObjectRef
 from atoll.protocol.messages import AbandonName, ClaimName, DropName, ListNames, NameClaimed, NameList, PublishName
 from atoll.protocol.values import NameInfo
+
+
+class Watch:
+    """Who is told which object has a name, when this process asks or says so; nobody usually."""
+
+    tell: Callable[[str, bytes], None] | None = None
 
 
 def claim(session: Session, name: str, *, compute: bool, request: int = 0) -> NameClaimed:
@@ -38,6 +45,8 @@ def claim(session: Session, name: str, *, compute: bool, request: int = 0) -> Na
     if error is not None:
         raise error
     assert isinstance(answer, NameClaimed)
+    if Watch.tell is not None:
+        Watch.tell(name, answer.location.object_id if answer.location is not None else b"")
     return answer
 
 
@@ -64,6 +73,8 @@ def publish(session: Session, name: str, ref: ObjectRef[Any]) -> None:
     error = failure(answer)
     if error is not None:
         raise error
+    if Watch.tell is not None:
+        Watch.tell(name, location.object_id)
 
 
 def drop(session: Session, name: str) -> bool:

@@ -18,6 +18,12 @@ def name_of(record: str) -> str:
     return f"cell {record}"
 
 
+def is_name(name: str) -> bool:
+    """Whether a name in the cache is one of these."""
+    prefix, _space, number = name.partition(" t")
+    return prefix == "cell" and number.isdigit()
+
+
 def keep(record: str, result: CellResult) -> None:
     """Give a result to the cluster. Called in the worker.
 

@@ -153,7 +153,7 @@ class CachedRun:
         facts = self._known.read(name)
         if facts is None or facts.digest != key.digest or facts.object_id != ref.binary().hex():
             return "what is kept is of another run"
-        changed = changes(facts.dependencies, _files, _modules, os.environ)
+        changed = changes(facts.dependencies, _files, _modules, os.environ, self._engine.object_of)
         if changed:
             return reasons.sentence(reasons.changed_things(changed))
         try:

@@ -8,7 +8,7 @@ everything still looks the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -26,6 +26,7 @@ class Dependencies(msgspec.Struct, frozen=True):
         lists: Directories whose lists were read.
         modules: The user's own modules that were loaded.
         variables: Environment variables, None for those that were not set.
+        names: Names of the cluster, and the objects that had them, in hex; empty for none.
         directory: The working directory, where absolute paths below it were read; else empty.
     """
 
@@ -33,6 +34,7 @@ class Dependencies(msgspec.Struct, frozen=True):
     lists: dict[str, str] = {}
     modules: dict[str, str] = {}
     variables: dict[str, str | None] = {}
+    names: dict[str, str] = {}
     directory: str = ""
 
 
@@ -100,6 +102,7 @@ def dependencies_of(
         observed.lists,
         observed.modules,
         {name: variables.get(name) for name in observed.variables if passes_on(name)},
+        observed.names,
         here if any(path.startswith(here + os.sep) for path in absolute) else "",
     )
 
@@ -110,9 +113,21 @@ def _was_written(path: str, written: list[str]) -> bool:
 
 
 def changes(
-    kept: Dependencies, files: FileLooks, modules: ModuleFinder, variables: Mapping[str, str]
+    kept: Dependencies,
+    files: FileLooks,
+    modules: ModuleFinder,
+    variables: Mapping[str, str],
+    object_of: Callable[[str], str],
 ) -> list[tuple[str, str]]:
-    """Return what looks different now: pairs of kind and name."""
+    """Return what looks different now: pairs of kind and name.
+
+    Args:
+        kept: What it looked like.
+        files: Looks at files.
+        modules: Looks at modules.
+        variables: The environment's.
+        object_of: Returns which object has a name of the cluster.
+    """
     found: list[tuple[str, str]] = []
     for path, look in kept.files.items():
         try:
@@ -126,6 +141,7 @@ def changes(
     own = modules.look(kept.modules).own
     found += [("module", name) for name, digest in kept.modules.items() if own.get(name) != digest]
     found += [("variable", name) for name, value in kept.variables.items() if variables.get(name) != value]
+    found += [("name", name) for name, object_id in kept.names.items() if object_of(name) != object_id]
     if kept.directory and kept.directory != os.getcwd():  # noqa: PTH109
         found.append(("directory", ""))
     return found

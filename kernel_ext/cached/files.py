@@ -5,6 +5,7 @@
     identity SIZE …            a larger one: size, times of writing and of change, device, number. The time of change
                                (ctime) cannot be set by a program, so a file that was written to looks different.
     names SHA-256              a directory whose list was read: the names in it
+    pattern COUNT SHA-256      the files that a pattern such as `data/*.csv` finds
     tree SHA-256               a directory as a whole: names, sizes and times of what is below
 
 A digest of content is kept as long as size and times are the same, but not for a file that was written to within the
@@ -13,6 +14,7 @@ last two seconds: in that time, another write might not show in its times.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import stat
@@ -52,6 +54,8 @@ class FileLooks:
         Raises:
             TooManyFiles: It is a directory with too much below it.
         """
+        if glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110
+            return self._pattern(path)
         try:
             status = os.stat(path)  # noqa: PTH116  # many at once: no Path is made for each
         except (OSError, ValueError):
@@ -63,6 +67,15 @@ class FileLooks:
         if status.st_size > CONTENT_BYTES:
             return "identity " + " ".join(map(str, identity_of(status)))
         return f"content {status.st_size} {self.content(path, status)}"
+
+    def _pattern(self, pattern: str) -> str:
+        """Return what the files look like that a pattern finds, and which these are."""
+        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if len(found) > MAXIMUM_ENTRIES:
+            raise TooManyFiles(pattern)
+        looks = "\0".join(f"{path}\1{self.look(path)}" for path in found)
+        digest = hashlib.sha256(looks.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"pattern {len(found)} {digest}" if found else ABSENT
 
     def names(self, path: str) -> str:
         """Return what the list of a directory looks like."""

@@ -20,7 +20,7 @@ from atoll.kernel_ext.analysis import CellNames
 from atoll.kernel_ext.cached.bytecode import Mentions, mentions_of, source_digest
 from atoll.kernel_ext.cached.hashing import digest_text
 from atoll.kernel_ext.cached.modules import ModuleFinder, imported_modules
-from atoll.kernel_ext.cached.values import ValueDigests
+from atoll.kernel_ext.cached.values import Incomparable, ValueDigests
 from atoll.kernel_ext.capture import wanted_values, whatever_travels
 from atoll.kernel_ext.namespace_pickle import Namespace
 
@@ -112,6 +112,8 @@ def key_of(
         wanted |= dict.fromkeys(imported_modules(name, taken, level))
     if not _IMPORT_BY_TEXT.isdisjoint(mentions.words):
         wanted |= dict.fromkeys(text for text in mentions.texts if all(map(str.isidentifier, text.split("."))))
+    if "get_actor" in mentions.words:
+        raise Incomparable("an actor, which changes on its own")
     looks = modules.look(wanted)
     parts += [Part("module", name, digest) for name, digest in looks.own.items()]
     parts += [Part("package", name, version) for name, version in looks.packages.items()]

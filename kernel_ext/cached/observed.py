@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.client import names
 from atoll.kernel_ext.cached.files import ABSENT, FileLooks, Identity, TooManyFiles, identity_of
 from atoll.kernel_ext.cached.modules import ModuleFinder, is_own
 
@@ -45,6 +46,7 @@ class Observed(msgspec.Struct):
         lists: Directories whose lists it has read, likewise.
         modules: The user's own modules that it has loaded, or found loaded as machine code, and their digests.
         variables: Environment variables that it has asked for.
+        names: Names of the cluster that it has asked for, and which objects had them, in hex; empty for none.
         written: Paths that it has written to, absolute.
         notes: What it has done whose result no look at files tells: `network`, `programs`, `random`.
         unsure: Why its result cannot be kept; empty if it can.
@@ -54,6 +56,7 @@ class Observed(msgspec.Struct):
     lists: dict[str, str] = {}
     modules: dict[str, str] = {}
     variables: list[str] = []
+    names: dict[str, str] = {}
     written: list[str] = []
     notes: list[str] = []
     unsure: str = ""
@@ -90,6 +93,7 @@ class Observer:
         self._files = FileLooks()
         self._loaded: set[str] = set()
         self._variables: dict[Any, None] = {}
+        self._names: dict[str, str] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -102,17 +106,23 @@ class Observer:
         environ._data = recording
         random_before = _random_states()
         self._loaded = {name for name, module in list(sys.modules.items()) if _is_python(module)}
+        names.Watch.tell = self.see_name
         _Hook.observer = self
         try:
             yield
         finally:
             _Hook.observer = None
+            names.Watch.tell = None
             plain.clear()
             plain.update(dict.items(recording))
             environ._data = plain
             after = _random_states()
             if any(after[name] != state for name, state in random_before.items()):
                 self._notes[RANDOM] = None
+
+    def see_name(self, name: str, object_id: bytes) -> None:
+        """Take a name of the cluster, and which object has it."""
+        self._names[name] = object_id.hex()
 
     def see(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Take an audit event."""
@@ -192,7 +202,8 @@ class Observer:
         modules = ModuleFinder(self._files).look(own).own
         lists = {path: look for path, look in self._listed.items() if not self._wrote_into(path)}
         variables = sorted(os.fsdecode(name) for name in self._variables)
-        return Observed(files, lists, modules, variables, list(self._written), list(self._notes), self._unsure)
+        written, notes = list(self._written), list(self._notes)
+        return Observed(files, lists, modules, variables, self._names, written, notes, self._unsure)
 
     def _identity_now(self, path: str) -> Identity | None:
         try:

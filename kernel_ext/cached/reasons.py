@@ -85,6 +85,7 @@ def changed_things(found: Iterable[tuple[str, str]]) -> list[str]:
         "list": "the list of files in {} changed",
         "module": "the module {} changed",
         "variable": "the variable {} of the environment changed",
+        "name": "the cluster has something else under the name {}",
         "directory": "another working directory",
     }
     return [said[kind].format(name) for kind, name in found]

@@ -53,6 +53,16 @@ _OF_CLASSES_OWN = frozenset(
 """What Python itself puts into a class, and what follows from the rest of it."""
 
 
+_LIVING = frozenset(
+    {
+        ("atoll.actor", "ActorHandle"),
+        ("atoll.kernel_ext.actors", "CellActorHandle"),
+        ("atoll.kernel_ext.background.handle", "BackgroundCell"),
+    }
+)
+"""Handles: what they stand for is not what they hold."""
+
+
 class Incomparable(Exception):
     """A value has no content that could be compared."""
 
@@ -248,6 +258,8 @@ class _Walk:
 
     def _add_object(self, value: Any) -> None:
         """Add any other object, as it would be pickled."""
+        if (type(value).__module__, type(value).__qualname__) in _LIVING:
+            raise Incomparable("something that lives on the cluster and changes there")
         if isinstance(value, io.IOBase) and not isinstance(value, (io.StringIO, io.BytesIO)):
             raise Incomparable("an open file")
         if isinstance(value, PurePath):

@@ -198,6 +198,9 @@ class ProcessEngine:
     def value(self, ref: Any) -> Any:
         return pickle.loads(cloudpickle.dumps(ref.result(30)))
 
+    def object_of(self, name: str) -> str:
+        return self.objects[name].binary().hex() if name in self.objects else ""
+
     def names(self) -> list[NameInfo]:
         return [NameInfo(name, "ready", 1000, time.time()) for name in self.objects]
 

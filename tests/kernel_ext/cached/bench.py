@@ -65,7 +65,7 @@ class Bench:
             namespace = self._opened(after)
             if self._key(after, namespace).digest != key.digest:
                 return False
-            return not changes(dependencies, files, ModuleFinder(files), os.environ)
+            return not changes(dependencies, files, ModuleFinder(files), os.environ, str)
 
     @contextmanager
     def _in(self, notebook: Notebook) -> Iterator[None]:

@@ -142,6 +142,22 @@ def test_a_wait_that_is_given_up_takes_nothing_from_the_other(kernels: tuple[Ker
     assert said(second.run(cell)).startswith("hit · slow"), "and nobody waits for the one that gave up"
 
 
+def test_names_of_the_cluster_are_compared_and_actors_are_not_kept(kernels: tuple[Kernel, Kernel]) -> None:
+    first, _second = kernels
+    first.good("import atoll\natoll.cache['limit'] = 3")
+    cell = "%%cached most\nimport atoll\nmost = atoll.cache['limit'] + atoll.cache.get_or_compute('base', lambda: 4)"
+    assert said(first.run(cell)).startswith("miss")
+    assert said(first.run(cell)).startswith("hit")
+    first.good("atoll.cache['limit'] = 5")
+    assert said(first.run(cell)).startswith("miss (the cluster has something else under the name limit)")
+    assert first.value("most") == "9"
+    first.good("%%actor counter\nn = 0\ndef up():\n    global n\n    n += 1\n    return n")
+    for count in (1, 2):
+        told = said(first.run("%%cached seen\nseen = counter.up()"))
+        assert told.startswith("not kept (what it reads cannot be compared: something that lives on the cluster")
+        assert first.value("seen") == str(count)
+
+
 def test_a_cell_runs_where_the_notebook_is_now(kernels: tuple[Kernel, Kernel], tmp_path: Path) -> None:
     first, _second = kernels
     (tmp_path / "here.txt").write_text("found")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.kernel_ext.cached.bench import Bench
-from tests.kernel_ext.cached.edits import CHANGES_NOTHING, CODE, FILES, MODULES, MUST_MISS, VALUES, Edit
+from tests.kernel_ext.cached.edits import CODE, FILES, MODULES, MUST_MISS, VALUES, Edit
+from tests.kernel_ext.cached.harmless import CHANGES_NOTHING
 
 NEEDED_HITS = 0.9
 
