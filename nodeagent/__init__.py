@@ -20,6 +20,7 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     memory.py       segments and spill files made, filled and given back, in threads;  spill.py  the files themselves
     segments.py processes.py    what only Linux has
     monitor.py logs.py          what is measured, the workers' output
-    gpus.py     who knows the devices: nvml.py, or simulated_gpus.py
+    gpus.py     who knows the devices: nvml.py, or simulated_gpus.py;  device_locks.py  who may use them
+    device_errors.py    what CUDA says to workers
     host_memory.py  what processes and the host use of memory
 """

@@ -9,7 +9,8 @@ Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes 
 
     agent.py     the whole: one dispatch table, the link to the scheduler, the samples
     workers.py   the pool of workers and the zygotes that fork them
-    leases.py    leases and actors on those workers;  devices.py  when a lease's devices are free again
+    leases.py    leases and actors on those workers;  devices.py  how these come to devices, and when those are free
+    device_health.py    which devices have failed too often
     store.py     objects, pins, owners;  objects.py  which there are;  segments.py  where in shared memory they lie
     transfers.py  objects of other nodes: fetched, and taken over from a node that leaves
     room.py      a full store: who waits, what goes to disk

@@ -1,8 +1,10 @@
 """How a lease comes to its devices, and when they are free again.
 
     claim ──ClaimDevices──▶ claiming ──locked, free──▶ held ──the worker exits──▶ releasing ──memory is back──▶ free
-                              │  ▲                                                    │
-                              └──┘ locked by others, or in use by others              └─ too long ─▶ quarantined
+                              │  ▲                      │ ▲                           │  ▲
+                              └──┘ locked or in use     │ └─ the next lease ─┐        │  └─ it exits ─┐
+                                   by others            └──── the lease ends and the worker stays ─▶ warm
+                                                                                      └─ too long ─▶ quarantined
 
 A device is locked (`atoll.nodeagent.device_locks`) before a worker is forked for it, and the worker inherits the lock:
 while any process lives that may use the device, nobody else gets it, even if this agent is no more. A whole device
@@ -16,7 +18,14 @@ growing pauses, until what it took is back:
   since then;
 * a share of a device is free when no process of the worker is listed on it any more.
 
-Until then the lease has not ended, and the devices are nobody's. Memory that does not come back within a minute
+Until then the lease has not ended, and the devices are nobody's.
+
+A worker that holds little memory of its devices when its lease ends stays: loading its libraries again takes longer
+than most cells. It is *warm*: the next lease of the same notebook, environment and devices has it at once. Its lease
+is over, the devices are free in the scheduler's books, and who else is given one of them as a whole waits until the
+worker has been ended and its memory is back.
+
+Memory that does not come back within a minute
 costs the device: the lease ends, and the device is quarantined until the memory is free after all.
 """
 
@@ -57,8 +66,13 @@ IN_USE_PATIENCE_S = 0.3
 RELEASE_WITHIN_S = 60.0
 """A driver that has not freed a dead process's memory by then will not."""
 
-CLAIMING, HELD, RELEASING, LINGERING, LENT = "claiming", "held", "releasing", "lingering", "lent"
+WARM_BYTES = 768 * 2**20
+"""A worker that holds no more of any device stays for the next lease: a context of CUDA takes hundreds of megabytes."""
+
+CLAIMING, HELD, RELEASING, LINGERING = "claiming", "held", "releasing", "lingering"
+LENT, WARM = "lent", "warm"
 REFUSED = "refused"
+OVER, LITTLE, MUCH = "over", "little", "much"
 
 
 @dataclass(slots=True)
@@ -67,8 +81,8 @@ class Claim:
 
     Attributes:
         shares: What it takes.
-        state: `claiming`, `held`, `releasing`, or `lingering` when the lease is over and the memory is not back; `lent`
-            while an idle actor has given its devices up: its process lives, and so their locks stay.
+        state: `claiming`, `held`, `releasing`, `warm`, or `lingering` when the lease is over and the memory is not
+            back; `lent` while an idle actor has given its devices up: its process lives, and so their locks stay.
         since: Since when.
         before: Device to its memory when the lease began.
         worker_pid: Its process, once that is known to be gone; 0 before.
@@ -102,6 +116,8 @@ class Devices:
         self._outbox = outbox
         self._pids = pids
         self._claims: dict[int, Claim] = {}
+        self._warm: dict[bytes, int] = {}
+        self._last_key = 0
         self.health = DeviceHealth()
 
     def in_use(self) -> tuple[str, ...]:
@@ -114,6 +130,21 @@ class Devices:
         """A lease is to have devices. `claimed` says when it has them."""
         self._claims[lease_id] = Claim(shares, now)
         self._try(lease_id)
+
+    def adopt(self, lease_id: int, worker_id: bytes, shares: list[DeviceShare], now: Instant) -> bool:
+        """A lease gets a warm worker with its devices. False if one of them is not to be given or not free."""
+        own = self._warm[worker_id]
+        before = {share.uuid: share.units for share in self._claims[own].shares}
+        for share in shares:
+            if self.health.trouble(share.uuid):
+                return False
+            # Who had a share has never looked whether the rest is free.
+            if share.units == UNITS_PER_ONE and (before[share.uuid] < share.units or self._is_left(share.uuid, own)):
+                return False
+        del self._warm[worker_id]
+        claim = self._claims[lease_id] = self._claims.pop(own)
+        claim.shares, claim.state, claim.since = shares, HELD, now
+        return True
 
     def _try(self, lease_id: int) -> None:
         claim = self._claims[lease_id]
@@ -138,8 +169,7 @@ class Devices:
             claim.state, claim.since = HELD, now
             claim.before = {memory.uuid: memory for memory in event.memory}
             return HELD, ""
-        if not event.refused:
-            self._unlock_but(event.lease_id, claim)
+        self._unlock_but(event.lease_id, claim)
         if claim.since + patience_s <= now:
             del self._claims[event.lease_id]
             return REFUSED, text
@@ -154,6 +184,8 @@ class Devices:
             trouble = self.health.trouble(share.uuid)
             if trouble:
                 return f"GPU {share.index} is {trouble}", 0.0
+            if share.units == UNITS_PER_ONE and self._is_left(share.uuid):
+                return f"GPU {share.index} is not free of the worker before", RELEASE_WITHIN_S
             if share.uuid in event.refused:
                 return f"GPU {share.index} is {event.refused[share.uuid]}", LOCKED_PATIENCE_S
             sample = samples.get(share.uuid)
@@ -163,10 +195,14 @@ class Devices:
                 return in_use_text(share.index, sample), IN_USE_PATIENCE_S
         return "", 0.0
 
+    def _is_left(self, uuid: str, but: int = 0) -> bool:
+        """Whether memory of a worker whose lease is over lies on a device, or may; of one other than `but`."""
+        return any(key < 0 and key != but and uuid in claim.uuids for key, claim in self._claims.items())
+
     def forget(self, lease_id: int) -> None:
         """The lease never ran: nothing was taken."""
         claim = self._claims.pop(lease_id, None)
-        if claim is not None and claim.state == HELD:
+        if claim is not None:
             self._unlock(claim.uuids)
 
     def _unlock_but(self, lease_id: int, claim: Claim) -> None:
@@ -197,6 +233,24 @@ class Devices:
 
     # ------------------------------------------------------------------------------------------------ the end
 
+    def cool(self, lease_id: int, worker_pid: int) -> None:
+        """A lease ends whose worker may stay: look how much it holds. `measured` says `little` or `much`."""
+        self._outbox.do(MeasureDeviceMemory(lease_id, self._claims[lease_id].uuids, worker_pid))
+
+    def keep_warm(self, lease_id: int, worker_id: bytes, now: Instant) -> None:
+        """The lease is over, and its worker waits for the next one."""
+        claim = self._claims.pop(lease_id)
+        claim.state, claim.since = WARM, now
+        self._last_key -= 1
+        self._warm[worker_id] = self._last_key
+        self._claims[self._last_key] = claim
+
+    def warm_worker_gone(self, worker_id: bytes, worker_pid: int, now: Instant) -> None:
+        """A worker has ended; if it was warm, look whether its memory is back."""
+        key = self._warm.pop(worker_id, None)
+        if key is not None:
+            self.release(key, worker_pid, now)
+
     def release(self, lease_id: int, worker_pid: int, now: Instant) -> None:
         """The worker is gone: look whether its memory is."""
         claim = self._claims[lease_id]
@@ -209,15 +263,19 @@ class Devices:
         claim.look_at = None
         self._outbox.do(MeasureDeviceMemory(lease_id, claim.uuids, claim.worker_pid))
 
-    def measured(self, event: DeviceMemoryMeasured, now: Instant) -> bool:
+    def measured(self, event: DeviceMemoryMeasured, now: Instant) -> str:
         """Take a measurement.
 
         Returns:
-            Whether the lease is over now: its devices are free, or quarantined.
+            `over` if the lease is: its devices are free, or quarantined; after `cool`, `little` or `much`; else
+            nothing.
         """
         claim = self._claims.get(event.lease_id)
+        if claim is not None and claim.state == HELD:
+            told = {memory.uuid: memory.worker_bytes for memory in event.devices}
+            return LITTLE if all(told.get(uuid, WARM_BYTES + 1) <= WARM_BYTES for uuid in claim.uuids) else MUCH
         if claim is None or claim.state not in {RELEASING, LINGERING}:
-            return False
+            return ""
         found = {memory.uuid: memory for memory in event.devices}
         taken = [
             share for share in claim.shares if not is_free(share, claim.before.get(share.uuid), found.get(share.uuid))
@@ -226,18 +284,26 @@ class Devices:
             if share not in taken:
                 self.health.memory_is_back(share.uuid)
         was_releasing = claim.state == RELEASING
+        over = OVER if was_releasing and event.lease_id > 0 else ""
         if not taken:
             del self._claims[event.lease_id]
             self._unlock(claim.uuids)
-            return was_releasing
+            self._hasten(claim.uuids, now)
+            return over
         claim.look_at = Instant(now + claim.pause_s)
         claim.pause_s = min(2 * claim.pause_s, LONGEST_PAUSE_S)
         if was_releasing and claim.since + RELEASE_WITHIN_S <= now:
             claim.state = LINGERING
             for share in taken:
                 self.health.keep_away(share.uuid, _lingering_text(found.get(share.uuid), claim.worker_pid))
-            return True
-        return False
+            return over
+        return ""
+
+    def _hasten(self, uuids: list[str], now: Instant) -> None:
+        """Devices are free: who waits for them tries again now."""
+        for claim in self._claims.values():
+            if claim.state == CLAIMING and claim.look_at is not None and not set(uuids).isdisjoint(claim.uuids):
+                claim.look_at = now
 
     # ------------------------------------------------------------------------------------------------- timers
 
@@ -260,12 +326,14 @@ class Devices:
     def broken_invariant(self) -> str | None:
         """Return what does not hold, or None."""
         held: dict[str, int] = {}
-        for claim in self._claims.values():
-            if claim.state in {HELD, RELEASING}:
+        for key, claim in self._claims.items():
+            if key > 0 and claim.state in {HELD, RELEASING}:
                 for share in claim.shares:
                     held[share.uuid] = held.get(share.uuid, 0) + share.units
         if any(units > UNITS_PER_ONE for units in held.values()):
             return f"a device is held more than once: {held}"
+        if any(self._claims[key].state != WARM for key in self._warm.values()):
+            return "a warm worker's devices are said to be something else"
         return None
 
 

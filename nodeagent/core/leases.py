@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from atoll.exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from atoll.ids import ActorId
 from atoll.nodeagent.core.device_leave import DeviceLeaves, Leave
-from atoll.nodeagent.core.devices import HELD, REFUSED, Devices
+from atoll.nodeagent.core.devices import HELD, LITTLE, OVER, REFUSED, Devices
 from atoll.nodeagent.core.events import (
     DeviceFault,
     DeviceMemoryMeasured,
@@ -79,6 +79,7 @@ class Lease:
         actor_alive: Whether the actor's constructor has returned.
         idle_s: So long without a call the actor keeps its devices; 0 for always.
         claiming: Whether it has no worker yet because its devices are not its own yet.
+        cooling: Whether it ends, and is looked how much of its devices its worker holds.
         crashed: Whether it ends because its worker's connection broke, not because the scheduler wished it.
         cause: Why its worker is ended before its time, in words; empty if it is not, or if it ends by itself.
         kind: The class of the error that ended it; empty if it ended as wished.
@@ -95,6 +96,7 @@ class Lease:
     actor_alive: bool = False
     idle_s: float = 0.0
     claiming: bool = False
+    cooling: bool = False
     crashed: bool = False
     cause: str = ""
     kind: str = ""
@@ -189,11 +191,25 @@ class Leases:
             return
         lease = Lease(message, message.dedicated)
         self._leases[lease.lease_id] = lease
-        if lease.devices:
+        if lease.devices and not self._adopt_warm(lease, now):
             lease.claiming = True
+            self._end_warm(lease, now)
             self.devices.claim(lease.lease_id, lease.devices, now)
         else:
             self._give_worker(lease, now)
+
+    def _adopt_warm(self, lease: Lease, now: Instant) -> bool:
+        """Take over the devices of a warm worker that fits a lease, if there is one: the lease gets it then."""
+        worker = self._pool.warm(lease.key, lease.job)
+        return worker is not None and self.devices.adopt(lease.lease_id, worker.worker_id, lease.devices, now)
+
+    def _end_warm(self, lease: Lease, now: Instant) -> None:
+        """End the warm workers on devices that a lease is to have as a whole, and the one that it was not to adopt."""
+        whole = {share.uuid for share in lease.devices if share.units == UNITS_PER_ONE}
+        for worker in self._pool.workers():
+            own = (worker.key, worker.job) == (lease.key, lease.job)
+            if worker.state == "idle" and (own or whole.intersection(worker.key.devices)):
+                self._pool.kill(worker, now)
 
     def devices_claimed(self, event: DevicesClaimed, now: Instant) -> str:
         """Go on with a lease that has its devices. Returns why it cannot have them and must be given up, or nothing."""
@@ -255,15 +271,32 @@ class Leases:
             self.devices.forget(lease.lease_id)
             self._over(lease)
             return
+        if lease.cooling and message.kill and worker is not None:
+            lease.cooling = False
+            self._pool.kill(worker, now)
         if lease.state == "ending" or worker is None:
             return
-        if not (message.kill or lease.dedicated or lease.devices):
-            self._finish(lease, worker, now)
+        if not (message.kill or lease.dedicated):
+            self._end_kindly(lease, worker, now)
             return
         lease.state = "ending"
         if message.gently:
             self._pool.retire(worker, now)
         else:
+            self._pool.kill(worker, now)
+
+    def _end_kindly(self, lease: Lease, worker: Worker, now: Instant) -> None:
+        """End a lease whose worker may go on; one with devices only if it holds little of them."""
+        if not lease.devices:
+            self._finish(lease, worker, now)
+        elif lease.state == "running":
+            lease.state = "ending"
+            lease.cooling = True
+            if worker.peer is not None:
+                self._outbox.send(worker.peer, FinishLease(lease.lease_id))
+            self.devices.cool(lease.lease_id, worker.pid)
+        else:
+            lease.state = "ending"
             self._pool.kill(worker, now)
 
     def _finish(self, lease: Lease, worker: Worker, now: Instant) -> None:
@@ -295,6 +328,7 @@ class Leases:
         """A worker is gone: end its lease, or give the lease another worker if it never began."""
         lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
         if lease is None:
+            self.devices.warm_worker_gone(worker.worker_id, worker.pid, now)
             return
         lease.worker = None
         self.memory.forget(lease.lease_id)
@@ -315,6 +349,7 @@ class Leases:
         for worker in lost:
             lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
             if lease is None:
+                self.devices.warm_worker_gone(worker.worker_id, worker.pid, now)
                 continue
             lease.worker = None
             self.memory.forget(lease.lease_id)
@@ -349,11 +384,24 @@ class Leases:
         self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text, lease.memory))
 
     def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
-        """End the lease if its devices are free, or lend them if its actor has given them up."""
+        """End the lease if its devices are free, or lend them; or keep its worker, if that holds little of them."""
         if self.leaves.measured(event):
             self.devices.lend(event.lease_id)
-        elif self.devices.measured(event, now):
-            self._over(self._leases[event.lease_id])
+            return
+        verdict = self.devices.measured(event, now)
+        lease = self._leases.get(event.lease_id)
+        if lease is None:
+            return
+        worker = lease.worker
+        if verdict == OVER:
+            self._over(lease)
+        elif lease.cooling and worker is not None:
+            lease.cooling = False
+            if verdict == LITTLE and worker.state == "leased":
+                self.devices.keep_warm(lease.lease_id, worker.worker_id, now)
+                self._finish(lease, worker, now)
+            else:
+                self._pool.kill(worker, now)
 
     def device_failed(self, fault: DeviceFault, now: Instant) -> None:
         """A device has failed: replace the workers on it, and remember it against the device if it is to blame."""

@@ -6,7 +6,7 @@
 
 A worker fits a lease if it has the lease's environment, its devices and its number of threads. One that has run
 something for a job serves only that job afterwards, so that what one notebook patched or imported is not another's.
-A worker with devices is bound to them for life and is never idle.
+A worker with devices is bound to them for life. It is idle only after a lease that has left it little memory of them.
 
 Each environment has a zygote, started when the environment is defined with `prepare` or first asked for. A few fresh
 workers are kept idle beside it. An environment that nobody has used for a while loses both and is started again when
@@ -42,6 +42,9 @@ REFILL_AFTER_S = 0.15
 
 TRIM_AFTER_S = 30.0
 """A worker that has run something and then nothing for so long is ended."""
+
+TRIM_WITH_DEVICES_S = 10.0
+"""... or for so long if it keeps devices from other clusters, and some of their memory from everybody."""
 
 ENVIRONMENT_IDLE_S = 600.0
 """An environment without any lease for so long gives up its workers and its zygote."""
@@ -95,6 +98,11 @@ class Worker:
     since: float = 0.0
     kill_at: float = NEVER
     started: bool = False
+
+    @property
+    def trim_at(self) -> float:
+        """When it is ended if it is idle until then."""
+        return self.since + (TRIM_WITH_DEVICES_S if self.key.devices else TRIM_AFTER_S)
 
 
 @dataclass(slots=True)
@@ -236,6 +244,11 @@ class WorkerPool:
                     fresh = worker
         return fresh
 
+    def warm(self, key: WorkerKey, job: bytes) -> Worker | None:
+        """Return the idle worker with devices that `obtain` would give, if there is one."""
+        worker = self._choose_idle(key, self._environments[key.environment], job)
+        return worker if worker is not None and key.devices else None
+
     def _choose_starting(self, key: WorkerKey) -> Worker | None:
         for worker in self._workers.values():
             if worker.state == "starting" and worker.lease_id is None and worker.key == key:
@@ -260,7 +273,7 @@ class WorkerPool:
         self._wait_for_lease(worker, state, now)
 
     def _wait_for_lease(self, worker: Worker, state: EnvironmentState, now: Instant) -> None:
-        if worker.key.devices or len(state.idle) >= self._idle_limit:
+        if (worker.key.devices and not worker.job) or len(state.idle) >= self._idle_limit:
             self.retire(worker, now)
             return
         worker.state = "idle"
@@ -360,7 +373,7 @@ class WorkerPool:
         for digest, state in self._environments.items():
             if state.refill_at is not None:
                 instants.append(state.refill_at)
-            instants.extend(worker.since + TRIM_AFTER_S for worker in state.idle.values() if worker.job)
+            instants.extend(worker.trim_at for worker in state.idle.values() if worker.job)
             if state.zygote and not self._in_use(digest):
                 instants.append(state.last_used + ENVIRONMENT_IDLE_S)
         instants.extend(worker.kill_at for worker in self._workers.values())
@@ -375,7 +388,7 @@ class WorkerPool:
         for worker in self.workers():
             if worker.kill_at <= now:
                 self.kill(worker, now)
-            elif worker.state == "idle" and worker.job and worker.since + TRIM_AFTER_S <= now:
+            elif worker.state == "idle" and worker.job and worker.trim_at <= now:
                 self.retire(worker, now)
         for digest, state in self._environments.items():
             if state.refill_at is not None and state.refill_at <= now:
@@ -407,8 +420,8 @@ class WorkerPool:
             state = self._environments[worker.key.environment]
             if (worker.state == "idle") != (worker.worker_id in state.idle):
                 return f"worker {worker.worker_id.hex()} is {worker.state}, the idle ones say otherwise"
-            if worker.state == "idle" and (worker.lease_id is not None or worker.peer is None or worker.key.devices):
-                return f"idle worker {worker.worker_id.hex()} has a lease, a device or no connection"
+            if worker.state == "idle" and (worker.lease_id is not None or worker.peer is None):
+                return f"idle worker {worker.worker_id.hex()} has a lease or no connection"
             if worker.state == "leased" and worker.lease_id is None:
                 return f"leased worker {worker.worker_id.hex()} has no lease"
             if worker.state != "stopping" and not state.zygote:

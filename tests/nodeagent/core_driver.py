@@ -126,7 +126,7 @@ class CoreDriver:
                 self.claim(action)
             elif isinstance(action, UnlockDevices):
                 for uuid in action.uuids:
-                    del self.locked[uuid]
+                    self.locked.pop(uuid, None)
         return actions
 
     def claim(self, action: ClaimDevices, refused: dict[str, str] | None = None, foreign: int = 0) -> None:

@@ -90,6 +90,8 @@ witnesses: list[int] = []
 
 def witness(directory: Path) -> None:
     """Say that this process has its devices, as long as it lives; write down whom it meets there."""
+    while witnesses:  # of the lease before
+        os.close(witnesses.pop())
     for uuid in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
         descriptor = os.open(directory / f"{uuid}.witness", os.O_RDWR | os.O_CREAT, 0o600)
         witnesses.append(descriptor)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from atoll.nodeagent.core.device_health import FAULTS_WITHIN_S, QUARANTINE_S
-from atoll.nodeagent.core.devices import LOCKED_PATIENCE_S, RELEASE_WITHIN_S
+from atoll.nodeagent.core.devices import LOCKED_PATIENCE_S, RELEASE_WITHIN_S, WARM_BYTES
 from atoll.nodeagent.core.events import (
     ClaimDevices,
     DeviceFault,
     DeviceMemory,
     DeviceMemoryMeasured,
+    KillWorker,
     MeasureDeviceMemory,
     NodeObserved,
     ProcessExited,
@@ -63,7 +64,9 @@ def test_a_device_is_bound_to_a_worker_of_its_own(driver: CoreDriver) -> None:
 def test_r14_a_lease_ends_only_when_the_memory_of_its_device_is_free(driver: CoreDriver) -> None:
     begin_on_device(driver, before=1 * GIB)
     driver.message(SCHEDULER, EndLease(1, kill=False))
-    assert driver.exit_killed(), "a worker with devices ends with its lease"
+    assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 4000)]
+    driver.event(DeviceMemoryMeasured(1, memory(9 * GIB, worker=8 * GIB)))
+    assert driver.exit_killed(), "a worker that holds much of its device ends with its lease"
     assert driver.take(MeasureDeviceMemory) == [MeasureDeviceMemory(1, ["GPU-0"], 4000)]
     driver.event(DeviceMemoryMeasured(1, memory(9 * GIB, worker=8 * GIB)))
     assert driver.said(LeaseEnded) == []
@@ -185,8 +188,83 @@ def test_a_lease_that_ends_while_it_waits_for_its_devices_takes_nothing(driver: 
     driver.message(SCHEDULER, EndLease(1, kill=False))
     assert driver.said(LeaseEnded) == [LeaseEnded(1)]
     driver.claim(claim)
-    assert driver.take(UnlockDevices) == [UnlockDevices(["GPU-0"])]
+    assert driver.locked == {}
     assert driver.forks() == []
+
+
+def end_warmly(driver: CoreDriver) -> None:
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    assert driver.said(LeaseEnded) == []
+    driver.event(DeviceMemoryMeasured(1, memory(WARM_BYTES, worker=WARM_BYTES)))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+    assert driver.take(KillWorker) == []
+    assert driver.locked == {"GPU-0": None}
+
+
+def test_a_worker_that_holds_little_of_its_device_stays_for_the_next_lease_of_its_job(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    end_warmly(driver)
+    driver.forks()
+    driver.start_lease(2, devices=[share(0)])
+    (started,) = driver.said(LeaseStarted)
+    assert (started.lease_id, started.worker_id) == (2, worker_id), "at once"
+    assert driver.forks() == []
+    driver.event(ProcessExited(worker_id, None, 9))
+    driver.event(DeviceMemoryMeasured(2, memory(0)))
+    (ended,) = driver.said(LeaseEnded)
+    assert (ended.lease_id, ended.kind) == (2, "WorkerCrashedError")
+    assert driver.locked == {}
+
+
+@pytest.mark.parametrize("job", [b"job-0001", b"job-0002"])
+def test_who_else_gets_the_device_waits_until_the_warm_worker_and_its_memory_are_gone(
+    driver: CoreDriver, job: bytes
+) -> None:
+    worker_id = begin_on_device(driver)
+    end_warmly(driver)
+    driver.forks()
+    driver.take(MeasureDeviceMemory)
+    driver.start_lease(2, devices=[share(0), share(1)] if job == b"job-0001" else [share(0)], job=job)
+    assert driver.exit_killed() == [worker_id]
+    (look,) = driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(look.lease_id, memory(GIB, worker=GIB)))
+    assert [fork for fork in driver.forks() if fork.devices] == []
+    driver.advance(0.3)
+    look = driver.take(MeasureDeviceMemory)[-1]
+    assert driver.said(LeaseFailed) == []
+    driver.event(DeviceMemoryMeasured(look.lease_id, memory(0)))
+    driver.advance(0.001)
+    assert len([fork for fork in driver.forks() if fork.devices]) == 1, "it is tried at once"
+
+
+def test_a_warm_worker_is_ended_after_a_while_and_its_memory_looked_at(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    end_warmly(driver)
+    driver.take(MeasureDeviceMemory)
+    worker = driver.core.pool.worker(worker_id)
+    assert worker is not None
+    assert worker.peer is not None
+    driver.advance(11.0)
+    assert driver.said(StopWorker, worker.peer)
+    driver.event(ProcessExited(worker_id, 0, None))
+    (look,) = driver.take(MeasureDeviceMemory)
+    driver.event(DeviceMemoryMeasured(look.lease_id, memory(0)))
+    assert driver.locked == {}
+    assert driver.said(LeaseEnded) == []
+
+
+def test_an_actors_worker_and_one_that_is_to_be_killed_are_never_kept(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    driver.message(SCHEDULER, EndLease(1, kill=True))
+    assert driver.exit_killed() == [worker_id]
+    driver.event(DeviceMemoryMeasured(1, memory(0)))
+    driver.define()
+    driver.start_lease(2, devices=[share(0)], dedicated=True)
+    worker_id = next(fork.worker_id for fork in driver.forks() if fork.devices)
+    driver.run_worker(worker_id)
+    driver.message(SCHEDULER, EndLease(2, kill=False))
+    assert driver.exit_killed() == [worker_id]
 
 
 def test_shares_of_one_device_have_one_lock_until_the_last_has_ended(driver: CoreDriver) -> None:

@@ -200,7 +200,8 @@ def run_steps(start: Start, variables: dict[str, str], directory: Path) -> int:
         elif cluster.pids and chance.random() < 0.5:
             os.kill(cluster.pids.pop(chance.choice(list(cluster.pids))), signal.SIGKILL)
         elif cluster.open:
-            cluster.agent.scheduler.send(EndLease(chance.choice(list(cluster.open)), kill=False))
+            kill = chance.random() < 0.8  # else the worker may stay, and the other cluster waits
+            cluster.agent.scheduler.send(EndLease(chance.choice(list(cluster.open)), kill=kill))
         began = min(ENOUGH, began + sum(each.look(0.03) for each in clusters))
     return began
 

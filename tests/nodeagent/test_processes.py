@@ -362,7 +362,14 @@ def test_simulated_devices_are_bound_to_a_worker_and_given_back(start_agent: Sta
     started = agent.lease(devices=[DeviceShare(devices[0].uuid, 0, 10_000, simulated=True)])
     agent.scheduler.send(EndLease(started.lease_id, kill=False))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id, kind="")
-    assert not is_alive(started.pid), "a worker with devices ends with its lease"
+    first = [DeviceShare(devices[0].uuid, 0, 10_000, simulated=True)]
+    again = agent.lease(devices=first)
+    assert again.pid == started.pid, "a worker that holds little of its device stays for the next lease of its job"
+    agent.scheduler.send(EndLease(again.lease_id, kill=False))
+    agent.scheduler.expect(LeaseEnded, lease_id=again.lease_id, kind="")
+    other = agent.lease(devices=first, job=b"job-0002")
+    assert other.pid != started.pid
+    assert not is_alive(started.pid), "another job does not get it"
 
 
 def test_jobs_end_takes_their_idle_workers(start_agent: Start) -> None:

@@ -397,7 +397,7 @@ class AgentProcess(Machine):
     def _look_after_devices(self, action: ClaimDevices | UnlockDevices | MeasureDeviceMemory) -> None:
         if isinstance(action, UnlockDevices):
             for uuid in action.uuids:
-                self.world.device_locks[uuid].pop(self.process_id, None)
+                self.world.device_locks.get(uuid, {}).pop(self.process_id, None)
         elif isinstance(action, ClaimDevices):
             self.after(self._driver.uniform(5e-4, 3e-3), "claimed", lambda: self._claim(action))
         else:

@@ -38,6 +38,7 @@ class Process:
     peer: Peer | None = None
     shares: dict[str, int] = field(default_factory=dict)
     doomed: bool = False
+    begun: bool = False
 
 
 class DeviceBox:
@@ -152,10 +153,12 @@ class DeviceBox:
         if process is None:
             return
         if isinstance(message, m.BeginLease):
+            self.counts["warm"] += bool(process.begun)
+            process.begun = True
             process.shares = {share.uuid: share.units for share in message.devices}
             self._check_memory(process)
             for uuid in process.shares:
-                self.memory[uuid][process.pid] = self.random.choice([1, 2, 4]) * GIB
+                self.memory[uuid][process.pid] = self.random.choice([640, 640, 1024, 4096]) * 2**20
         elif isinstance(message, m.FinishLease):
             process.shares = {}
         elif isinstance(message, m.StopWorker):
