@@ -7,7 +7,7 @@
 `--gpu 1`, `--gpu=1` and `--bg` mean the same as `gpu=1` and `bg`. A value in braces is a Python expression.
 
 Owns: what each magic may say (`cells`, `looks`, `kept`), how that is written (`schema`, `values`), read (`parser`)
-and told (`texts`).
+and told (`texts`; `page` makes docs/magics.md).
 
 Never: runs anything, asks the cluster, knows IPython's shell. Everything here is a function of text; expressions are
 handed to the caller to evaluate, and what is known of the cluster for completion is handed in.

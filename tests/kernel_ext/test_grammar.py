@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
+from atoll import option_schema
 from atoll.kernel_ext.grammar import (
     ACTOR,
     REMOTE,
@@ -17,7 +19,10 @@ from atoll.kernel_ext.grammar import (
     parse,
     split_words,
 )
+from atoll.kernel_ext.grammar.page import page
+from atoll.kernel_ext.grammar.schema import quoted
 from atoll.kernel_ext.grammar.values import Gpus, Places
+from atoll.kernel_ext.magics import MAGICS
 
 KEYS = [f"{option.name}=" for option in REMOTE.options]
 FLAGS = [flag.name for flag in REMOTE.flags]
@@ -205,3 +210,72 @@ def test_an_actor_may_give_its_gpu_up_when_it_is_idle() -> None:
     assert said.api_options() == {"num_gpus": 1, "release_gpu_when_idle_s": 600}
     with pytest.raises(MagicUsageError, match="idle"):
         parse(ACTOR, "llm gpu=1 idle=never", evaluate)
+
+
+def test_the_page_says_what_the_grammar_says() -> None:
+    page_now = page(magic.grammar for magic in MAGICS)
+    written = Path(__file__).parents[2] / "docs" / "magics.md"
+    assert written.read_text() == page_now, "python -m atoll.kernel_ext.grammar.page > docs/magics.md"
+
+
+def test_every_option_of_a_line_is_one_of_a_task_or_says_what_it_is() -> None:
+    words = {option.word for option in option_schema.TASK.values()}
+    own = {"node", "near", "on", "in", "out", "timeout", "queue", "idle", "expire"}
+    for magic in MAGICS:
+        if magic.grammar.magic_name in ("remote", "actor"):
+            assert {option.name for option in magic.grammar.options} <= words | own
+    assert words - {""} <= {option.name for option in REMOTE.options} | {flag.name for flag in REMOTE.flags}
+
+
+SIZES = st.integers(1, 4096).map(lambda size: f"{size}M")
+TIMES = st.sampled_from(["90", "30s", "1.5h", "1h30m", "2d", "250ms"])
+NAMES = st.lists(st.sampled_from(["a", "b_1", "Model"]), max_size=3).map(",".join)
+OPTIONS = {
+    "gpu": st.sampled_from(["1", "0.5", "A100", "A100:2", "A100,H100:4", "{1 + 1}", "NVIDIA A100:1"]),
+    "gpu_mem": SIZES,
+    "cpu": st.integers(0, 640).map(lambda tenths: str(tenths / 10)),
+    "mem": SIZES,
+    "node": st.sampled_from(["big", "~big", "!big", "a,b", "!a,!b"]),
+    "labels": st.sampled_from(["zone:a", "zone:in(a,b),disk:!ssd", "{dict(zone='a')}"]),
+    "resources": st.sampled_from(["licence:1", "a:0.5,b:2"]),
+    "priority": st.integers(-99, 99).map(str),
+    "env": st.sampled_from(["A=1", "A=1,B=two words", "{'pip': ['humanize']}"]),
+    "in": NAMES,
+    "out": NAMES,
+    "deadline": TIMES,
+    "timeout": TIMES,
+    "queue": st.sampled_from(["train", "night-1"]),
+    "retries": st.integers(-1, 9).map(str),
+}
+LINES = st.tuples(
+    st.one_of(st.none(), st.sampled_from(["fit", "model_2"])),
+    st.fixed_dictionaries({}, optional=OPTIONS),
+    st.lists(st.sampled_from(["cpu=8", "gpu=H100 mem=80G", "gpu=2"]), max_size=2),
+    st.sets(st.sampled_from([flag.name for flag in REMOTE.flags])),
+)
+
+
+@given(LINES, st.booleans(), st.randoms(use_true_random=False))
+def test_a_line_is_read_as_it_was_meant_and_written_as_it_is_read(
+    line: tuple[str | None, dict[str, str], list[str], set[str]], dashed: bool, random: Any
+) -> None:
+    name, options, alternatives, flags = line
+    dashes = "--" if dashed else ""
+    words = [f"{dashes}{key}={quoted(text)}" for key, text in options.items()]
+    words += [f"{dashes}{flag}" for flag in flags]
+    random.shuffle(words)
+    words += [f"{dashes}or={quoted(text)}" for text in alternatives]
+    said = read(" ".join([*([name] if name else []), *words]))
+    assert said.name == name
+    assert said.flags == flags
+    assert set(said.values) == {*options, *(["or"] if alternatives else [])}
+    for key, text in options.items():
+        option = REMOTE.option(key)
+        assert option is not None
+        value = evaluate(text) if text == "{'pip': ['humanize']}" else text
+        if text.startswith("{") and value is text:
+            value = evaluate(text[1:-1])
+        assert said.values[key] == option.read(value)
+    assert len(said.get("or", ())) == len(alternatives)
+    again = read(str(said))
+    assert (again.name, again.values, again.flags) == (said.name, said.values, said.flags)
