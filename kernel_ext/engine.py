@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -129,6 +130,10 @@ class Engine(Protocol):
 
     def forget(self, record: str) -> None:
         """Drop what such a cell has set."""
+        ...
+
+    def sweep(self) -> None:
+        """Drop what is kept of such cells whose records are gone."""
         ...
 
     def run_cached(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> Running:
@@ -401,6 +406,13 @@ class AtollEngine:
         from atoll.kernel_ext.background.kept import forget
 
         forget(record)
+
+    def sweep(self) -> None:
+        """See `Engine`."""
+        directory = Path(self.directory()) / "cells"
+        from atoll.kernel_ext.background.kept import sweep
+
+        sweep(lambda record: (directory / record).exists())
 
     def run_cached(self, request: CellRequest, options: Options, label: str, on_output: OnOutput) -> _Task:
         """See `Engine`."""

@@ -11,6 +11,7 @@ the values of the local variables.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -28,8 +29,11 @@ END = "end"
 LOST = "lost"
 """The kind of a piece that stands for those which had no room."""
 
+FIRST_PIECES = 3
+"""What a cell is stands among its first pieces, so many at most."""
+
 KEPT_CELLS = 200
-"""So many cells are kept; the files of older ones are removed."""
+"""So many cells are kept, and so many background cells; the files of older ones are removed."""
 
 MAXIMUM_BYTES = 16 * 2**20
 """Of one cell's output."""
@@ -110,8 +114,7 @@ def new_record(session_directory: str) -> str:
     if number % LOOK_EVERY == 1:
         directory.mkdir(mode=0o700, exist_ok=True)
         numbers = sorted(int(entry.name[1:]) for entry in directory.iterdir() if entry.name[1:].isdigit())
-        for old in numbers[: max(0, len(numbers) - KEPT_CELLS)]:
-            (directory / f"t{old}").unlink(missing_ok=True)
+        _remove_old(directory, numbers)
         number = numbers[-1] + 1 if numbers else 1
     while True:
         try:
@@ -122,6 +125,26 @@ def new_record(session_directory: str) -> str:
         else:
             _last[session_directory] = number
             return f"t{number}"
+
+
+def _remove_old(directory: Path, numbers: list[int]) -> None:
+    """Remove the files of old cells; of background cells only those that have ended, and by a count of their own."""
+    if len(numbers) <= KEPT_CELLS:
+        return
+    background = {number for number in numbers if BEGIN in _kinds(directory / f"t{number}", FIRST_PIECES)}
+    others = [number for number in numbers if number not in background]
+    old = [number for number in sorted(background)[:-KEPT_CELLS] if END in _kinds(directory / f"t{number}")]
+    for number in others[:-KEPT_CELLS] + old:
+        (directory / f"t{number}").unlink(missing_ok=True)
+
+
+def _kinds(path: Path, first: int | None = None) -> list[str]:
+    """Return the kinds of the pieces of a file, or of the first ones."""
+    try:
+        reader = RecordReader(str(path.parent.parent), path.name)
+        return [kind for _number, kind, _payload in itertools.islice(reader.pieces(), first)]
+    except FileNotFoundError:
+        return []
 
 
 def write_head(session_directory: str, record: str, head: Head) -> None:

@@ -7,6 +7,7 @@ whoever works there. `fit["model"]` takes one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ from atoll.kernel_ext.engine import Running, current_engine
 from atoll.kernel_ext.errors import failure_to_raise, named_error, with_header
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames
 from atoll.kernel_ext.outputs import NoSink, Sink, sink_here, sink_later
-from atoll.kernel_ext.records import Ending, RecordReader, read_head, write_ending
+from atoll.kernel_ext.records import BEGIN, FIRST_PIECES, Ending, RecordReader, read_head, write_ending
 
 
 class BackgroundCell:
@@ -57,12 +58,13 @@ class BackgroundCell:
         """
         directory = current_engine().directory()
         try:
-            first = next(RecordReader(directory, record).pieces(), None)
+            pieces = itertools.islice(RecordReader(directory, record).pieces(), FIRST_PIECES)
+            first = next((payload for _number, kind, payload in pieces if kind == BEGIN), None)
         except FileNotFoundError:
             first = None
-        if first is None or first[1] != "begin":
+        if first is None:
             raise KeyError(f"there is no background cell {record}")
-        head = read_head(first[2])
+        head = read_head(first)
         story = CellStory(record, head.name, head.label, head.sent_at, head.host, head.waits_for)
         return cls(story, namespace if namespace is not None else {"__name__": "__main__"})
 

@@ -48,7 +48,7 @@ class BackgroundHost:
         me = get_runtime_context().current_actor
         method = me.cell_wait if waits else me.cell_begin
         self._cell = method.options(name=label, _on_output=self._take_output).remote()
-        me.cell_leave.remote()
+        me.cell_leave.options(name="(ends)").remote()
 
     def cell_begin(self) -> None:
         """Run the cell.

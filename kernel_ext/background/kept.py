@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from atoll.kernel_ext.cell_messages import CellResult
@@ -42,6 +43,18 @@ def kept(record: str) -> tuple[CellResult, Any]:
     ref = _api().cache.ref(name_of(record))
     result: CellResult = _api().get(ref)
     return result, ref
+
+
+def sweep(records: Callable[[str], bool]) -> None:
+    """Drop what is kept of cells whose record is gone: nobody can name them any more.
+
+    Args:
+        records: Whether a number has a record.
+    """
+    for info in _api().cache.entries():
+        number = info.name.removeprefix("cell ")
+        if number != info.name and number[:1] == "t" and number[1:].isdigit() and not records(number):
+            forget(number)
 
 
 def forget(record: str) -> None:

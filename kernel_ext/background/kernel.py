@@ -42,6 +42,7 @@ class KernelCells:
         self._shell = weakref.proxy(shell)
         self.pending = PendingNames()
         self.notices = Notices(self._shell)
+        self._swept = False
         self._handles: weakref.WeakValueDictionary[str, BackgroundCell] = weakref.WeakValueDictionary()
         shell.events.register("pre_run_cell", self.notices.before_cell)
 
@@ -61,6 +62,9 @@ class KernelCells:
             Exception: It cannot be sent; in one line.
         """
         engine = current_engine()
+        if not self._swept:
+            self._swept = True
+            engine.sweep()
         waits = [cell for cell in needed if not cell.done()]
         story = CellStory(request.record, name, name, time.time(), waits_for=_listed(waits))
         request.kept = True

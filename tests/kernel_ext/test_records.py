@@ -32,6 +32,28 @@ def test_old_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert f"t{left[-1]}" == names[-1]
 
 
+def test_a_background_cell_that_runs_keeps_its_file_however_many_come_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "KEPT_CELLS", 5)
+    runs, ended = new_record(str(tmp_path)), new_record(str(tmp_path))
+    for name in (runs, ended):
+        records.write_head(str(tmp_path), name, records.Head(name, name, 0.0))
+    records.write_ending(str(tmp_path), ended, Ending("done"))
+    for _ in range(records.LOOK_EVERY):
+        new_record(str(tmp_path))
+    kept = {entry.name for entry in directory_of(str(tmp_path)).iterdir()}
+    assert {runs, ended} <= kept, "cells that were waited for do not count against them"
+    later = [new_record(str(tmp_path)) for _ in range(records.LOOK_EVERY)]
+    for name in later[:10]:
+        records.write_head(str(tmp_path), name, records.Head(name, name, 0.0))
+    for _ in range(records.LOOK_EVERY):
+        new_record(str(tmp_path))
+    kept = {entry.name for entry in directory_of(str(tmp_path)).iterdir()}
+    assert runs in kept
+    assert ended not in kept
+
+
 def test_pieces_are_numbered_and_read_as_they_come(tmp_path: Path) -> None:
     name = new_record(str(tmp_path))
     sent: list[tuple[str, bytes]] = []

@@ -193,6 +193,14 @@ def test_a_line_tells_of_what_ended_meanwhile_unless_it_was_asked_for(kernel: Ke
     assert kernel.good("notices.WORTH_TELLING_S = 5.0").messages == [], "it is told once"
 
 
+def test_values_of_cells_that_nobody_can_name_are_dropped(environment: dict[str, str], kernel: Kernel) -> None:
+    kernel.good("import atoll, pathlib\nfrom atoll.kernel_ext.engine import current_engine")
+    kernel.good("atoll.cache['cell t99999'] = 1\natoll.cache['cell phone'] = 2")
+    kernel.good("%%remote kept bg\nx = 1")
+    kernel.good("kept.wait()\ncurrent_engine().sweep()")
+    assert kernel.value("kept['x'], 'cell t99999' in atoll.cache, 'cell phone' in atoll.cache") == "(1, False, True)"
+
+
 def test_values_go_with_their_handle(kernel: Kernel) -> None:
     kernel.good("%%remote brief bg\nx = 1")
     number = kernel.value("brief.wait() or brief.record").strip("'")
