@@ -293,6 +293,13 @@ def shortage(supply: Supply, wanted: Sequence[Wanted]) -> Amounts:
             continue
         for name, units in trial.missing(each).items():
             short[name] = short.get(name, 0) + units
+    if short:  # what is missing of the sum: one after the other, a smaller one may fit into what a larger one lacks
+        together = Amounts()
+        for each in wanted:
+            for name, units in each.amounts.items():
+                together[name] = together.get(name, 0) + units
+        for name, units in supply.pool.missing(together):
+            short[name] = max(units, short.get(name, 0))
     return short
 
 
