@@ -166,7 +166,7 @@ class AgentDesk:
                 if away[lease_id]:
                     cluster.leases.want_devices(lease)
             actor_id = homes.get(lease_id)
-            if not address or lease_id >= cluster.leases.first_id:
+            if not address or cluster.leases.was_lost(lease_id):
                 wanted = False  # it is ending, or somebody was told that it is lost
             elif actor_id is not None:
                 wanted = cluster.actors.found_again(actor_id, lease)

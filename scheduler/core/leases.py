@@ -97,6 +97,7 @@ class LeaseTable:
         self._jobs = jobs
         self._leases: dict[int, Lease] = {}
         self._by_worker: dict[bytes, Lease] = {}
+        self._over_before: dict[int, None] = {}
         self._demands = demands
         demands.let_go = self._let_go
         self.preemptible: dict[int, Lease] = {}
@@ -112,6 +113,10 @@ class LeaseTable:
     def begin_epoch(self, epoch: int) -> None:
         """Number the leases of this life apart from those of earlier ones."""
         self.first_id = self._next_id = epoch << 32 | 1
+
+    def was_lost(self, lease_id: int) -> bool:
+        """Whether a lease that a node reports was already over: what began in this life was, when its node was lost."""
+        return lease_id >= self.first_id or lease_id in self._over_before
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
@@ -290,6 +295,8 @@ class LeaseTable:
     def over(self, lease: Lease, kind: str, text: str, memory: MemoryLoss | None = None) -> None:
         """A lease has failed or ended on its node, or with its node: free what it held and tell its holder."""
         state, demand, record = lease.state, lease.demand, lease.record
+        if lease.lease_id < self.first_id:
+            self._over_before[lease.lease_id] = None
         self._free(lease)
         if state == HELD and record is not None:
             self._turn.send(

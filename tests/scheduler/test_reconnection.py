@@ -1,0 +1,35 @@
+"""What a node brings back after a restart of the scheduler, when its connection breaks once more."""
+
+from __future__ import annotations
+
+from atoll.protocol import messages as m
+from tests.scheduler.world import World, registration
+
+
+def test_what_was_told_to_be_lost_is_not_taken_up_again() -> None:
+    """A task that waited for others keeps no CPU of a node that reconnects: its holder runs it anew elsewhere."""
+    old = World()
+    old.agent(cpus=1)
+    client = old.client()
+    old.demand(client, 1)
+    (granted,) = old.granted(client)
+    place = (granted.lease_id, granted.worker_id, granted.address)
+    start = old.running[granted.lease_id]
+
+    world = World(journal=old.journal)
+    agent = world.connect("agent", b"node0001")
+    world.say(agent, registration(1, 1, leases=[place], started=[start]))
+    client = world.client()
+    assert world.only(client, m.LeaseGranted).lease_id == granted.lease_id, "it lives on from before"
+    world.lose(agent)
+    assert world.only(client, m.LeaseLost).lease_id == granted.lease_id
+
+    again = world.connect("agent", b"node0001")
+    world.agents[again] = b"node0001"
+    world.say(again, registration(1, 1, leases=[place], started=[start]))
+    assert world.heard(client, m.LeaseGranted) == [], "nobody is given back what was told to be lost"
+    assert world.only(again, m.EndLease) == m.EndLease(granted.lease_id, kill=True)
+    world.demand(client, 1)
+    assert world.granted(client) == [], "its CPU is in use until its worker has ended"
+    world.say(again, m.LeaseEnded(granted.lease_id))
+    assert len(world.granted(client)) == 1
