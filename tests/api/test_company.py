@@ -54,7 +54,8 @@ def test_beside_an_actor_and_away_from_it() -> None:
     waits = node.options(scheduling_strategy=AntiAffinitySchedulingStrategy(actors=[model])).remote()
     atoll.kill(model)
     assert atoll.get(waits, timeout=10) == home, "it has gone"
-    late = node.options(name="late", scheduling_strategy=ActorAffinitySchedulingStrategy(model)).remote()
+    # A place of its own shape: one that an earlier task beside the actor had may be kept for half a second.
+    late = node.options(num_cpus=0.25, scheduling_strategy=ActorAffinitySchedulingStrategy(model)).remote()
     with pytest.raises(TaskUnschedulableError, match="is dead"):
         atoll.get(late, timeout=10)
 
