@@ -206,3 +206,27 @@ def test_defaults_count_until_a_cell_says_otherwise(kernel: Kernel) -> None:
     kernel.good("%%remote on=counter\nseen += 1")
     assert kernel.good("%remote defaults clear").text() == "%%remote has no defaults\n"
     assert "write %%remote" in kernel.run("%remote gpu=1").error["evalue"] + kernel.run("%remote x").error["evalue"]
+
+
+def test_what_there_is_completes_in_a_kernel(kernel: Kernel) -> None:
+    def completed(text: str) -> list[str]:
+        """Return what the text becomes, as a front end would have it."""
+        asked = kernel.client.complete(text, len(text))
+        reply = kernel.client.get_shell_msg(timeout=20)
+        while reply["parent_header"].get("msg_id") != asked:
+            reply = kernel.client.get_shell_msg(timeout=20)
+        content = reply["content"]
+        return [text[: content["cursor_start"]] + match for match in content["matches"]]
+
+    node = kernel.value("__import__('os').uname().nodename").strip("'")
+    assert completed("%%remote gpu=1 node=") == [f"%%remote gpu=1 node={node}"]
+    assert completed("%%remote tim") == ["%%remote timeout="]
+    models = completed("%%remote gpu=")
+    assert models
+    assert all(re.fullmatch(r"%%remote gpu=\w+", model) for model in models), models
+    kernel.good("%%actor helper quiet\nx = 1")
+    assert completed("%%remote on=help") == ["%%remote on=helper"]
+    assert "%why helper" in completed("%why ")
+    assert completed("%remote def") == ["%remote defaults"]
+    kernel.good("frame = 1")
+    assert completed("%%remote in=fra") == ["%%remote in=frame"]
