@@ -92,7 +92,7 @@ def _models(engine: Engine) -> Iterable[str]:
 
 def short_model(model: str) -> str:
     """Return the part of a GPU's name by which it is asked for: `H100` of `NVIDIA H100 80GB HBM3`."""
-    words = re.findall(r"\w+", model) or [model]
+    words: list[str] = re.findall(r"\w+", model) or [model]
     numbered = [word for word in words if re.fullmatch(r"[A-Za-z]*\d+[A-Za-z]*", word)]
     return numbered[0] if numbered else words[-1]
 
