@@ -5,7 +5,7 @@ while it runs: who holds memory, which faults come. The devices themselves are r
 
     {"devices": [{"model": "A100-SXM4-80GB", "memory": "80G"}, {"memory": "16G", "numa_node": 1}],
      "links": [{"between": [0, 1], "kind": "NV4"}],
-     "processes": [{"gpu": 0, "pid": 123, "memory": "30G", "user": "alice"}],
+     "processes": [{"gpu": 0, "pid": 123, "memory": "30G", "user": "guest"}],
      "faults": [{"gpu": 1, "text": "XID 79: GPU has fallen off the bus"}]}
 
 `ScriptFile` changes it step by step, also from several processes at once: each change replaces the whole file.

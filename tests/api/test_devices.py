@@ -63,12 +63,12 @@ def test_several_devices_of_a_task_are_joined_by_links() -> None:
 
 def test_a_colleagues_job_on_a_gpu_means_another_and_the_reason_names_it(script: ScriptFile) -> None:
     for gpu in range(3):
-        script.hold(gpu, 123 + gpu, "30G", user="alice")
+        script.hold(gpu, 123 + gpu, "30G", user="guest")
     assert atoll.get(where.remote(), timeout=20)[0] == "SIM-GPU-00000003"
     eventually(lambda: all(device.outsiders for device in devices()[:3]), 10.0, "they are seen")
-    assert devices()[0].outsiders == ["30 GiB: process 123 of alice (python)"]
+    assert devices()[0].outsiders == ["30 GiB: process 123 of guest (python)"]
     found = atoll.simulate(num_gpus=2)
-    assert "GPU 0: 30 GiB of 40 GiB in use by process 123 of alice (python) outside of Atoll" in str(found)
+    assert "GPU 0: 30 GiB of 40 GiB in use by process 123 of guest (python) outside of Atoll" in str(found)
     waiting = where.options(num_gpus=2).remote()
     script.write(BOX)
     assert len(atoll.get(waiting, timeout=20)[0].split(",")) == 2

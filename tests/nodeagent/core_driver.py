@@ -134,7 +134,7 @@ class CoreDriver:
         if not refused:
             self.locked.update(dict.fromkeys(action.uuids))
         memory = [DeviceMemory(uuid, self.in_use.get(uuid, 0) + foreign, 0, foreign) for uuid in action.uuids]
-        outsiders = [Outsider(123, foreign, "alice")] if foreign else []
+        outsiders = [Outsider(123, foreign, "guest")] if foreign else []
         samples = [
             DeviceSample(uuid, 0.0, self.in_use.get(uuid, 0), foreign, outsiders, (refused or {}).get(uuid, ""))
             for uuid in action.uuids

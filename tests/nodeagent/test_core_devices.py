@@ -166,9 +166,9 @@ def test_a_whole_device_is_not_given_while_others_use_its_memory_and_the_schedul
             driver.claim(claim, foreign=30 * GIB)
             assert driver.locked == {}, "others may have the device while this lease waits"
         driver.advance(0.05)
-    assert failed[0].text == "GPU 0: 30 GiB are in use by process 123 of alice outside of Atoll"
+    assert failed[0].text == "GPU 0: 30 GiB are in use by process 123 of guest outside of Atoll"
     (told,) = driver.said(NodeSampled)[-1].sample.devices[0].outsiders
-    assert (told.pid, told.user) == (123, "alice")
+    assert (told.pid, told.user) == (123, "guest")
 
 
 def test_a_share_is_given_beside_others(driver: CoreDriver) -> None:

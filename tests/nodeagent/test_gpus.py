@@ -260,12 +260,12 @@ def test_memory_on_a_device_is_told_apart_by_process() -> None:
 
 
 def test_a_colleagues_processes_are_named(script: ScriptFile) -> None:
-    script.hold(0, 123, "30G", user="alice")
+    script.hold(0, 123, "30G", user="guest")
     script.hold(0, 124, "2G", user="bob")
     sample = Monitor(SimulatedProvider.scripted(script.path)).observe([]).devices[0]
     assert sample.foreign_memory_bytes == 32 * GIB
     assert [str(outsider) for outsider in sample.outsiders] == [
-        "process 123 of alice (python)",
+        "process 123 of guest (python)",
         "process 124 of bob (python)",
     ]
 

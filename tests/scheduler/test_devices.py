@@ -20,7 +20,7 @@ def say_sample(world: World, agent: Peer, *samples: DeviceSample) -> None:
 
 
 def held(uuid: str, size: int) -> DeviceSample:
-    return DeviceSample(uuid, 90, size, size, [Outsider(123, size, "alice")])
+    return DeviceSample(uuid, 90, size, size, [Outsider(123, size, "guest")])
 
 
 def placed(world: World, client: Peer, key: int = 99, **wanted: Any) -> list[str]:
@@ -36,7 +36,7 @@ def test_a_colleagues_job_on_the_first_device_means_the_second() -> None:
     assert placed(world, client, GPU=1) == ["SIM-GPU-1"]
     assert placed(world, client, 100, GPU=1) == []
     (waiting,) = world.state(client).demands
-    text = "GPU 0: 8 GiB of 16 GiB in use by process 123 of alice outside of Atoll"
+    text = "GPU 0: 8 GiB of 16 GiB in use by process 123 of guest outside of Atoll"
     assert waiting.reason.startswith(f"host-1: 1 GPU short (1 of 2 GPU in use); {text}, held by task of ")
     say_sample(world, agent, DeviceSample("SIM-GPU-0", 0, 0))
     assert [share.uuid for granted in world.granted(client) for share in granted.devices] == ["SIM-GPU-0"]

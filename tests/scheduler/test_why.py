@@ -98,7 +98,7 @@ def test_what_can_never_be_says_what_could() -> None:
 def test_processes_outside_of_the_cluster_are_named() -> None:
     world = World()
     agent, client = world.agent(cpus=4, gpus=1), world.client()
-    for outsiders, who in (([Outsider(123, 8 * GIB, "alice")], "process 123 of alice"), ([], "processes")):
+    for outsiders, who in (([Outsider(123, 8 * GIB, "guest")], "process 123 of guest"), ([], "processes")):
         sampled = DeviceSample("SIM-GPU-0", 90, 8 * GIB, 8 * GIB, outsiders)
         world.say(agent, m.NodeSampled(NodeSample(0, 0, 0, 0, 0, [sampled], [], [])))
         found = asked(world, client, GPU=1)
