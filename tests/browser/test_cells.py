@@ -54,6 +54,18 @@ def run(seen: Visit, source: str) -> Locator:
     return outputs(seen.page).last
 
 
+def until(gate: Path, steps: str) -> str:
+    """Return source that says how far it is until a file is there: it runs as long as the test looks at it."""
+    return (
+        "import atoll, itertools, pathlib, time\n"
+        "for step in itertools.count(1):\n"
+        f"    if pathlib.Path({str(gate)!r}).exists():\n"
+        "        break\n"
+        f"    atoll.progress(min(step, 49), 50, {steps!r})\n"
+        "    time.sleep(0.1)\n"
+    )
+
+
 def outputs(page: Page) -> Locator:
     return page.locator(".jp-Notebook .jp-CodeCell .jp-Cell-outputArea")
 
@@ -91,11 +103,12 @@ def test_progress_bars_stay_in_their_line(seen: Visit) -> None:
     picture(seen.page, "bars")
 
 
-def test_the_line_of_a_cell_comes_late_and_ends_as_plain_html(seen: Visit) -> None:
-    steps = "for i in range(20):\n    atoll.progress(i + 1, 20, 'steps')\n    time.sleep(0.1)"
-    out = run(seen, f"%%remote slow gpu=1\nimport time, atoll\n{steps}")
+def test_the_line_of_a_cell_comes_late_and_ends_as_plain_html(seen: Visit, lab: Lab) -> None:
+    gate = lab.directory / "line"
+    out = run(seen, f"%%remote slow gpu=1\n{until(gate, 'steps')}")
     expect(out).to_contain_text(re.compile(r"●runs on .*GPU \d.*%.*steps"), timeout=20_000)
     picture(seen.page, "line-running")
+    gate.touch()
     expect(out).to_contain_text(re.compile("✓ran on .* s"), timeout=20_000)
     picture(seen.page, "line-done")
     assert out.locator("script, iframe").count() == 0
@@ -112,14 +125,12 @@ def test_an_interrupt_ends_a_cell_and_the_next_one_works(seen: Visit) -> None:
     expect(run(seen, "%%remote\n'it ' + 'works'")).to_contain_text("it works", timeout=20_000)
 
 
-def test_several_background_cells_each_in_its_own_output(seen: Visit) -> None:
+def test_several_background_cells_each_in_its_own_output(seen: Visit, lab: Lab) -> None:
     page = seen.page
-    body = "import time, atoll\nfor i in range(50):\n    atoll.progress(i + 1, 50, 'epochs')\n    time.sleep(0.1)\n"
+    gate = lab.directory / "background"
     for name in ("one", "two"):
-        run(
-            seen,
-            f"%%remote {name} bg gpu=1 cpu=0.5\nprint('{name} begins')\n{body}print('{name} ends')\n{name}_model = 1",
-        )
+        body = f"print('{name} begins')\n{until(gate, 'epochs')}print('{name} ends')\n{name}_model = 1"
+        run(seen, f"%%remote {name} bg gpu=1 cpu=0.5\n{body}")
     run(seen, "%%remote three bg gpu=1\nprint('three begins')")
     run(seen, "%%remote four bg\nboth = one_model + two_model")
     run(seen, "%%remote five bg\nrows = [1]\nrows[7]")
@@ -132,9 +143,10 @@ def test_several_background_cells_each_in_its_own_output(seen: Visit) -> None:
         expect(cell(page, f"%%remote {name}")).to_contain_text(re.compile(r"●.*GPU \d.*%.*epochs"), timeout=20_000)
     expect(cell(page, "%%remote three")).to_contain_text(re.compile("○.*waits.*GPU"), timeout=20_000)
     expect(cell(page, "%%remote four")).to_contain_text(re.compile("○.*waits for one .*two"), timeout=20_000)
-    expect(cell(page, "%%remote five")).to_contain_text("IndexError", timeout=20_000)
     expect(run(seen, "'the kernel is ' + 'free'")).to_contain_text("the kernel is free")
     picture(page, "background-running")
+    gate.touch()
+    expect(cell(page, "%%remote five")).to_contain_text("IndexError", timeout=20_000)
     for name in ("one", "two", "three", "four"):
         expect(cell(page, f"%%remote {name}")).to_contain_text(re.compile("✓.*done in"), timeout=30_000)
     for name in ("one", "two"):
@@ -144,7 +156,8 @@ def test_several_background_cells_each_in_its_own_output(seen: Visit) -> None:
 
 def test_a_page_that_is_reloaded_finds_the_cell_again(seen: Visit, lab: Lab) -> None:
     page = seen.page
-    out = run(seen, "%%remote long bg\nimport time\nprint('first words')\ntime.sleep(8)\nprint('last words')")
+    gate = lab.directory / "reloaded"
+    out = run(seen, f"%%remote long bg\nprint('first words')\n{until(gate, 'steps')}print('last words')")
     expect(out).to_contain_text("first words", timeout=20_000)
     number = re.search(r"t\d+", out.text_content() or "")
     assert number is not None
@@ -160,6 +173,7 @@ def test_a_page_that_is_reloaded_finds_the_cell_again(seen: Visit, lab: Lab) -> 
     out = run(seen, "long")
     expect(out).to_contain_text(re.compile(r"●long t\d+\s+on "), timeout=20_000)
     picture(page, "reloaded-handle")
+    gate.touch()
     out = run(seen, f"%attach {number[0]}")
     expect(out).to_contain_text(re.compile("first words.*last words", re.DOTALL), timeout=20_000)
     picture(page, "reloaded-attached")
