@@ -230,3 +230,26 @@ def test_what_there_is_completes_in_a_kernel(kernel: Kernel) -> None:
     assert completed("%remote def") == ["%remote defaults"]
     kernel.good("frame = 1")
     assert completed("%%remote in=fra") == ["%%remote in=frame"]
+
+
+# ----------------------------------------------------------------------------------------------- memory, idle actors
+
+
+def test_a_cell_that_takes_more_than_mem_is_ended_and_says_what_to_write(kernel: Kernel) -> None:
+    ran = kernel.run("%%remote mem=100M\nimport time\nheld = bytearray(400 << 20)\ntime.sleep(30)")
+    assert ran.error["ename"] == "OutOfMemoryError"
+    (line,) = ran.error["traceback"]
+    said = r"OutOfMemoryError: the cell used \d\S* MiB of memory at its peak, and mem=100M was set aside for it\. "
+    assert re.match(said + r"Nothing here has changed\. Run it again with mem=\d+M, or with mem=auto\.", line), line
+    assert kernel.run("held").error["ename"] == "NameError"
+
+
+def test_a_cells_actor_gives_its_gpus_up_when_it_is_idle_and_takes_them_back(kernel: Kernel) -> None:
+    kernel.good(
+        "%%actor vault gpu=2 idle=0.3\nmoves = []\ndef offload(): moves.append('offload')\n"
+        "def restore(): moves.append('restore')\ndef seen(): return list(moves)"
+    )
+    kernel.good("%%remote gpu=2 out=there\nthere = 'both, although the actor lives'")
+    assert kernel.value("there") == "'both, although the actor lives'"
+    assert kernel.value("vault.seen()[:2]") == "['offload', 'restore']"
+    kernel.good("import atoll\natoll.kill(atoll.get_actor('vault'))")
