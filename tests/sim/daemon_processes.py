@@ -10,6 +10,7 @@ from atoll.ids import OBJECT_ID_BYTES
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
+    CheckpointDevices,
     ClaimDevices,
     CreateSegment,
     CutSegment,
@@ -17,6 +18,7 @@ from atoll.nodeagent.core.events import (
     DestroySegment,
     DeviceMemory,
     DeviceMemoryMeasured,
+    DevicesCheckpointed,
     DevicesClaimed,
     DialAgent,
     DialScheduler,
@@ -29,6 +31,7 @@ from atoll.nodeagent.core.events import (
     NodeObserved,
     ObserveNode,
     ProcessExited,
+    RestoreCheckpoint,
     RestoreObject,
     SegmentCreated,
     SegmentFailed,
@@ -225,6 +228,8 @@ class AgentProcess(Machine):
                 self.disk.carry_out(action)
             case ClaimDevices() | UnlockDevices() | MeasureDeviceMemory():
                 self._look_after_devices(action)
+            case CheckpointDevices() | RestoreCheckpoint():
+                self.after(self.random.uniform(0.01, 0.2), "checkpointed", lambda: self._checkpointed(action))
             case MeasureMemory():
                 self.after(self._looking.uniform(2e-4, 2e-3), "looked", lambda: self._looked(action))
             case ObserveNode():
@@ -380,6 +385,14 @@ class AgentProcess(Machine):
     def fill(self, for_s: float) -> None:
         """Something takes the host's memory for a while, and what runs has more of it than before."""
         self._full_until = self.simulation.clock.now + for_s
+
+    def _checkpointed(self, action: CheckpointDevices | RestoreCheckpoint) -> None:
+        """The driver has done it, or not; what could not be restored costs the actor."""
+        fails = self.random.random() < 0.1
+        for worker in self.workers.values():
+            if fails and worker.pid == action.pid and isinstance(action, RestoreCheckpoint):
+                self.world.killed_actors[worker.actor_id] = None
+        self.deliver(DevicesCheckpointed(action.lease_id, "the driver could not" if fails else ""))
 
     def _looked(self, action: MeasureMemory) -> None:
         """Say what each worker has: some keep to little, and while the host is full some have much."""

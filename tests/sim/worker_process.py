@@ -34,6 +34,7 @@ from atoll.protocol.channel_messages import (
     TaskStored,
     WorkerRetires,
 )
+from atoll.protocol.leave_messages import DevicesOffloaded, DevicesRestored, OffloadDevices, RestoreDevices, WantDevices
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import (
     ActForJob,
@@ -95,6 +96,8 @@ class WorkerProcess(ClientProcess):
         self.cut_off_at: float | None = None
         self.has_waited = False
         self.queue: deque[tuple[Peer, Any]] = deque()
+        self.away: dict[str, int] = {}
+        self._devices_wanted = False
         self.running: tuple[Peer, int] | None = None
         self._program: Program | None = None
         self._known: dict[bytes, None] = {}
@@ -149,9 +152,33 @@ class WorkerProcess(ClientProcess):
             self.shares = {}
         elif isinstance(message, ConstructActor):
             self._later(lambda: self._construct(message))
+        elif isinstance(message, OffloadDevices):
+            self._later(lambda: self._give_devices_up(message))
+        elif isinstance(message, RestoreDevices):
+            self._devices_are_back(message)
         elif isinstance(message, StopWorker):
             self.stopping = True
             self._look()
+
+    def _give_devices_up(self, message: OffloadDevices) -> None:
+        """As `nodeagent.absence`: calls wait from now on, until the devices are back."""
+        busy = bool(self.queue)
+        own, fails = self.random.random() < 0.5, self.random.random() < 0.1
+        if busy or (own and fails):
+            self.tell("agent", DevicesOffloaded(message.lease_id, own, "" if busy else "RuntimeError: no", busy))
+            return
+        self.simulation.faults["devices given up"] += 1
+        self.away, self._devices_wanted = self.shares, False
+        self.shares = {}
+        self.tell("agent", DevicesOffloaded(message.lease_id, own))
+
+    def _devices_are_back(self, message: RestoreDevices) -> None:
+        self.shares, self.away = self.away, {}
+        fails = self.random.random() < 0.05
+        if fails:
+            self.world.killed_actors[self.actor_id] = None
+        self.tell("agent", DevicesRestored(message.lease_id, "RuntimeError: no" if fails else ""))
+        self._look()
 
     def pushed(self, peer: Peer, message: Any) -> None:
         if self.retired and isinstance(message, RunTask):
@@ -220,6 +247,12 @@ class WorkerProcess(ClientProcess):
 
     def _next(self) -> None:
         if self._program is not None:
+            return
+        if self.away and self.queue and not self.stopping:
+            if not self._devices_wanted:
+                self._devices_wanted = True
+                self.simulation.faults["devices wanted back"] += 1
+                self.tell("agent", WantDevices(self.lease_id))
             return
         if not self.queue:
             self._send_answers()

@@ -337,6 +337,7 @@ class Notebook:
         resources = {"CPU": 1_000} if roomy and self.random.random() < 0.3 else {}
         if more.pop("gpus", 0):
             resources["GPU"] = 10_000
+            more["idle_s"] = self.random.choice([0.0, 0.02, 0.02, 0.1])
         shape = SchedulingClass(resources, driver.environment)
         spec = ActorSpec(
             actor_id,
@@ -390,6 +391,8 @@ class Notebook:
             inside = refs[-2:] if self.random.random() < 0.3 else []
             refs += self.driver.call(actor_id, plan, arguments, inside, handle)
             del arguments, inside
+            if gpus and self.random.random() < 0.5:  # long enough for some to give their devices up
+                yield Sleep(self.random.uniform(0.0, 0.5))
             if self.random.random() < 0.1:
                 yield Sleep(self.random.uniform(0.0, 0.05))
             if self.random.random() < 0.05:
