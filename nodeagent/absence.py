@@ -65,6 +65,8 @@ class Absence:
         if self._back:
             text = self._try(getattr(actor, RESTORE)) if own else ""
             self._session.tell_agent(DevicesRestored(lease_id, text))
+            while text and not self._ending:  # nobody knows what it still has: no call runs until the agent ends it
+                self._wait(lambda: not self._ending)
 
     def _nothing(self) -> bool:
         return not (self._back or self._ending)

@@ -246,7 +246,7 @@ class AgentCore:
             StartLease: self._start_lease,
             EndLease: self.leases.end,
             StartActor: lambda message, now: self.leases.start_actor(message),
-            DevicesReturned: lambda message, now: self.leases.devices_returned(message),
+            DevicesReturned: self.leases.devices_returned,
             AdoptObject: lambda message, now: self.store.adopt(message),
             DropObject: self.store.drop,
             JobEnded: self._job_ended,

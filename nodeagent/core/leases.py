@@ -516,10 +516,11 @@ class Leases:
         if lease is not None and lease.lease_id == message.lease_id:
             self.leaves.wanted(message.lease_id)
 
-    def devices_returned(self, message: DevicesReturned) -> None:
-        """The scheduler gives the devices of an actor back."""
+    def devices_returned(self, message: DevicesReturned, now: Instant) -> None:
+        """The scheduler gives the devices of an actor back; a warm worker that is on them ends."""
         if self.leaves.returned(message.lease_id):
             self.devices.take_back(message.lease_id)
+            self._end_warm(self._leases[message.lease_id], now)
 
     def devices_restored(self, peer: Peer, message: DevicesRestored, now: Instant) -> None:
         """An actor has what it had."""
