@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,14 @@ def hold(duration_s: float) -> str:
     return "held"
 
 
+@atoll.remote(num_cpus=0, num_gpus=2)
+def hold_until(directory: str) -> str:
+    (Path(directory) / "held").touch()
+    while not (Path(directory) / "enough").exists():
+        time.sleep(0.02)
+    return "held"
+
+
 def made(kind: type, *arguments: object) -> atoll.ActorHandle:
     return atoll.remote(kind).options(num_gpus=2, release_gpu_when_idle_s=0.2).remote(*arguments)
 
@@ -62,19 +71,20 @@ def test_an_idle_actor_lets_others_have_its_gpus_and_takes_them_back() -> None:
     assert atoll.get(model.seen.remote(), timeout=20) == ["offload", "restore"]
 
 
-def test_a_call_waits_for_the_gpus_and_says_so() -> None:
+def test_a_call_waits_for_the_gpus_and_says_so(tmp_path: Path) -> None:
     model = made(Model)
     atoll.get(model.seen.remote(), timeout=20)
-    holder = hold.remote(1.5)
-    deadline = time.monotonic() + 10.0
-    while atoll.why(holder).state != "runs":
+    holder = hold_until.remote(str(tmp_path))
+    deadline = time.monotonic() + 20.0
+    while not (tmp_path / "held").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     call = model.seen.remote()
     while "given up while it was idle" not in atoll.why(call).text:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, atoll.why(call)
         time.sleep(0.02)
-    assert "hold" in str(atoll.why(call)), "and who has them"
+    assert "hold_until" in str(atoll.why(call)), "and who has them"
+    (tmp_path / "enough").touch()
     assert atoll.get([holder, call], timeout=20) == ["held", ["offload", "restore"]]
 
 
