@@ -142,6 +142,31 @@ def test_a_wait_that_is_given_up_takes_nothing_from_the_other(kernels: tuple[Ker
     assert said(second.run(cell)).startswith("hit · slow"), "and nobody waits for the one that gave up"
 
 
+def test_an_interrupted_wait_in_the_library_is_given_up_too(kernels: tuple[Kernel, Kernel], tmp_path: Path) -> None:
+    """Or the answer that nobody reads would give it the duty to compute, and all others would wait for it."""
+    first, second = kernels
+    go = tmp_path / "go"
+    first.good(
+        "import atoll, time\nfrom pathlib import Path\ndef fails():\n    print('begun', flush=True)\n"
+        f"    while not Path({str(go)!r}).exists(): time.sleep(0.02)\n    raise ValueError('no')"
+    )
+    second.good("import atoll")
+    computing = first.send("atoll.cache.get_or_compute('given up', fails)", observing=False)
+    while "begun" not in str(first.client.get_iopub_msg(timeout=20)["content"].get("text", "")):
+        pass
+    waiting = second.send(
+        "print('waits', flush=True)\natoll.cache.get_or_compute('given up', lambda: 1)", observing=False
+    )
+    while "waits" not in str(second.client.get_iopub_msg(timeout=20)["content"].get("text", "")):
+        pass
+    time.sleep(0.3)  # for the claim to be on its way; an interrupt before it would pass this test as well
+    second.manager.interrupt_kernel()
+    assert second.finish(waiting).error["ename"] == "KeyboardInterrupt"
+    go.touch()
+    assert first.finish(computing).error["ename"] == "ValueError"
+    assert first.value("atoll.cache.get_or_compute('given up', lambda: 2)") == "2"
+
+
 def test_names_of_the_cluster_are_compared_and_actors_are_not_kept(kernels: tuple[Kernel, Kernel]) -> None:
     first, _second = kernels
     first.good("import atoll\natoll.cache['limit'] = 3")
