@@ -67,8 +67,13 @@ def named_files(files: FileLooks, texts: Iterable[str], paths: Iterable[str], as
 
 
 def _is_around(path: str, here: str) -> bool:
-    """Whether a text names the working directory or one above it: more than a cell means by it."""
+    """Whether a text names the working directory or one above it, or all in it: more than a cell means by it.
+
+    `from module import *` has such a text.
+    """
     place = os.path.normpath(os.path.join(here, path))  # noqa: PTH118
+    while place.rpartition(os.sep)[2] in ("*", "**"):
+        place = os.path.dirname(place)  # noqa: PTH120
     return place == here or here.startswith(place.rstrip(os.sep) + os.sep)
 
 

@@ -32,6 +32,9 @@ Identity = tuple[int, ...]
 
 ABSENT = "absent"
 
+_BYTECODE = "__pycache__"
+"""Python writes these directories when it imports, and whatever else reads files means others."""
+
 
 class TooManyFiles(Exception):
     """A directory has more below it than can be looked at each time."""
@@ -70,7 +73,7 @@ class FileLooks:
 
     def _pattern(self, pattern: str) -> str:
         """Return what the files look like that a pattern finds, and which these are."""
-        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.basename(path) != _BYTECODE)  # noqa: PTH119, PTH207
         if len(found) > MAXIMUM_ENTRIES:
             raise TooManyFiles(pattern)
         looks = "\0".join(f"{path}\1{self.look(path)}" for path in found)
@@ -116,7 +119,7 @@ def _tree(path: str) -> str:
     hasher = hashlib.sha256()
     count = 0
     for directory, below, names in os.walk(path):
-        below.sort()
+        below[:] = sorted(name for name in below if name != _BYTECODE)
         count += len(names) + len(below)
         if count > MAXIMUM_ENTRIES:
             raise TooManyFiles(path)

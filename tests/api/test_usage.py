@@ -23,17 +23,17 @@ def burn(seconds: float) -> None:
 def test_what_a_task_has_held_and_used() -> None:
     task = atoll.remote(num_cpus=0.5)(burn).options(name="burn for usage")
     began = time.monotonic()
-    atoll.get(task.remote(0.6))
+    atoll.get(task.remote(0.9))
     took = time.monotonic() - began
     deadline = time.monotonic() + 10.0
     while True:
         (one,) = [one for one in atoll.usage() if one.cell == "burn for usage"]
-        if one.used.get("CPU", 0.0) >= 0.55:
+        if one.used.get("CPU", 0.0) >= 0.4:  # what it used since the last sample, up to 0.4 s, is told as its worker's
             break
         assert time.monotonic() < deadline, one
         time.sleep(0.05)
     whole = time.monotonic() - began
-    assert 0.5 * 0.6 <= one.held["CPU"] <= 0.5 * (whole + 0.1)
+    assert 0.5 * 0.9 <= one.held["CPU"] <= 0.5 * (whole + 0.1)
     assert one.used["CPU"] <= took + 1.0
     assert one.used["memory"] > 2**20
     assert one.actor == ""
