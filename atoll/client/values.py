@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atoll.client.core.events import ObjectMissing
-from atoll.client.core.records import INLINE, STORED
+from atoll.client.core.records import INLINE, PENDING, STORED
 from atoll.exceptions import GetTimeoutError, ObjectLostError, TaskError, UnserializableException
 from atoll.protocol.serialization import deserialize
 
@@ -34,7 +34,7 @@ def load(session: Session, object_id: bytes, until: float | None = None) -> Any:
         GetTimeoutError: It was lost, and was not there again in time.
         AtollError: Whatever else is there instead of a value.
     """
-    state, value = session.resolved(object_id)
+    state, value = _resolved(session, object_id, until)
     if state == INLINE:
         return deserialize(value)
     if state == STORED:
@@ -55,22 +55,27 @@ def _read(session: Session, object_id: bytes, node_id: bytes, until: float | Non
             return session.store.read(object_id, node_id)
         except ObjectLostError:
             pass
-        _recover(session, object_id, until)
-        state, value = session.resolved(object_id)
+        session.handle(ObjectMissing(object_id))
+        state, value = _resolved(session, object_id, until)
         if state != STORED:
             return load(session, object_id, until)
         node_id = value.node_id
     return session.store.read(object_id, node_id)
 
 
-def _recover(session: Session, object_id: bytes, until: float | None) -> None:
-    """Say that an object is not where it should be, and wait until it is there again or has failed."""
-    session.handle(ObjectMissing(object_id))
-    left = None if until is None else max(0.0, until - time.monotonic())
-    with session.hooks.blocking():
-        done = session.wait_for([object_id], 1, left)
-    if not done:
-        raise GetTimeoutError("a value was lost, and was not computed again in time")
+def _resolved(session: Session, object_id: bytes, until: float | None) -> tuple[int, Any]:
+    """Return state and value of an object that was ready. One that is computed again is waited for.
+
+    That it is lost may have been found by another thread since, or by a task that takes it.
+    """
+    entries = session.core.objects.entries
+    while entries[object_id].state == PENDING:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        with session.hooks.blocking():
+            done = session.wait_for([object_id], 1, left)
+        if not done:
+            raise GetTimeoutError("a value was lost, and was not computed again in time")
+    return session.resolved(object_id)
 
 
 def load_all(session: Session, object_ids: Sequence[bytes], until: float | None = None) -> list[Any]:

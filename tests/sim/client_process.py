@@ -465,6 +465,9 @@ class ClientProcess(Machine):
         """Return what an object that is ready turned out to be."""
         entry = self.core.objects.entries[object_id]
         view = None
+        while entry.state == PENDING:  # another program has found that it is lost
+            with self.blocking():
+                yield Objects([object_id], 1, None)
         if entry.state == INLINE:
             assert isinstance(entry.value, bytes)
             value = read_value(entry.value)
