@@ -7,22 +7,25 @@ import pickle
 import pytest
 
 from atoll.client.core import lineage
-from atoll.client.core.events import ObjectMissing, ObjectPut, ObjectsWanted, RefsReleased
-from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, TaskRecord
+from atoll.client.core.events import CancelRequested, CreationRequested, ObjectMissing, ObjectPut, ObjectsWanted, RefsReleased
+from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, STREAMING, TaskRecord
 from atoll.exceptions import ObjectReconstructionFailedError
 from atoll.ids import return_id, token_of
 from atoll.protocol.channel_messages import (
     DependencyLost,
     FetchObject,
     ObjectValue,
+    OpenStream,
     RunTask,
+    TaskRaised,
     TaskReturned,
     TaskStored,
+    TaskYielded,
 )
 from atoll.protocol.machine import Peer, PeerConnected, Received
-from atoll.protocol.messages import DeleteObjects
-from atoll.protocol.values import ObjectLocation
-from tests.client.builders import Harness, result_id
+from atoll.protocol.messages import CreateActor, DeleteObjects
+from atoll.protocol.values import ActorSpec, ObjectLocation
+from tests.client.builders import ME, Harness, result_id
 
 AGENT = Peer(2)
 OTHER = Peer(77)
@@ -236,3 +239,125 @@ def test_an_object_of_another_process_is_not_kept_for_a_task_that_may_run_again(
     client.handle(ObjectMissing(result_id(record)))
     with pytest.raises(ObjectReconstructionFailedError, match="of another process"):
         raise pickle.loads(client.result(record).value)
+
+
+def test_a_task_that_was_cancelled_and_could_not_begin_leaves_its_worker_free(client: Harness) -> None:
+    first = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, first)
+    second = client.submit(dependencies=[result_id(first)])
+    client.handle(CancelRequested(result_id(second), False))
+    client.handle(Received(peer, [DependencyLost(second.sequence, [result_id(first)])]))
+    assert _state(client, second) == FAILED
+    assert list(client.core.tasks.leases[1].outstanding) == [3], "nothing but the first task, which runs again"
+
+
+def test_a_task_that_is_tried_again_waits_for_what_was_lost_meanwhile(client: Harness) -> None:
+    first = client.submit()
+    peer = client.grant(1)
+    _store(client, peer, first)
+    second = client.submit(dependencies=[result_id(first)], retry_exceptions=True)
+    client.handle(ObjectMissing(result_id(first)))
+    other = client.grant(2)
+    client.handle(Received(peer, [TaskRaised(second.sequence, b"error", 5, True)]))
+    assert client.pushed(peer).count(second.task_id) + client.pushed(other).count(second.task_id) == 1
+    where = peer if client.pushed(peer).count(first.task_id) == 2 else other
+    _store(client, where, first)
+    assert client.pushed(peer).count(second.task_id) + client.pushed(other).count(second.task_id) == 2
+
+
+def test_a_task_waits_again_for_what_was_lost_while_it_waited_for_something_else(client: Harness) -> None:
+    first, second = client.submit(), client.submit()
+    peer = client.grant(1)
+    both = client.submit(dependencies=[result_id(first), result_id(second)])
+    _store(client, peer, first)
+    client.handle(ObjectMissing(result_id(first)))
+    client.grant(2)
+    client.answer(peer, 2)
+    assert _state(client, second) == INLINE
+    assert both.peer is None
+
+
+def test_an_actor_waits_again_for_what_was_lost_while_it_waited_for_something_else(client: Harness) -> None:
+    first, second = client.submit(), client.submit()
+    peer = client.grant(1)
+    actor = ME + (999).to_bytes(8, "big")
+    record = client.task(actor_id=actor, dependencies=[result_id(first), result_id(second)], returns=0)
+    spec = ActorSpec(actor, "", "", "Counter", client.shape, b"")
+    client.core.objects.add_token(token_of(actor))
+    client.handle(CreationRequested(record, CreateActor(77, ME, spec), b"code"))
+    _store(client, peer, first)
+    client.handle(ObjectMissing(result_id(first)))
+    client.answer(peer, 2)
+    assert not client.sent(CreateActor)
+    _store(client, peer, first)
+    assert len(client.sent(CreateActor)) == 1
+
+
+def _two_results(client: Harness, peer: Peer, record: TaskRecord) -> list[bytes]:
+    """Have a task with two results end, and return their ids."""
+    pushed = [message for message in client.sent(RunTask, peer) if message.task_id == record.task_id][-1]
+    names = [return_id(record.task_id, index) for index in range(2)]
+    values = [ObjectLocation(name, b"node", 200_000) for name in names]
+    client.handle(Received(peer, [TaskStored(pushed.sequence, values, [[], []], 5)]))
+    return names
+
+
+def test_what_is_lost_while_its_task_runs_again_is_made_by_that_run(client: Harness) -> None:
+    record = client.submit(returns=2)
+    peer = client.grant(1)
+    one, other = _two_results(client, peer, record)
+    client.handle(ObjectMissing(one))
+    client.handle(ObjectMissing(other))
+    assert client.pushed(peer) == [record.task_id] * 2
+    assert client.core.objects.entries[other].producer is client.core.objects.entries[one].producer is not None
+    _two_results(client, peer, record)
+    assert {client.core.objects.entries[name].state for name in (one, other)} == {STORED}
+
+
+def test_what_was_freed_while_its_task_runs_again_is_waited_for(client: Harness) -> None:
+    record = client.submit(returns=2)
+    peer = client.grant(1)
+    one, other = _two_results(client, peer, record)
+    taker = client.submit(dependencies=[other], keepalive="refs")
+    client.core.objects.refer(other)  # the ref among the taker's arguments
+    client.handle(ObjectMissing(one))
+    client.handle(RefsReleased([other]))
+    _store(client, peer, taker)
+    client.handle(RefsReleased([other]))
+    assert client.core.objects.entries[other].state == FREED
+    client.handle(ObjectMissing(result_id(taker)))
+    assert client.core.objects.entries[other].state == PENDING
+    assert client.pushed(peer) == [record.task_id, taker.task_id, record.task_id]
+    _two_results(client, peer, record)
+    assert client.pushed(peer)[3:] == [taker.task_id]
+    _store(client, peer, taker)
+    assert (client.core.objects.entries[other].state, _state(client, taker)) == (FREED, STORED)
+
+
+def _yield(client: Harness, peer: Peer, record: TaskRecord, *indexes: int) -> list[bytes]:
+    """Have a generator yield values into the store and end. Returns their ids."""
+    pushed = [message for message in client.sent(RunTask, peer) if message.task_id == record.task_id][-1]
+    names = [return_id(record.task_id, index + 1) for index in indexes]
+    for index, name in zip(indexes, names, strict=True):
+        value = ObjectLocation(name, b"node", 200_000)
+        client.handle(Received(peer, [TaskYielded(pushed.sequence, index, value, [])]))
+    whole = ObjectLocation(result_id(record), inline=b"N.")
+    client.handle(Received(peer, [TaskStored(pushed.sequence, [whole], [[]], 5)]))
+    return names
+
+
+def test_a_value_that_is_lost_while_its_generator_runs_again_for_another_comes_with_the_next_run(
+    client: Harness,
+) -> None:
+    record = client.submit(returns=STREAMING)
+    peer = client.grant(1)
+    one, other = _yield(client, peer, record, 0, 1)
+    client.handle(ObjectMissing(one))
+    client.handle(ObjectMissing(other))
+    assert client.pushed(peer) == [record.task_id] * 2
+    _yield(client, peer, record, 0)
+    assert [client.core.objects.entries[name].state for name in (one, other)] == [STORED, PENDING]
+    assert client.sent(OpenStream, peer)[-1].replayed == [1]
+    _yield(client, peer, record, 1)
+    assert [client.core.objects.entries[name].state for name in (one, other)] == [STORED, STORED]

@@ -129,9 +129,12 @@ class ActorCalls:
         record, message, code = view.creation
         if record.unresolved > 0:
             return
-        view.creation = None
-        names = record.dependencies or ()
+        names = record.dependencies or []
         failed = self._settlement.first_failure(names)
+        if failed is None and not self._settlement.has_values(names):
+            self._settlement.wait_for_dependencies(record)  # it was there, and was lost while others were waited for
+            return
+        view.creation = None
         if failed is not None:
             view.state = "dead"
             view.error = failed
@@ -224,6 +227,9 @@ class ActorCalls:
     def again(self, record: TaskRecord) -> None:
         """A call did not begin, since what it takes was not there: it waits for that before all that are queued."""
         view = self.views[record.actor_id]
+        if record.cancelled:
+            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+            return
         if self._settlement.wait_for_dependencies(record) and record.unresolved <= 0:
             return  # it has failed: its argument cannot be had again
         if view.state == "dead":

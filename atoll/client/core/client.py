@@ -114,7 +114,7 @@ class ClientCore:
         self._lineage = Lineage(self.objects, self._settlement, lambda record: self.tasks.submit(record, self._now))
         self._settlement.kept = lambda record, object_ids: self._lineage.remember(record, object_ids, self._now)
         self._settlement.resume = self._resume
-        self._settlement.stream_ended = self._streams.ended
+        self._settlement.stream_ended = self._stream_ended
         self._now = Instant(0.0)
         self._story = Story()
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -192,6 +192,11 @@ class ClientCore:
         else:
             self.tasks.ready(record, self._now)
 
+    def _stream_ended(self, record: TaskRecord, error: bytes) -> None:
+        self._streams.ended(record, error)
+        if record.stream is not None and record.stream.late:
+            self._lineage.ended(record)
+
     def _function_defined(self, event: FunctionDefined) -> None:
         self.links.define(event.digest, event.name, event.payload, event.maximum_calls)
 
@@ -231,9 +236,7 @@ class ClientCore:
         record.peer = None
         for object_id in message.object_ids:
             self._lost(object_id)
-        if record.cancelled:
-            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
-        elif record.actor_id:
+        if record.actor_id:
             self.actors.again(record)
         else:
             self.tasks.begins_again(link, message.sequence, record, self._now)

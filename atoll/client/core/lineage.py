@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.records import FREED, PENDING, STORED, TOKEN, ObjectEntry, Stream, TaskRecord
 from atoll.client.core.settlement import Settlement, error_payload
+from atoll.client.core.streams import item_id
 from atoll.ids import OBJECT_ID_BYTES
 from atoll.protocol.machine import Instant
 
@@ -168,15 +169,21 @@ class Lineage:
         if entry is None or entry.state not in (STORED, FREED):
             return
         task = self._origin(object_id)
-        if elsewhere and task is not None and task.again_at is not None and now - task.again_at < SAME_LOSS_S:
+        is_new = elsewhere and task is not None and task.again_at is not None and now - task.again_at < SAME_LOSS_S
+        if is_new and entry.state == STORED:
             return
-        plan, problem = self._plan(object_id)
+        self._recover(object_id, entry)
+
+    def _recover(self, object_id: bytes, entry: ObjectEntry) -> None:
+        plan, awaited, problem = self._plan(object_id)
         if problem:
             entry.state = PENDING
             text = f"object {object_id.hex()} is lost, and it cannot be computed again: {problem}"
             self._settlement.broken(object_id, error_payload("ObjectReconstructionFailedError", text))
             return
         self._pend(object_id, entry, None)
+        for name, running in awaited:
+            self._await(name, running)
         for record in [self._again(step) for step in plan]:  # all are expected before the first one is submitted
             self._submit(record)
 
@@ -184,31 +191,52 @@ class Lineage:
         task_id = self._objects.origins.get(object_id)
         return None if task_id is None else self._tasks.get(task_id)
 
-    def _plan(self, lost: bytes) -> tuple[list[Remembered], str]:
-        """Return the tasks that must run again, or why that is not possible."""
+    def ended(self, record: TaskRecord) -> None:
+        """A generator that ran again is over: what was lost meanwhile and it did not yield anew needs another run."""
+        stream = record.stream
+        assert stream is not None
+        late, stream.late = stream.late, []
+        for index in late:
+            object_id = item_id(stream, index)
+            entry = self._objects.entries.get(object_id)
+            if entry is not None and entry.state == PENDING and entry.producer is record:
+                self._recover(object_id, entry)
+
+    def _plan(self, lost: bytes) -> tuple[list[Remembered], list[tuple[bytes, TaskRecord]], str]:
+        """Return the tasks that must run again, what those will make that run again now, or why it is not possible."""
         plan: dict[bytes, Remembered] = {}
+        awaited: list[tuple[bytes, TaskRecord]] = []
         missing = [lost]
         while missing:
             object_id = missing.pop()
             task = self._origin(object_id)
             if task is None:
                 what = "it" if object_id == lost else f"what its task takes, object {object_id.hex()},"
-                return [], f"{what} was put, or returned by an actor, by a task with max_retries=0 or too long ago"
+                return [], [], f"{what} was put, or returned by an actor, by a task with max_retries=0 or too long ago"
             record = task.record
-            if task.is_running or record.task_id in plan:
+            if task.is_running:
+                awaited.append((object_id, record))
+                continue
+            if record.task_id in plan:
                 continue
             if record.retries_left == 0:
-                return [], f"{record.name} has no retry left; give it a higher max_retries"
+                return [], [], f"{record.name} has no retry left; give it a higher max_retries"
             if record.cancelled:
-                return [], f"{record.name} was cancelled"
+                return [], [], f"{record.name} was cancelled"
             if record.stream is not None and not record.stream.ended:
-                return [], f"{record.name} still runs"
+                return [], [], f"{record.name} still runs"
             plan[record.task_id] = task
             gone = next((name for name in record.dependencies or () if name not in self._objects.entries), None)
             if gone is not None:
-                return [], f"what {record.name} takes, object {gone.hex()}, is of another process and not kept here"
+                return [], [], f"what {record.name} takes, object {gone.hex()}, is of another process and not kept here"
             missing += [name for name in task.takes if self._objects.entries[name].state == FREED]
-        return list(plan.values()), ""
+        return list(plan.values()), awaited, ""
+
+    def _await(self, object_id: bytes, running: TaskRecord) -> None:
+        """Have what is missing made by a task that runs again already. A generator yields only what it was asked for."""
+        self._pend(object_id, self._objects.entries[object_id], running)
+        if running.stream is not None:
+            running.stream.late.append(_item_index(object_id))
 
     def _pend(self, object_id: bytes, entry: ObjectEntry, producer: TaskRecord | None) -> None:
         entry.state = PENDING

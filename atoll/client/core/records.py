@@ -40,9 +40,10 @@ class Stream:
         ended: The task is over.
         closed: Nobody reads it any more.
         replayed: Values that were lost and are to come again, by number, if the task runs again for them.
+        late: Values that were lost while it ran again for others.
     """
 
-    __slots__ = ("closed", "ended", "limit", "received", "record", "replayed", "taken")
+    __slots__ = ("closed", "ended", "late", "limit", "received", "record", "replayed", "taken")
 
     def __init__(self, record: TaskRecord, limit: int, replayed: list[int] | None = None) -> None:
         self.record = record
@@ -52,6 +53,7 @@ class Stream:
         self.ended = False
         self.closed = False
         self.replayed = replayed
+        self.late: list[int] = []
 
     @property
     def handle(self) -> bytes:

@@ -119,6 +119,8 @@ class Streams:
     def _replayed(self, stream: Stream, error: bytes) -> None:
         """What has not come again although the task has run again is lost."""
         for index in stream.replayed or ():
+            if index in stream.late:
+                continue  # it had come, and was lost again
             entry = self._objects.entries.get(item_id(stream, index))
             if entry is not None and entry.state == PENDING:
                 text = f"value {index} of {stream.record.name} was lost, and it did not yield it again"

@@ -90,7 +90,7 @@ class Tasks:
         if queue.full:  # until there is an answer, or another lease, nothing can be pushed
             queue.ready.append(record)
             self._update_demand(queue)
-        elif queue.idle and not queue.ready:
+        elif queue.idle and not queue.ready and self._can_begin(record):
             self._push(queue, queue.latest_idle(), record, now)
         else:
             queue.ready.append(record)
@@ -105,8 +105,7 @@ class Tasks:
                 self._update_demand(queue)
             return
         while ready:
-            names = ready[0].dependencies
-            if names and not self._settlement.has_values(names):
+            if not self._can_begin(ready[0]):
                 self.submit(ready.popleft(), now)
                 continue
             lease = queue.choose(ready[0], now)
@@ -115,6 +114,10 @@ class Tasks:
                 break
             self._push(queue, lease, ready.popleft(), now)
         self._update_demand(queue)
+
+    def _can_begin(self, record: TaskRecord) -> bool:
+        """Whether what a task takes is still there: it may have been lost since, while the task waited or ran."""
+        return not record.dependencies or self._settlement.has_values(record.dependencies)
 
     def _push(self, queue: ClassQueue, lease: Lease, record: TaskRecord, now: Instant) -> None:
         outstanding = lease.outstanding
@@ -232,7 +235,10 @@ class Tasks:
         if lease is not None:
             lease.outstanding.pop(sequence, None)
             lease.progress = now
-        self.submit(record, now)
+        if record.cancelled:
+            self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
+        else:
+            self.submit(record, now)
 
     # --------------------------------------------------------------------------------------------- answers
 
