@@ -7,7 +7,14 @@ import pickle
 import pytest
 
 from atoll.client.core import lineage
-from atoll.client.core.events import CancelRequested, CreationRequested, ObjectMissing, ObjectPut, ObjectsWanted, RefsReleased
+from atoll.client.core.events import (
+    CancelRequested,
+    CreationRequested,
+    ObjectMissing,
+    ObjectPut,
+    ObjectsWanted,
+    RefsReleased,
+)
 from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, STREAMING, TaskRecord
 from atoll.exceptions import ObjectReconstructionFailedError
 from atoll.ids import return_id, token_of

@@ -233,7 +233,7 @@ class Lineage:
         return list(plan.values()), awaited, ""
 
     def _await(self, object_id: bytes, running: TaskRecord) -> None:
-        """Have what is missing made by a task that runs again already. A generator yields only what it was asked for."""
+        """Have what is missing made by a task that runs again already. A generator yields what it was asked for."""
         self._pend(object_id, self._objects.entries[object_id], running)
         if running.stream is not None:
             running.stream.late.append(_item_index(object_id))
