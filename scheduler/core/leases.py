@@ -289,7 +289,7 @@ class LeaseTable:
         demand.wanted -= 1
         del demand.starting[lease.lease_id]
         demand.held[lease.lease_id] = None
-        self._demands.requeue(demand)
+        self._demands.touched = True  # it is as short as before, and stands where it stood
         self._grant(lease, demand.key)
 
     def over(self, lease: Lease, kind: str, text: str, memory: MemoryLoss | None = None) -> None:

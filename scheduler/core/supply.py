@@ -163,10 +163,11 @@ class Supply:
         devices: The devices; together they are the amount of GPU.
     """
 
-    __slots__ = ("_live", "devices", "pool", "total")
+    __slots__ = ("_live", "_parted", "devices", "pool", "total")
 
     def __init__(self, total: Mapping[str, int], devices: Iterable[DeviceUse]) -> None:
         self.devices = {use.device.uuid: use for use in devices}
+        self._parted = any(use.device.parent for use in self.devices.values())
         amounts = {name: units for name, units in total.items() if units > 0 and name != GPU}
         units = sum(use.capacity for use in self.devices.values())
         if units:
@@ -182,6 +183,7 @@ class Supply:
         made.pool = self.pool.copy()
         made._live = made.pool.live
         made.devices = {uuid: use.copy() for uuid, use in self.devices.items()}
+        made._parted = self._parted
         return made
 
     def could_ever_fit(self, wanted: Wanted) -> bool:
@@ -201,15 +203,25 @@ class Supply:
     def fits(self, wanted: Wanted) -> bool:
         """Whether the request fits now."""
         free = self._live
-        for name, units in wanted.amounts.items():  # as `Pool.fits`; this is asked most often of all
+        amounts, device_bytes, device_types = wanted
+        for name, units in amounts.items():  # as `Pool.fits`; this is asked most often of all
             if free.get(name, 0) < units:
                 return False
-        if wanted.device_bytes or GPU in wanted.amounts:
-            if wanted.device_units < UNITS_PER_ONE:
-                return self.devices_for(wanted) is not None
-            whole = sum(use.usable == UNITS_PER_ONE for use in self._of_type(wanted))
-            return whole * UNITS_PER_ONE >= wanted.device_units
-        return not wanted.device_types or any(self._of_type(wanted))
+        if GPU not in amounts and not device_bytes:
+            return not device_types or any(self._of_type(wanted))
+        units = amounts.get(GPU, 0)
+        uses = self._of_type(wanted) if device_bytes or device_types or self._parted else self.devices.values()
+        if units < UNITS_PER_ONE:
+            for use in uses:
+                if use.usable >= (units or use.units_of(device_bytes)):
+                    return True
+            return False
+        for use in uses:
+            if use.free == UNITS_PER_ONE and use.usable == UNITS_PER_ONE:
+                units -= UNITS_PER_ONE
+                if units <= 0:
+                    return True
+        return False
 
     def take(self, key: int, wanted: Wanted) -> Holding:
         """Give what is asked for; the caller has asked `fits`.
@@ -322,6 +334,8 @@ class Supply:
     def _of_type(self, wanted: Wanted) -> list[DeviceUse]:
         """Return the devices that may do. CUDA uses one part of a device at a time, so several are never parts."""
         uses = list(self.devices.values())
+        if not (wanted.device_types or wanted.device_bytes or self._parted):
+            return uses
         if wanted.device_types:
             uses = [use for use in uses if any(is_of_type(use.device.model, kind) for kind in wanted.device_types)]
         if any(use.device.parent for use in uses):
