@@ -127,4 +127,6 @@ class Demand:
     @property
     def place(self) -> Place:
         """Where it stands among what its session wants."""
-        return self.deadline, len(self.held) + len(self.starting), self.arrival
+        wanted_s = self.scheduling_class.deadline_s
+        due = self.since + wanted_s if wanted_s else NEVER  # `deadline`, for every lease that comes or goes
+        return due, len(self.held) + len(self.starting), self.arrival

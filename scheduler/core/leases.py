@@ -252,15 +252,17 @@ class LeaseTable:
             lease.bundle.leases[lease.lease_id] = lease
         if lease.scheduling_class.preemptible:
             self.preemptible[lease.lease_id] = lease
-        self._shares.charge(lease.job, lease.charged)
+        amounts = lease.amounts
+        if lease.bundle is None:
+            self._shares.charge(lease.job, amounts)
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
         lease.node.tenants[lease.lease_id] = lease
         self._demands.queues.company_changed()
         lease.account = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
-        self._ledger.take(lease.account, lease.amounts, leases=1)
+        self._ledger.take(lease.account, amounts, leases=1)
         if lease.bundle is not None:
-            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
+            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
 
     def nodes_changed(self) -> None:
         """All shares are to be computed anew, and everything that waits is to be tried again."""
@@ -312,11 +314,13 @@ class LeaseTable:
 
     def _free(self, lease: Lease) -> None:
         self._demands.touched = True
-        self._shares.discharge(lease.job, lease.charged)
+        amounts = lease.amounts
         assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.give_back(lease.account, lease.amounts, leases=1)
-        if lease.bundle is not None:
-            self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), lease.amounts)
+        self._ledger.give_back(lease.account, amounts, leases=1)
+        if lease.bundle is None:
+            self._shares.discharge(lease.job, amounts)
+        else:
+            self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
         lease.node.release(lease.lease_id)
         del lease.node.tenants[lease.lease_id]
         self._demands.queues.company_changed()

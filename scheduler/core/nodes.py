@@ -104,9 +104,14 @@ class Node:
         """Whether the request fits while nothing else is held."""
         return self.supply.could_ever_fit(wanted)
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing fits, however little it takes."""
+        return self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS
+
     def fits(self, wanted: Wanted, supply: Supply | None = None) -> bool:
         """Whether the request fits now: on the node, or in what is reserved on it."""
-        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:  # `full`, asked very often
             return False
         return (supply or self.supply).fits(wanted)
 

@@ -34,22 +34,26 @@ class _Class:
         wanted: What each takes, in any of the ways that will do.
         lines: How many sessions wait for it.
         restless: Whether it depends on what else runs: then any change may make it fit.
+        tied: Whether what a node has free does not say whether it fits: it takes from a placement group, or is restless.
         freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
     """
 
-    __slots__ = ("freed", "lines", "number", "restless", "sample", "wanted")
+    __slots__ = ("freed", "lines", "number", "restless", "sample", "tied", "wanted")
 
     def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
         self.sample = sample
         self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
         self.restless = any(shape.depends_on_company for _class, shape in sample.choices)
+        self.tied = self.restless or bool(sample.group)
         self.lines = 0
         self.freed: dict[int, Node] | None = None
 
     def fits_on(self, node: Node) -> bool:
+        """Whether it fits on a node that is not full."""
+        fits = node.supply.fits
         for wanted in self.wanted:  # noqa: SIM110 - for every class, for every lease that ends
-            if node.fits(wanted):
+            if fits(wanted):
                 return True
         return False
 
@@ -257,7 +261,9 @@ class DemandQueues:
 
     def block(self, demand: Demand) -> None:
         """Leave out the class of a waiting demand until it may fit again."""
-        kind = self._class_of(demand)
+        self._block(self._class_of(demand))
+
+    def _block(self, kind: _Class) -> None:
         self._ready.pop(kind.number, None)
         kind.freed = None
         self._blocked[kind.number] = kind
@@ -273,20 +279,22 @@ class DemandQueues:
 
     def freed(self, node: Node) -> None:
         """Some of a node is free again: what fits there now is to be tried again."""
-        for kind in list(self._blocked.values()):
-            if kind.sample.group or kind.restless:
-                continue
-            if kind.fits_on(node):
-                del self._blocked[kind.number]
-                kind.freed = {node.order: node}
-                self._ready[kind.number] = kind
         for kind in self._ready.values():
             if kind.freed is not None:
                 kind.freed[node.order] = node
+        if not self._blocked or node.full:
+            return
+        for kind in list(self._blocked.values()):
+            if not kind.tied and kind.fits_on(node):
+                del self._blocked[kind.number]
+                kind.freed = {node.order: node}
+                self._ready[kind.number] = kind
 
     def company_changed(self) -> None:
         """Something runs on a node that did not, or the other way round."""
-        for kind in [kind for kind in self._blocked.values() if kind.restless] if self._restless else ():
+        if not self._restless:
+            return
+        for kind in [kind for kind in self._blocked.values() if kind.restless]:
             del self._blocked[kind.number]
             self._ready[kind.number] = kind
 
@@ -302,11 +310,13 @@ class DemandQueues:
         level = self._levels.get(-demand.class_key[0])
         if level is not None and level.turns:
             level.turns.pop((demand.job.number, self._class_of(demand).number), None)
+        full, order = node.full, node.order
         for kind in list(self._ready.values()):
-            if kind.freed is not None and node.order in kind.freed and not kind.fits_on(node):
-                del kind.freed[node.order]
-                if not kind.freed:
-                    self.block(kind.sample)
+            freed = kind.freed
+            if freed is not None and order in freed and (full or not kind.fits_on(node)):
+                del freed[order]
+                if not freed:
+                    self._block(kind)
 
     def give_turn(self, demand: Demand) -> None:
         """Something was asked back for a demand that waits: its queue goes first, once."""
