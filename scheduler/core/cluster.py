@@ -183,6 +183,8 @@ class Cluster:
 
     def forget_ended(self) -> None:
         """Drop jobs of which nothing is left, and environments that nothing names any more."""
+        if not self._ended:
+            return
         for job in list(self._ended.values()):
             if job.ended:
                 self._remove_groups(job)

@@ -97,7 +97,9 @@ class _Line:
         """Return the place of the first."""
         if self.order is not None:
             return self.order[0] if self.order else None
-        return next((each.listed for each in self.demands.values()), None)
+        for demand in self.demands.values():
+            return demand.listed
+        return None
 
 
 class _Session:
@@ -121,6 +123,7 @@ class _Level:
 
     Attributes:
         turns: The queues whose turn it is, by session and class.
+        order: The sessions' shares, when they were served last, and their numbers; a plain list, since there are few.
     """
 
     __slots__ = ("order", "sessions", "turns")
@@ -128,7 +131,7 @@ class _Level:
     def __init__(self) -> None:
         self.turns: dict[tuple[int, int], None] = {}
         self.sessions: dict[int, _Session] = {}
-        self.order = SortedList()
+        self.order: list[tuple[int, int, int]] = []
 
 
 class DemandQueues:
@@ -243,10 +246,10 @@ class DemandQueues:
         if wanted == session.listed:
             return
         if session.listed is not None:
-            level.order.remove(session.listed)
+            del level.order[bisect_left(level.order, session.listed)]
         session.listed = wanted
         if wanted is not None:
-            level.order.add(wanted)
+            insort(level.order, wanted)
 
     def _forget_unused(self, demand: Demand) -> None:
         kind = demand.kind

@@ -231,7 +231,7 @@ class Supply:
             wanted: What is asked for.
         """
         amounts, shares = dict(wanted.amounts), []
-        if wanted.needs_devices:
+        if wanted.device_bytes or amounts.get(GPU):
             uses = self.devices_for(wanted)
             assert uses is not None, "what is taken fits"
             part = min(wanted.device_units, UNITS_PER_ONE)

@@ -148,6 +148,7 @@ class Ledger:
         self._to_local_us = round((turn.wall_offset + local_offset_s) * _MICRO)
         self._day = (self._began_us + self._to_local_us) // _DAY_US
         self._midnight_us = (self._day + 1) * _DAY_US - self._to_local_us
+        self._counted = (turn.now, self._began_us)
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -260,7 +261,11 @@ class Ledger:
         return account
 
     def _now_us(self) -> int:
+        counted, now_us = self._counted
+        if counted == self._turn.now:
+            return now_us
         now_us = round(self._turn.now * _MICRO)
+        self._counted = (self._turn.now, now_us)
         if now_us >= self._midnight_us:
             self._day = (now_us + self._to_local_us) // _DAY_US
             midnight_us = self._day * _DAY_US - self._to_local_us

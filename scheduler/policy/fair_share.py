@@ -52,10 +52,12 @@ def follow(recent: MutableMapping[str, float], used: Mapping[str, int], elapsed_
     if not half_life_s:
         return
     kept = 2.0 ** (-elapsed_s / half_life_s)
-    for name in recent:
-        recent[name] *= kept
+    made_up = 1.0 - kept
+    if not recent.keys() <= used.keys():
+        for name in recent.keys() - used.keys():
+            recent[name] *= kept
     for name, units in used.items():
-        recent[name] = recent.get(name, 0.0) + units * (1.0 - kept)
+        recent[name] = recent.get(name, 0.0) * kept + units * made_up
 
 
 def dominant_share(
@@ -76,7 +78,8 @@ def dominant_share(
             part = (units + recent[name]) / total if name in recent else units / total
             if part > share:
                 share = part
-    for name, average in recent.items():
-        if name not in used and totals.get(name, 0):
-            share = max(share, average / totals[name])
+    if not recent.keys() <= used.keys():
+        for name, average in recent.items():
+            if name not in used and totals.get(name, 0):
+                share = max(share, average / totals[name])
     return int(share * MILLION / weight)
