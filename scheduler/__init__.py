@@ -8,5 +8,6 @@ In: messages over its Unix socket (`atoll.protocol.messages`), its own journal a
 journal, and, at the end of the cluster, nothing left behind.
 
     __main__.py   the process      server.py   the thin shell: sockets, timers, journal      journal.py   SQLite
+    collecting.py  when memory is looked through
     core/         the decisions    policy/     where to place, one file a policy
 """

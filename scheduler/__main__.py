@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from atoll.config import settings
 from atoll.protocol.cluster_file import read_cluster_file, remove_cluster_file
 from atoll.protocol.runtime_directory import check_directory, remove_session_directory
+from atoll.scheduler.collecting import collect_seldom
 from atoll.scheduler.journal import Journal
 from atoll.scheduler.policy.fair_share import Rules
 from atoll.scheduler.server import SchedulerServer
@@ -41,8 +41,7 @@ def main() -> None:
         if arguments.ready_fd >= 0:
             os.write(arguments.ready_fd, b"\n")
             os.close(arguments.ready_fd)
-        gc.collect()
-        gc.freeze()  # what is loaded stays for ever: later collections need not look at it
+        collect_seldom()
 
     async def serve() -> None:
         await SchedulerServer(cluster, journal, rules).run(ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from atoll.scheduler.collecting import collect_seldom
 from benchmarks.scheduling import document, throughput
 from benchmarks.scheduling.document import Everything
 
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--only-throughput", action="store_true", help="leave out the studies")
     parser.add_argument("--document", action="store_true", help="write docs/scheduling.md anew")
     arguments = parser.parse_args()
+    collect_seldom()  # as the daemon does
     if arguments.only_throughput:
         print(document.throughput_table(throughput.measure(arguments.nodes, arguments.requests, arguments.rounds)))
         return

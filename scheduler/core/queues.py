@@ -34,7 +34,7 @@ class _Class:
         wanted: What each takes, in any of the ways that will do.
         lines: How many sessions wait for it.
         restless: Whether it depends on what else runs: then any change may make it fit.
-        tied: Whether what a node has free does not say whether it fits: it takes from a placement group, or is restless.
+        tied: Whether what a node has free does not say if it fits: it takes from a placement group, or is restless.
         freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
     """
 

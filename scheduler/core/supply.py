@@ -212,7 +212,7 @@ class Supply:
         units = amounts.get(GPU, 0)
         uses = self._of_type(wanted) if device_bytes or device_types or self._parted else self.devices.values()
         if units < UNITS_PER_ONE:
-            for use in uses:
+            for use in uses:  # noqa: SIM110 - asked too often for a generator
                 if use.usable >= (units or use.units_of(device_bytes)):
                     return True
             return False

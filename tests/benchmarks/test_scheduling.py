@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from benchmarks.scheduling import packing, throughput
@@ -25,6 +27,21 @@ def test_placements_are_counted() -> None:
     found = throughput.run(10, 500)
     assert found.placements >= 500
     assert found.rate > 0
+
+
+def test_what_is_over_is_freed_without_a_collection_of_cycles() -> None:
+    cluster = throughput.Cluster(3, 1)
+    cluster.settle()
+    gc.collect()
+    gc.disable()
+    try:
+        cluster.ask(100)
+        for _ in range(10):
+            cluster.give_back(100)
+        assert cluster.placed > 100, "leases have begun and ended"
+        assert gc.collect() == 0, "the daemon collects seldom, since there is nothing to collect"
+    finally:
+        gc.enable()
 
 
 def test_a_placement_group_is_made_and_removed_in_less_than_a_millisecond() -> None:
