@@ -188,8 +188,11 @@ class Pool:
 
     def take(self, wanted: Mapping[str, int]) -> None:
         """Take what fits. The caller has asked `fits`."""
-        assert self.fits(wanted), f"{describe(wanted)} does not fit into {describe(self._free)}"
-        self.take_anyway(wanted)
+        free = self._free
+        for name, units in wanted.items():  # as `take_anyway`; called for every placement
+            left = free.get(name, 0) - units
+            assert left >= 0, f"{describe(wanted)} does not fit into {describe(free)}"
+            free[name] = left
 
     def take_anyway(self, wanted: Mapping[str, int]) -> None:
         """Take also what is not free: a task that waited, whose CPU was lent meanwhile, goes on at once."""

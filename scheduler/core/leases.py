@@ -140,7 +140,9 @@ class LeaseTable:
         queues = self._demands.queues
         started = 0
         while queues.anything_ready:
-            queues.moved(self._shares.refresh(self._jobs))
+            moved = self._shares.refresh(self._jobs)
+            if moved:
+                queues.moved(moved)
             demand = queues.next_unblocked()
             if demand is None:
                 return

@@ -194,7 +194,8 @@ class DemandQueues:
     def _place(self, demand: Demand) -> None:
         wanted = demand.place if demand.waits else None
         if wanted == demand.listed:
-            self._forget_unused(demand)
+            if wanted is None:
+                self._forget_unused(demand)
             return
         kind = self._class_of(demand)
         key = -demand.class_key[0]
@@ -218,7 +219,8 @@ class DemandQueues:
             if not level.sessions:
                 del self._levels[key]
                 self._rank_levels()
-        self._forget_unused(demand)
+        if wanted is None:
+            self._forget_unused(demand)
 
     def _rank_levels(self) -> None:
         self._by_priority = [self._levels[key] for key in sorted(self._levels)]
@@ -337,8 +339,11 @@ class DemandQueues:
 
     def only_node(self, demand: Demand) -> Node | None:
         """Return the only node on which a demand may fit; None if that is not known."""
-        freed = self._class_of(demand).freed
-        return next(iter(freed.values())) if freed is not None and len(freed) == 1 else None
+        freed = demand.kind.freed
+        if freed is None or len(freed) != 1:
+            return None
+        (node,) = freed.values()
+        return node  # type: ignore[no-any-return]
 
     def next_unblocked(self) -> Demand | None:
         """Return the demand to serve next, of a class that is not blocked."""

@@ -54,9 +54,12 @@ class SpanTable:
 
     def worker_done(self, worker_id: bytes, state: str) -> None:
         """A worker's lease is over: what it was said to run ended with it."""
-        now = self._turn.wall(self._turn.now)
         self._calls.pop(worker_id, None)
-        for key in self._running.pop(worker_id, {}):
+        running = self._running.pop(worker_id, None)
+        if not running:
+            return
+        now = self._turn.wall(self._turn.now)
+        for key in running:
             entry = self._spans.get((worker_id, key))
             if entry is not None:
                 node_id, span = entry
