@@ -140,6 +140,7 @@ class ResultWriter:
         locations: list[ObjectLocation] = []
         contained: list[list[bytes]] = []
         began, done = time.monotonic(), object()
+        kept = _kept(message)
         while True:
             try:
                 value = self.step(partial(next, values, done))
@@ -150,7 +151,11 @@ class ResultWriter:
                 raise RaisedMidway(error, locations, contained) from error
             if value is done or len(locations) == message.returns:
                 break
-            location, inside = self._place(return_id(TaskId(message.task_id), len(locations)), value, serialize(value))
+            object_id = return_id(TaskId(message.task_id), len(locations))
+            if len(locations) in kept:
+                location, inside = ObjectLocation(object_id), []
+            else:
+                location, inside = self._place(object_id, value, serialize(value))
             locations.append(location)
             contained.append(inside)
             del value
@@ -195,9 +200,15 @@ class ResultWriter:
         return ObjectLocation(object_id, self._session.node_id, size), contained
 
     def _stored(self, message: Task, values: list[tuple[Any, Serialized]], peer: Peer, microseconds: int) -> TaskStored:
-        locations, contained = [], []
+        locations: list[ObjectLocation] = []
+        contained: list[list[bytes]] = []
+        kept = _kept(message)
         for index, (value, serialized) in enumerate(values):
-            location, inside = self._place(return_id(TaskId(message.task_id), index), value, serialized)
+            object_id = return_id(TaskId(message.task_id), index)
+            if index in kept:
+                location, inside = ObjectLocation(object_id), []
+            else:
+                location, inside = self._place(object_id, value, serialized)
             locations.append(location)
             contained.append(inside)
         self._register([object_id for inner in contained for object_id in inner], self._session.process_of(peer))
@@ -217,3 +228,8 @@ class ResultWriter:
             return
         borrowed, self._borrowed = self._borrowed, {}
         self._register(self._session.unregistered(list(borrowed)), self._session.process_id)
+
+
+def _kept(message: Task) -> list[int]:
+    """Return which values the caller has still: a task that runs again for a lost one does not store the others."""
+    return message.kept if type(message) is RunTask else []

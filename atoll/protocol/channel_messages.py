@@ -47,6 +47,7 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
         arguments: Pickled `(args, kwargs)`, or empty for none at all.
         dependencies: The values of top-level `ObjectRef` arguments, in the order of their placeholders.
         returns: How many values; below zero for a generator's, of which `OpenStream` has told.
+        kept: Which of them the caller has from an earlier run: these are not stored again, and nothing is said of them.
     """
 
     sequence: int
@@ -55,6 +56,7 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
     arguments: bytes
     dependencies: list[ObjectLocation] = []
     returns: int = 1
+    kept: list[int] = []
 
 
 class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):

@@ -235,3 +235,19 @@ def test_what_is_remembered_goes_with_the_last_ref(session: Session, notes: Path
     del ref
     _wait_for(lambda: not objects.entries and not objects.needed and not objects.origins)
     assert session.core._lineage.size_bytes == 0
+
+
+@atoll.remote(num_returns=2)
+def pair(notes: Path) -> tuple[Array, list[Any]]:
+    _note(notes, "pair")
+    return np.ones(ELEMENTS), [np.ones(ELEMENTS), atoll.put("inside")]
+
+
+def test_a_task_that_runs_again_for_one_result_leaves_the_other_and_what_is_inside_as_they_are(
+    session: Session, notes: Path
+) -> None:
+    one, other = pair.remote(notes)
+    _lose(session, one)
+    assert atoll.get(one, timeout=10).sum() == ELEMENTS
+    assert _runs(notes, "pair") == 2
+    assert atoll.get(atoll.get(other, timeout=10)[1], timeout=10) == "inside"

@@ -302,15 +302,44 @@ def test_an_actor_waits_again_for_what_was_lost_while_it_waited_for_something_el
 
 
 def _two_results(client: Harness, peer: Peer, record: TaskRecord) -> list[bytes]:
-    """Have a task with two results end, and return their ids."""
+    """Have a task with two results end, and return their ids. Those that are kept it does not make again."""
     pushed = [message for message in client.sent(RunTask, peer) if message.task_id == record.task_id][-1]
     names = [return_id(record.task_id, index) for index in range(2)]
-    values = [ObjectLocation(name, b"node", 200_000) for name in names]
+    values = [
+        ObjectLocation(name) if index in pushed.kept else ObjectLocation(name, b"node", 200_000)
+        for index, name in enumerate(names)
+    ]
     client.handle(Received(peer, [TaskStored(pushed.sequence, values, [[], []], 5)]))
     return names
 
 
-def test_what_is_lost_while_its_task_runs_again_is_made_by_that_run(client: Harness) -> None:
+def test_a_task_that_runs_again_makes_only_what_is_missing(client: Harness) -> None:
+    record = client.submit(returns=2)
+    peer = client.grant(1)
+    one, other = _two_results(client, peer, record)
+    contained = b"another_00000001" + bytes(4)
+    client.core.objects.entries[other].contained = [contained]
+    client.core.objects.refer(contained)
+    client.handle(ObjectMissing(one))
+    assert [message.kept for message in client.sent(RunTask, peer)] == [[], [1]]
+    _two_results(client, peer, record)
+    assert {client.core.objects.entries[name].state for name in (one, other)} == {STORED}
+    assert client.core.objects.entries[other].value == ObjectLocation(other, b"node", 200_000)
+    assert client.core.objects.entries[other].contained == [contained]
+
+
+def test_a_task_that_runs_again_does_not_make_what_nobody_wants_any_more(client: Harness) -> None:
+    record = client.submit(returns=2)
+    peer = client.grant(1)
+    one, other = _two_results(client, peer, record)
+    client.handle(RefsReleased([other]))
+    client.handle(ObjectMissing(one))
+    assert client.sent(RunTask, peer)[-1].kept == [1]
+    _two_results(client, peer, record)
+    assert list(client.core.objects.entries) == [one]
+
+
+def test_what_is_lost_while_its_task_runs_again_for_another_comes_with_the_next_run(client: Harness) -> None:
     record = client.submit(returns=2)
     peer = client.grant(1)
     one, other = _two_results(client, peer, record)
@@ -318,6 +347,9 @@ def test_what_is_lost_while_its_task_runs_again_is_made_by_that_run(client: Harn
     client.handle(ObjectMissing(other))
     assert client.pushed(peer) == [record.task_id] * 2
     assert client.core.objects.entries[other].producer is client.core.objects.entries[one].producer is not None
+    _two_results(client, peer, record)
+    assert [client.core.objects.entries[name].state for name in (one, other)] == [STORED, PENDING]
+    assert [message.kept for message in client.sent(RunTask, peer)] == [[], [1], [0]]
     _two_results(client, peer, record)
     assert {client.core.objects.entries[name].state for name in (one, other)} == {STORED}
 
@@ -337,7 +369,9 @@ def test_what_was_freed_while_its_task_runs_again_is_waited_for(client: Harness)
     assert client.core.objects.entries[other].state == PENDING
     assert client.pushed(peer) == [record.task_id, taker.task_id, record.task_id]
     _two_results(client, peer, record)
-    assert client.pushed(peer)[3:] == [taker.task_id]
+    assert client.pushed(peer)[3:] == [record.task_id], "it has not made what was freed after it had begun"
+    _two_results(client, peer, record)
+    assert client.pushed(peer)[4:] == [taker.task_id]
     _store(client, peer, taker)
     assert (client.core.objects.entries[other].state, _state(client, taker)) == (FREED, STORED)
 

@@ -429,6 +429,10 @@ class WorkerProcess(ClientProcess):
         for index, size in enumerate(plan.sizes):
             object_id = return_id(TaskId(message.task_id), index)
             refs = list(dict.fromkeys(ref.binary() for ref in inside)) if index < 2 else []
+            if isinstance(message, RunTask) and index in message.kept:
+                locations.append(ObjectLocation(object_id))
+                contained.append([])
+                continue
             value = Value(object_id, refs, size)
             if size <= INLINE_BYTES:
                 locations.append(ObjectLocation(object_id, inline=encode(value)))

@@ -114,7 +114,8 @@ class ClientCore:
         self._lineage = Lineage(self.objects, self._settlement, lambda record: self.tasks.submit(record, self._now))
         self._settlement.kept = lambda record, object_ids: self._lineage.remember(record, object_ids, self._now)
         self._settlement.resume = self._resume
-        self._settlement.stream_ended = self._stream_ended
+        self._settlement.stream_ended = self._streams.ended
+        self._settlement.ran_again = self._lineage.ended
         self._now = Instant(0.0)
         self._story = Story()
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -191,11 +192,6 @@ class ClientCore:
             self.actors.flush(self.actors.views[record.actor_id])
         else:
             self.tasks.ready(record, self._now)
-
-    def _stream_ended(self, record: TaskRecord, error: bytes) -> None:
-        self._streams.ended(record, error)
-        if record.stream is not None and record.stream.late:
-            self._lineage.ended(record)
 
     def _function_defined(self, event: FunctionDefined) -> None:
         self.links.define(event.digest, event.name, event.payload, event.maximum_calls)

@@ -9,6 +9,8 @@ little longer, and that is all.
 * What such a task takes must be there again, too. An object that nobody refers to any more, but a remembered task
   takes, keeps no memory: a stored value is given up (`FREED`) and computed again, by its own task, if need be. So a
   whole chain is computed again from what is left of it.
+* It makes only what is missing (`Rerun.kept`). What stays of its results is what somebody may have read: writing it
+  anew would take its room away first, and lose it where there is no more, and change which refs are inside.
 * To run again costs the task one of its retries. What was put has no task, and what is `FREED` and was put cannot be
   had again.
 
@@ -20,9 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from atoll.client.core.objects import ObjectTable
-from atoll.client.core.records import FREED, PENDING, STORED, TOKEN, ObjectEntry, Stream, TaskRecord
+from atoll.client.core.records import FREED, PENDING, STORED, TOKEN, ObjectEntry, Rerun, Stream, TaskRecord
 from atoll.client.core.settlement import Settlement, error_payload
-from atoll.client.core.streams import item_id
 from atoll.ids import OBJECT_ID_BYTES
 from atoll.protocol.machine import Instant
 
@@ -192,12 +193,10 @@ class Lineage:
         return None if task_id is None else self._tasks.get(task_id)
 
     def ended(self, record: TaskRecord) -> None:
-        """A generator that ran again is over: what was lost meanwhile and it did not yield anew needs another run."""
-        stream = record.stream
-        assert stream is not None
-        late, stream.late = stream.late, []
-        for index in late:
-            object_id = item_id(stream, index)
+        """A task that ran again is over: what was lost meanwhile and it did not make anew needs another run."""
+        rerun = record.rerun
+        assert rerun is not None
+        for object_id in rerun.late:
             entry = self._objects.entries.get(object_id)
             if entry is not None and entry.state == PENDING and entry.producer is record:
                 self._recover(object_id, entry)
@@ -233,10 +232,11 @@ class Lineage:
         return list(plan.values()), awaited, ""
 
     def _await(self, object_id: bytes, running: TaskRecord) -> None:
-        """Have what is missing made by a task that runs again already. A generator yields what it was asked for."""
+        """Have what is missing made by a task that runs again already; by another run, if this one leaves it out."""
         self._pend(object_id, self._objects.entries[object_id], running)
-        if running.stream is not None:
-            running.stream.late.append(_item_index(object_id))
+        assert running.rerun is not None
+        if running.stream is not None or _return_index(object_id) in running.rerun.kept:
+            running.rerun.late.append(object_id)
 
     def _pend(self, object_id: bytes, entry: ObjectEntry, producer: TaskRecord | None) -> None:
         entry.state = PENDING
@@ -261,8 +261,10 @@ class Lineage:
                 self._pend(object_id, entry, record)
                 missing.append(object_id)
         if old.stream is not None:
-            record.stream = Stream(record, 0, replayed=[_item_index(name) for name in missing])
+            record.stream = Stream(record, 0, replayed=[_return_index(name) - 1 for name in missing])
             record.stream.received = old.stream.received
+        made = {_return_index(object_id) for object_id in missing}
+        record.rerun = Rerun([index for index in range(max(0, record.returns)) if index not in made], [])
         return record
 
     def check_invariants(self) -> Iterator[str]:
@@ -282,6 +284,6 @@ class Lineage:
                 yield f"object {object_id.hex()} is freed and somebody refers to it"
 
 
-def _item_index(object_id: bytes) -> int:
-    """Return which value of a stream an object is, from 0."""
-    return int.from_bytes(object_id[OBJECT_ID_BYTES - 4 :], "big") - 1
+def _return_index(object_id: bytes) -> int:
+    """Return which return value of its task an object is; value 0 of a generator is return value 1."""
+    return int.from_bytes(object_id[OBJECT_ID_BYTES - 4 :], "big")

@@ -83,6 +83,7 @@ class Link:
 
 
 _NO_DEPENDENCIES: list[ObjectLocation] = []
+_NOTHING_KEPT: list[int] = []
 
 
 class Links:
@@ -164,5 +165,6 @@ class Links:
             if digest not in link.declared:
                 link.declared.add(digest)
                 self._outbox.send(link.peer, self._functions[digest])
-            message = RunTask(sequence, record.task_id, digest, record.arguments, dependencies, record.returns)
+            kept = record.rerun.kept if record.rerun is not None else _NOTHING_KEPT
+            message = RunTask(sequence, record.task_id, digest, record.arguments, dependencies, record.returns, kept)
         self._outbox.actions.append(Send(link.peer, message))

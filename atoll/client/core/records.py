@@ -40,10 +40,9 @@ class Stream:
         ended: The task is over.
         closed: Nobody reads it any more.
         replayed: Values that were lost and are to come again, by number, if the task runs again for them.
-        late: Values that were lost while it ran again for others.
     """
 
-    __slots__ = ("closed", "ended", "late", "limit", "received", "record", "replayed", "taken")
+    __slots__ = ("closed", "ended", "limit", "received", "record", "replayed", "taken")
 
     def __init__(self, record: TaskRecord, limit: int, replayed: list[int] | None = None) -> None:
         self.record = record
@@ -53,12 +52,23 @@ class Stream:
         self.ended = False
         self.closed = False
         self.replayed = replayed
-        self.late: list[int] = []
 
     @property
     def handle(self) -> bytes:
         """The id that is released when nobody reads the stream any more: of no object."""
         return return_id(self.record.task_id, _HANDLE_INDEX)
+
+
+class Rerun(NamedTuple):
+    """What there is to know of a task that has ended and runs again for results that were lost: see `lineage`.
+
+    Attributes:
+        kept: Which of its return values have stayed, or nobody wants any more: they are not made again.
+        late: Ids of others of its results that were lost while it ran, and are not made by this run.
+    """
+
+    kept: list[int]
+    late: list[bytes]
 
 
 class Manner(NamedTuple):
@@ -102,6 +112,7 @@ class TaskRecord(msgspec.Struct, eq=False):
         unresolved: How many dependencies have no value yet.
         peer: The channel that it was pushed on.
         sequence: Its number there.
+        rerun: If it has ended before, and runs again for a lost result.
         cancelled: The user wants it no more.
         alone: No other task may be on its worker together with it: it must not run twice, or it was on a worker that
             died, and it is to be known whether it was the cause.
@@ -129,6 +140,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     unresolved: int = 0
     peer: Peer | None = None
     sequence: int = 0
+    rerun: Rerun | None = None
     cancelled: bool = False
     alone: bool = False
 

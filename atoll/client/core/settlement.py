@@ -35,6 +35,7 @@ class Settlement:
     Attributes:
         fetch: Called with a borrowed object that a task waits for; the composition sets it.
         kept: Called with a task and the ids of its results that are in the store; the composition sets it.
+        ran_again: Called with a task that is over and ran for lost results, if others were lost meanwhile; likewise.
         stream_ended: Called with a streaming task that is over and its error, if it has one; the composition sets it.
         resume: Called with a task whose last dependency has got its value, and with a call that has failed by one;
             the composition sets it.
@@ -46,6 +47,7 @@ class Settlement:
         self.resume: Callable[[TaskRecord], None] = lambda _record: None
         self.fetch: Callable[[bytes], None] = lambda _object_id: None
         self.kept: Callable[[TaskRecord, list[bytes]], None] = lambda _record, _object_ids: None
+        self.ran_again: Callable[[TaskRecord], None] = lambda _record: None
         self.stream_ended: Callable[[TaskRecord, bytes], None] = lambda _record, _error: None
 
     def returned(self, record: TaskRecord, value: bytes) -> None:
@@ -69,6 +71,11 @@ class Settlement:
         record.keepalive = None
         if record.stream is not None:
             self.stream_ended(record, b"")
+        self._look_for_late(record)
+
+    def _look_for_late(self, record: TaskRecord) -> None:
+        if record.rerun is not None and record.rerun.late:
+            self.ran_again(record)
 
     def raised(self, record: TaskRecord, answer: TaskRaised) -> None:
         """End a task that raised: what it had returned until then stays, the rest becomes the error."""
@@ -76,11 +83,15 @@ class Settlement:
         self.failed(record, answer.error, begin=len(answer.values))
 
     def _values_came(self, record: TaskRecord, answer: TaskStored | TaskRaised) -> None:
-        for location, contained in zip(answer.values, answer.contained, strict=True):
-            self.resolved(location, contained)
-        kept = [location.object_id for location in answer.values if location.node_id]
-        if kept:
-            self.kept(record, kept)
+        stays = record.rerun.kept if record.rerun is not None else ()
+        stored = []
+        for index, location in enumerate(answer.values):
+            if index not in stays:
+                self.resolved(location, answer.contained[index])
+                if location.node_id:
+                    stored.append(location.object_id)
+        if stored:
+            self.kept(record, stored)
 
     def resolved(self, location: ObjectLocation, contained: list[bytes]) -> None:
         """Give an object its value."""
@@ -96,6 +107,7 @@ class Settlement:
         record.keepalive = None
         if record.stream is not None:
             self.stream_ended(record, error)
+        self._look_for_late(record)
 
     def failed_with(self, record: TaskRecord, kind: str, text: str) -> None:
         """As `failed`, with an exception made here."""

@@ -119,7 +119,8 @@ class Streams:
     def _replayed(self, stream: Stream, error: bytes) -> None:
         """What has not come again although the task has run again is lost."""
         for index in stream.replayed or ():
-            if index in stream.late:
+            rerun = stream.record.rerun
+            if rerun is not None and item_id(stream, index) in rerun.late:
                 continue  # it had come, and was lost again
             entry = self._objects.entries.get(item_id(stream, index))
             if entry is not None and entry.state == PENDING:
