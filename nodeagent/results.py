@@ -153,7 +153,7 @@ class ResultWriter:
                 break
             object_id = return_id(TaskId(message.task_id), len(locations))
             if len(locations) in kept:
-                location, inside = ObjectLocation(object_id), []
+                location, inside = ObjectLocation(object_id), list[bytes]()
             else:
                 location, inside = self._place(object_id, value, serialize(value))
             locations.append(location)
@@ -206,7 +206,7 @@ class ResultWriter:
         for index, (value, serialized) in enumerate(values):
             object_id = return_id(TaskId(message.task_id), index)
             if index in kept:
-                location, inside = ObjectLocation(object_id), []
+                location, inside = ObjectLocation(object_id), list[bytes]()
             else:
                 location, inside = self._place(object_id, value, serialized)
             locations.append(location)

@@ -230,6 +230,7 @@ class Session:
 
     def _uplink_lost(self, uplink: Uplink, peer: Peer) -> None:
         if uplink.role == AGENT:
+            self.store.agent_lost()
             self.hooks.agent_lost()
         self._handle(PeerLost(peer))
 

@@ -22,7 +22,7 @@ from atoll.client.current import existing_session
 from atoll.client.mapping import Copier, Segment, address_of
 from atoll.client.private_mapping import PrivateMapping
 from atoll.client.reserved import HEADER_BYTES, Reserved
-from atoll.exceptions import ObjectStoreFullError
+from atoll.exceptions import ClusterLostError, ObjectStoreFullError
 from atoll.ids import ObjectId
 from atoll.protocol import reducers
 from atoll.protocol.messages import (
@@ -267,9 +267,16 @@ class StoreClient:
         return other
 
     def _segment(self, answer: ObjectCreated | ObjectFound, *, writable: bool) -> Segment:
-        """Return the mapping of a segment. A descriptor that came along was put aside by `take_segment`."""
+        """Return the mapping of a segment. A descriptor that came along was put aside by `take_segment`.
+
+        Raises:
+            ClusterLostError: The agent has gone since it answered, and its segments with it.
+        """
         with self._lock:
-            return self._segments[answer.segment_id, writable]
+            segment = self._segments.get((answer.segment_id, writable))
+        if segment is None:
+            raise ClusterLostError("the node agent was lost, and the objects of its store with it")
+        return segment
 
     def take_segment(self, answer: ObjectCreated | ObjectFound, take_descriptor: Callable[[], int]) -> None:
         """Map a segment whose descriptors came with an answer, before anybody acts on the answer; closes them.
@@ -393,6 +400,17 @@ class StoreClient:
         if gone:
             told.append(ReleaseObjects(gone))
         return told
+
+    def agent_lost(self) -> None:
+        """Forget the segments of an agent that is gone: the next one counts its own from 1 again.
+
+        What was read from them, or is being written, stays mapped: it goes with the process.
+        """
+        with self._lock:
+            self._segments.clear()
+            descriptors, self._descriptors = list(self._descriptors.values()), {}
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Forget everything. Mappings stay as far as somebody still looks at them, or writes."""

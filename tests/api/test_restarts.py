@@ -52,6 +52,16 @@ def until_there(path: str) -> str:
     return "there"
 
 
+@atoll.remote
+def large(number: int) -> bytes:
+    return bytes([number]) * 200_000
+
+
+@atoll.remote
+def first_byte(value: bytes) -> int:
+    return value[0]
+
+
 def test_r5_a_restarted_scheduler_finds_actors_tasks_and_names_as_they_were(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
@@ -88,6 +98,20 @@ def test_r4_an_agent_that_dies_takes_its_workers_along_and_a_new_one_serves(supe
     assert atoll.get(until_there.remote("/"), timeout=15) == "there"
     with pytest.raises(atoll.exceptions.ActorError):
         atoll.get(counter.add.remote(), timeout=10)
+
+
+def test_r4_what_is_read_after_an_agent_was_replaced_is_not_what_lay_there_before(supervisor: Supervisor) -> None:
+    before = [atoll.put(bytes([number]) * 200_000) for number in range(3)]
+    seen = atoll.get(before[0])
+    assert supervisor.cluster is not None
+    os.kill(supervisor.cluster.agent_pid, signal.SIGKILL)
+    _wait_for_restart(supervisor)
+    atoll.get(until_there.remote("/"), timeout=15)
+    after = [atoll.get(large.remote(number), timeout=10) for number in range(100, 103)]
+    put = [atoll.put(bytes([number]) * 200_000) for number in range(200, 203)]
+    assert [value[0] for value in after] == [100, 101, 102]
+    assert atoll.get([first_byte.remote(ref) for ref in put], timeout=10) == [200, 201, 202]
+    assert seen == bytes(200_000), "what was read before stays as it was"
 
 
 def _wait_for_restart(supervisor: Supervisor) -> None:

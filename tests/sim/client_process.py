@@ -184,6 +184,8 @@ class ClientProcess(Machine):
     def _uplink_lost(self, uplink: Uplink) -> None:
         peer, uplink.peer = uplink.peer, Peer(0)
         uplink.linked = False
+        if uplink.role == "agent":
+            self.store.agent_lost()
         self.deliver(PeerLost(peer))
         for number, (asked, wake) in list(self.requests.items()):
             if asked == peer:

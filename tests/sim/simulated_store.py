@@ -130,6 +130,10 @@ class SimulatedStore:
                 if memory is not None:
                     memory.check_unused(self._process.name, segment_id)
 
+    def agent_lost(self) -> None:
+        """The agent is gone, and its segments with it; what was read from them stays as it was."""
+        self._segments.clear()
+
     def write(self, value: Value, *, keep: bool) -> Generator[Command, Any, str]:
         """Write a value under the id in its tag and seal it. Returns the error's class, or nothing."""
         process, object_id, size = self._process, value.tag, value.size_bytes
