@@ -10,6 +10,9 @@ from tests.sim.values import Plan
 
 MIB = 2**20
 
+SMALL_STORES_MIB = (1, 2, 3, 3, 6, 16)
+"""In the smallest the largest values never have room; in all but the largest two large ones have not."""
+
 CALM = "calm"
 PROFILES: dict[str, list[str]] = {
     CALM: [],
@@ -89,7 +92,12 @@ class Options(msgspec.Struct):
     @property
     def dependable(self) -> bool:
         """Whether what can succeed must: a scheduler may die and come back, and nobody else is to notice (claim R5)."""
-        return self.profile in (CALM, "scheduler") and not self.failing_forks and self.store_bytes > 100 * MIB
+        return self.profile in (CALM, "scheduler") and not self.failing_forks and not self.crowded
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the stores are so small that values wait for room, go to disk, and are refused."""
+        return self.store_bytes < 100 * MIB
 
     def fits_everywhere(self, plan: Plan) -> bool:
         """Whether each node could run a plan."""
@@ -111,7 +119,7 @@ def options_for(seed: int) -> Options:
         profile=profile,
         hosts=hosts,
         nodes=nodes,
-        store_bytes=(6 if small else 512) * MIB,
+        store_bytes=(random.Random(f"{seed}/store").choice(SMALL_STORES_MIB) if small else 512) * MIB,
         drivers=choose.choices([1, 2, 3, 4], weights=[2, 4, 3, 1])[0],
         cells=choose.randint(4, 10),
         faults=0 if profile == CALM else choose.randint(1, 10),
@@ -121,5 +129,5 @@ def options_for(seed: int) -> Options:
         failing_forks=0.03 if failing else 0.0,
         failing_segments=0.1 if failing else 0.0,
         failing_disk=0.2 if small else 0.0,
-        torn_files=0.1 if small else 0.0,
+        torn_files=0.2 if small else 0.0,
     )
