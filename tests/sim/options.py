@@ -124,7 +124,7 @@ def options_for(seed: int) -> Options:
         cells=choose.randint(4, 10),
         faults=0 if profile == CALM else choose.randint(1, 10),
         busy_s=choose.choice([0.5, 2.0, 5.0]),
-        failing_writes=0.05 if failing else 0.0,
+        failing_writes=0.05 if failing or small else 0.0,
         failing_zygotes=0.05 if failing else 0.0,
         failing_forks=0.03 if failing else 0.0,
         failing_segments=0.1 if failing else 0.0,

@@ -544,10 +544,15 @@ class Notebook:
         ("cached", 5),
     )
 
+    STORING = ("graph", "big_values", "passed_refs", "streamed")
+    """What fills stores: where they are small, most of the work."""
+
     def work(self, cells: int, done: Callable[[Notebook], None]) -> None:
         """Run so many cells, some of them side by side."""
         names = [name for name, _weight in self.CELLS]
-        chosen = self.random.choices(names, [weight for _name, weight in self.CELLS], k=cells)
+        more = 4 if self.world.options.crowded else 1
+        weights = [weight * more if name in self.STORING else weight for name, weight in self.CELLS]
+        chosen = self.random.choices(names, weights, k=cells)
         lanes = [chosen[index::2] for index in range(2)] if self.random.random() < 0.4 else [chosen]
         self.open_cells = len(lanes)
 
