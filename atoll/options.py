@@ -241,7 +241,7 @@ class ActorOptions(_Common, frozen=True, kw_only=True):
     """What can be said of an actor. Those of tasks that say where it runs mean the same here.
 
     Attributes:
-        num_cpus: CPUs that it takes while it lives; 0 if not said, as in Ray.
+        num_cpus: CPUs that it takes while it lives; 0 if not said, also to be placed (Ray asks for 1 for that).
         name: By which others find it.
         namespace: Where the name lives; the session's if not said.
         lifetime: `"detached"` outlives its handles and its job.

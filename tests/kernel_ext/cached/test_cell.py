@@ -48,7 +48,7 @@ def told(
     monkeypatch.setattr(engine, "kept", str(tmp_path))
     monkeypatch.setattr("atoll.kernel_ext.cached.cell.new_record", lambda _directory: "")
     monkeypatch.setenv("ATOLL_STATUS", "off")
-    monkeypatch.setenv("JPY_SESSION_NAME", "/home/ada/sales.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/somebody/sales.ipynb")
     yield Told(notebook, capsys)
     engine.objects.clear()
 
