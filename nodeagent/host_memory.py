@@ -137,7 +137,7 @@ def exact_private_bytes(pid: int) -> int:
 def tree_bytes(pid: int, *, exact: bool) -> int:
     """Return the anonymous memory of a process and of all that it has started."""
     measure = exact_private_bytes if exact else private_bytes
-    return sum(measure(each) for each in (pid, *processes.descendants(pid)))
+    return sum(measure(each) for each in (pid, *processes.family(pid)))
 
 
 class OwnPeak:

@@ -103,7 +103,7 @@ class Monitor:
         outsiders = [
             Outsider(process.pid, process.used_bytes, process.user, process.name)
             for pid, process in reading.processes.items()
-            if pid not in workers and processes.session_of(pid) not in workers
+            if pid not in workers and processes.origin_of(pid) not in workers
         ]
         if reading.uuid not in held:
             unnamed = reading.used_bytes - sum(process.used_bytes for process in reading.processes.values())
@@ -148,7 +148,7 @@ def _device_bytes(readings: Iterable[DeviceReading | None], worker_pid: int) -> 
         sum(
             process.used_bytes
             for pid, process in reading.processes.items()
-            if worker_pid in {pid, processes.session_of(pid)}
+            if worker_pid in {pid, processes.origin_of(pid)}
         )
         for reading in readings
         if reading is not None and reading.processes
@@ -169,7 +169,7 @@ def measure_memory(host: HostMemory, workers: list[tuple[bytes, int, bool]]) -> 
 def _device_memory(reading: DeviceReading, worker_pid: int) -> DeviceMemory:
     own = other = 0
     for pid, process in reading.processes.items():
-        if worker_pid and worker_pid in {pid, processes.session_of(pid)}:
+        if worker_pid and worker_pid in {pid, processes.origin_of(pid)}:
             own += max(1, process.used_bytes)  # one that is listed without its size is there, too
         elif process.lives:
             other += process.used_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+_RLIMIT_LOCKS = 10
+"""A limit that the kernel has not looked at for twenty years and still hands down from parent to child."""
+
+_MARK = 1 << 60
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,8 +55,6 @@ def thread_count() -> int:
 
 def allow_descriptors(most: int = 2**20) -> None:
     """Let this process and what it starts have as many descriptors as the system allows: each segment takes two."""
-    import resource
-
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
     with contextlib.suppress(OSError, ValueError):
@@ -95,6 +99,48 @@ def session_of(pid: int) -> int | None:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+def mark_descent() -> None:
+    """Write this process's id where all that ever descends from it has it, too.
+
+    Parents end, sessions are left, variables cleared and descriptors closed by whoever makes a daemon of itself. Limits
+    stay, through `fork` and `exec`; one of them is of no use for anything else. Where a system refuses, as some
+    sandboxes do, `origin_of` has only the session to go by.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        _soft, hard = resource.getrlimit(_RLIMIT_LOCKS)
+        resource.setrlimit(_RLIMIT_LOCKS, (_MARK | os.getpid(), hard))
+
+
+def mark_of(pid: int) -> int:
+    """Return the process that marked its descent and that a process descends from; 0 if there is none."""
+    try:
+        soft, _hard = resource.prlimit(pid, _RLIMIT_LOCKS)
+    except (OSError, ValueError):  # gone, or another user's
+        return 0
+    return soft ^ _MARK if soft > 0 and soft & _MARK else 0
+
+
+def origin_of(pid: int) -> int | None:
+    """Return the process that a process comes from: by its mark or, without one, its session. None if it is gone."""
+    return mark_of(pid) or session_of(pid)
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the parent of a process, or None if the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def family(pid: int) -> list[int]:
+    """Return all that a process has started and that lives, also what its own parent has adopted meanwhile."""
+    parent = parent_of(pid)
+    adopted = [other for other in children(parent) if other != pid and origin_of(other) == pid] if parent else []
+    return [*descendants(pid), *(each for orphan in adopted for each in (orphan, *descendants(orphan)))]
 
 
 def has_variable(pid: int, assignment: bytes) -> bool:

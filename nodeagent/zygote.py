@@ -9,10 +9,11 @@ Its work, in the order of importance: fork whom somebody waits for; report and c
 one module more; fork those that nobody waits for yet. So a first worker is there before everything is imported, and
 those after it share the memory of what is.
 
-All that its workers ever start stays below it: it adopts orphans. When a worker ends, whatever belonged to that worker
-is killed. When the agent goes away, and with it the other end of the control socket, everything below is killed and
-the zygote exits; a signal tells it of the agent's end even in the midst of an import (claim R4). If the zygote itself
-is killed, the system kills its workers (PDEATHSIG).
+All that its workers ever start stays below it: it adopts orphans. Each worker marks its descent, so that an orphan
+tells which worker it comes from, whatever it did to be a daemon. When a worker ends, all that came from it is killed.
+When the agent goes away, and with it the other end of the control socket, everything below is killed and the zygote
+exits; a signal tells it of the agent's end even in the midst of an import (claim R4). If the zygote itself is killed,
+the system kills its workers (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -271,26 +272,38 @@ class Zygote:
     def _collect(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wakeup.recv(_READ_BYTES)
+        ended: dict[int, tuple[bytes, int]] = {}
         for pid, status in processes.reap_all():
             worker_id = self._workers.pop(pid, None)
             if worker_id is not None:
-                self._end_what_it_started(pid, worker_id)
-                self._send(Exited(worker_id, pid, status))
+                processes.kill_group(pid)
+                ended[pid] = worker_id, status
+        self._end_orphans({pid: worker_id for pid, (worker_id, _status) in ended.items()})
+        for pid, (worker_id, status) in ended.items():
+            self._send(Exited(worker_id, pid, status))
 
-    def _end_what_it_started(self, pid: int, worker_id: bytes) -> None:
-        """Kill what a worker left: its group, and orphans that carry its session or its name."""
-        processes.kill_group(pid)
-        mark = f"{WORKER_VARIABLE}={worker_id.hex()}".encode()
+    def _end_orphans(self, ended: dict[int, bytes]) -> None:
+        """Kill the orphans whose worker is no more.
+
+        What is killed may have forked a moment before. Then its child is adopted, its end told, and we are here again.
+
+        Args:
+            ended: Workers that have just ended. Where nothing can be marked, session and variables tell what is theirs.
+        """
+        names = [f"{WORKER_VARIABLE}={worker_id.hex()}".encode() for worker_id in ended.values()]
         for orphan in processes.children(os.getpid()):
-            if orphan in self._workers:
+            origin = processes.origin_of(orphan)
+            if orphan in self._workers or origin in self._workers:
                 continue
-            if processes.session_of(orphan) == pid or processes.has_variable(orphan, mark):
+            named = any(processes.has_variable(orphan, name) for name in names)
+            if origin in ended or named or processes.mark_of(orphan):
                 processes.kill([*processes.descendants(orphan), orphan])
 
 
 def become_worker(fork: Fork, zygote_pid: int, locks: list[int]) -> None:
     """Turn a freshly forked child into a process of its own, with its own output, variables and randomness."""
     os.setsid()
+    processes.mark_descent()
     processes.die_with_parent(zygote_pid)
     processes.reset_signals()
     _redirect(fork)

@@ -67,8 +67,13 @@ def begin(message: BeginLease) -> None:
         ]
         sleepers[2].wait()
         pids = [os.getpid(), sleepers[0].pid, sleepers[1].pid, int(Path(argument + ".daemon").read_text())]
+        pids += [leave_daemon(None), leave_daemon({})]
         Path(argument).with_suffix(".tmp").write_text(" ".join(map(str, pids)))
         Path(argument).with_suffix(".tmp").rename(argument)
+    elif what == "flee":
+        held = os.open(argument, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        leave_daemon(None, flees=True)
     elif what == "cuda":
         path, _, size = argument.rpartition(" ")
         Path(path).with_suffix(".tmp").write_text(take_device_memory(int(size)))
@@ -115,6 +120,35 @@ def leave_child(directory: Path) -> None:
             time.sleep(0.01)
         os._exit(0)
     os.wait()
+
+
+def leave_daemon(variables: dict[str, str] | None, *, flees: bool = False) -> int:
+    """Leave a process that is nobody's child, in a session of its own, and return its id.
+
+    Args:
+        variables: What it runs a program with; None if it runs none and stays as it was forked.
+        flees: Whether it is another process every few milliseconds.
+    """
+    readable, writable = os.pipe()
+    first = os.fork()
+    if first == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.write(writable, b"%d\n" % os.getpid())
+        if variables is not None:
+            os.closerange(3, 256)
+            os.execve("/bin/sleep", ["sleep", "1000"], variables)
+        os.close(writable)
+        while flees:
+            time.sleep(0.002)
+            if os.fork():
+                os._exit(0)
+        time.sleep(1000.0)
+    os.waitpid(first, 0)
+    os.close(writable)
+    with os.fdopen(readable) as file:
+        return int(file.readline())
 
 
 def take_device_memory(size: int) -> str:

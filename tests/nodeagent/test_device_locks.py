@@ -150,6 +150,21 @@ def test_r15_a_process_that_outlives_its_worker_and_its_agent_keeps_the_device(
     second.scheduler.expect(LeaseStarted, lease_id=lease_id)
 
 
+@pytest.mark.processes
+def test_a_child_that_hides_does_not_keep_the_device_when_its_worker_ends(
+    start_agent: Start, shared: dict[str, str], tmp_path: Path
+) -> None:
+    agent = start_agent(**shared)
+    agent.define()
+    started = agent.lease(f"leave-child {tmp_path}", devices=[share(0)])
+    eventually((tmp_path / "child").exists, 5.0, "the child")
+    agent.scheduler.send(EndLease(started.lease_id, kill=True))
+    agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
+    locks = DeviceLocks(Path(shared["ATOLL_DEVICE_LOCKS"]))
+    eventually(lambda: locks.take([share(0).uuid]) == {}, 2.0, "another cluster gets the device")
+    locks.close()
+
+
 class Cluster:
     """One of two clusters that want the same devices: what its scheduler knows."""
 

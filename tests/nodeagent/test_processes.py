@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from atoll.nodeagent import processes
 from atoll.protocol.messages import (
     ActorFailed,
     ActorStarted,
@@ -140,6 +142,42 @@ def test_what_a_worker_started_ends_with_it(start_agent: Start) -> None:
     agent.scheduler.send(EndLease(started.lease_id, kill=True))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
     eventually(lambda: not any(is_alive(pid) for pid in pids), 1.0, f"{pids} are gone")
+
+
+def test_what_flees_from_its_worker_ends_with_it(start_agent: Start) -> None:
+    """Whoever looks for it finds its place empty, and its child somewhere else."""
+    agent = start_agent()
+    agent.define()
+    path = agent.directory / "held"
+    started = agent.lease(f"flee {path}")
+    eventually(path.exists, 5.0, "it is off")
+    agent.scheduler.send(EndLease(started.lease_id, kill=True))
+    agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
+    with path.open("r+") as held:
+
+        def is_gone() -> bool:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        eventually(is_gone, 2.0, "nobody has what the worker handed down")
+
+
+def test_a_daemon_counts_as_its_workers_while_that_lives(start_agent: Start) -> None:
+    agent = start_agent()
+    agent.define()
+    path = agent.directory / "pids"
+    started = agent.lease(f"spawn {path}")
+    eventually(path.exists, 5.0, "the worker's children")
+    pids = [int(pid) for pid in path.read_text().split()]
+    other = agent.lease(cpus=2)
+    assert pids[0] == started.pid
+    assert set(pids[1:]) <= set(processes.family(started.pid))
+    assert processes.family(other.pid) == []
+    assert {processes.origin_of(pid) for pid in pids} == {started.pid}
+    assert {processes.origin_of(other.pid), processes.origin_of(os.getpid())} == {other.pid, os.getsid(0)}
 
 
 def test_r4_kill_of_the_agent_takes_workers_and_their_children(start_agent: Start) -> None:
