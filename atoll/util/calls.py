@@ -3,8 +3,9 @@
     submit ──▶ waiting ──window──▶ task on a worker ──value or error──▶ finish (in the session's thread for values)
 
 Calls wait here, where they can be given up, until there is room in the window. The window is as wide as calls may run
-at once, and wider while calls are short: then the next ones are already queued at a worker when it becomes free, which
-is several times faster. A limit below the number of CPUs is kept strictly, since the cluster would run more at once.
+at once, and wider while calls are short or may be repeated: then the next ones are already queued at a worker when it
+becomes free, which is several times faster. A limit below the number of CPUs is kept strictly, since the cluster would
+run more at once.
 
 What a call raises arrives as it was raised, with the remote traceback as its cause.
 """
@@ -137,6 +138,7 @@ class CallQueue:
         self._idle = threading.Condition(self._lock)
         self._waiting: deque[Call] = deque()
         self._running: dict[Call, None] = {}
+        self._finishing = 0
         self._call_s = 1.0
         self._last_end = 0.0
         self.broken: BaseException | None = None
@@ -156,8 +158,10 @@ class CallQueue:
         self._pump()
 
     def _window(self) -> int:
-        if self._strict or self._call_s > MEDIUM_S:
+        if self._strict:
             return self.limit
+        if self._call_s > MEDIUM_S:  # what must not be repeated is alone on its worker
+            return self.limit if self._options.max_retries == 0 else 2 * self.limit
         return self.limit * (QUEUED_SHORT if self._call_s < SHORT_S else QUEUED_MEDIUM)
 
     def _pump(self) -> None:
@@ -177,7 +181,9 @@ class CallQueue:
     def _start(self, call: Call) -> BaseException | None:
         """Send a call; returns why it cannot be sent."""
         if not call.begin():
-            self._over(call)
+            with self._lock:
+                del self._running[call]
+                self._notify_if_idle()
             return None
         try:
             ref = self._remote(call.name).remote(self._header(call), *call.args, **call.kwargs)
@@ -231,6 +237,9 @@ class CallQueue:
         error: BaseException | None = None
         assert ref is not None, "only what was sent arrives"
         session = ref._session
+        if self._initializer is None:  # its failure is to be seen before the next call goes out
+            self._ended(call)
+            self._pump()
         try:
             if session.ready(ref._id):
                 session.outputs.deliver()
@@ -244,23 +253,34 @@ class CallQueue:
             self._fail_waiting(self.broken)
         self._pump()
 
-    def _end(self, call: Call, value: Any, error: BaseException | None) -> None:
+    def _ended(self, call: Call) -> None:
+        """The worker is free: it need not wait for what is done here with the result."""
         now = time.monotonic()
         with self._lock:
-            took_s = (now - self._last_end) * min(self.limit, len(self._running) or 1)
+            if call not in self._running:
+                return
+            took_s = (now - self._last_end) * min(self.limit, len(self._running))
+            del self._running[call]
             self._call_s += 0.3 * (took_s - self._call_s)
             self._last_end = now
+            self._finishing += 1
+
+    def _end(self, call: Call, value: Any, error: BaseException | None) -> None:
+        self._ended(call)
         call.ref = None
         try:
             call.finish(value, error)
         finally:
-            self._over(call)
+            with self._lock:
+                self._finishing -= 1
+                self._notify_if_idle()
 
-    def _over(self, call: Call) -> None:
-        with self._lock:
-            self._running.pop(call, None)
-            if not self._running and not self._waiting:
-                self._idle.notify_all()
+    def _nothing_left(self) -> bool:
+        return not (self._running or self._waiting or self._finishing)
+
+    def _notify_if_idle(self) -> None:
+        if self._nothing_left():
+            self._idle.notify_all()
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return what the caller is told: the user's own exception, or what went wrong around the call."""
@@ -298,8 +318,7 @@ class CallQueue:
         with self._lock:
             calls = list(self._waiting)
             self._waiting.clear()
-            if not self._running:
-                self._idle.notify_all()
+            self._notify_if_idle()
         return calls
 
     def drop_waiting(self) -> list[Call]:
@@ -318,7 +337,7 @@ class CallQueue:
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits or runs; False when the time was over before."""
         with self._idle:
-            return self._idle.wait_for(lambda: not self._running and not self._waiting, timeout_s)
+            return self._idle.wait_for(self._nothing_left, timeout_s)
 
 
 def _hand_over(session: Session, work: Callable[[Call], None], call: Call) -> None:

@@ -7,8 +7,8 @@
         GridSearchCV(model, grid).fit(X, y)
 
 A search calls a function hundreds of times with the same arrays. Each array goes into shared memory once for a whole
-`Parallel` call, and the workers' arrays are views of it; what travels with a batch of calls is small. A batch is as
-long as it takes to hide the cost of a task, which is less than joblib assumes for processes.
+`Parallel` call, and the workers' arrays are views of it; what travels with a batch of calls is small. The next
+batch waits at a worker already when the worker is done with one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from joblib.parallel import ParallelBackendBase, register_parallel_backend
 
 from atoll import api
 from atoll.exceptions import SerializationError
+from atoll.options import TaskOptions
 from atoll.util.calls import Call, CallQueue
 
 if TYPE_CHECKING:
@@ -54,16 +55,13 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
     Args:
         nesting_level: joblib's.
         inner_max_num_threads: Threads that libraries may use within a call; the workers' CPUs if None.
-        remote_args: Options of the tasks, as for `@atoll.remote`.
+        remote_args: Options of the tasks, as for `@atoll.remote`. A batch whose worker dies is repeated, as any task
+            is; `{"max_retries": 0}` ends that, and the next batch then waits until its worker has answered.
         ray_remote_args: Ray's name for them.
     """
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
-
-    # joblib assumes 0.2 s to 2 s, for processes to which everything is copied.
-    MIN_IDEAL_BATCH_DURATION = 0.1
-    MAX_IDEAL_BATCH_DURATION = 0.5
 
     def __init__(
         self,
@@ -74,7 +72,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         **other: Any,
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **other)
-        self._remote_args = (ray_remote_args or {}) | (remote_args or {})
+        self._remote_args = {"max_retries": TaskOptions().max_retries} | (ray_remote_args or {}) | (remote_args or {})
         self._calls: CallQueue | None = None
         self._shared = SharedArrays()
         self.parallel: Any = None

@@ -96,10 +96,63 @@ def test_short_tasks_queue_deep_and_long_ones_do_not(client: Harness) -> None:
     slow = Harness()
     slow.submit()
     peer = slow.grant(1)
-    slow.answer(peer, 1, microseconds=50_000)
+    slow.answer(peer, 1, microseconds=200_000)
     for _ in range(10):
         slow.submit()
     assert len(slow.pushed(peer)) == 2
+
+
+def measured(client: Harness, *, milliseconds: int, workers: int = 1) -> list[Peer]:
+    """Have a class whose tasks take so long, on so many workers that have nothing to do."""
+    for _ in range(workers):
+        client.submit()
+    peers = [client.grant(number) for number in range(1, workers + 1)]
+    for peer in peers:
+        client.answer(peer, 1, microseconds=milliseconds * 1000)
+    return peers
+
+
+def test_one_task_of_some_milliseconds_waits_ahead_and_still_asks_for_a_lease(client: Harness) -> None:
+    (one,) = measured(client, milliseconds=20)
+    for _ in range(3):
+        client.submit()
+    assert len(client.pushed(one)) == 1 + 2, "the worker has the next one when it is done"
+    assert client.demands()[-1] >= 2, "what waits ahead would rather run elsewhere"
+    client.answer(one, 2, 3, 4, microseconds=20_000)
+    assert client.demands()[-1] == 0
+
+
+def test_a_new_worker_takes_what_waits_ahead_at_another(client: Harness) -> None:
+    (one,) = measured(client, milliseconds=20)
+    _running, waiting = client.submit(), client.submit()
+    two = client.grant(2)
+    assert client.sent(TakeBackTasks, one) == [TakeBackTasks(1)]
+    client.handle(Received(one, [TasksTakenBack([3])]))
+    assert client.pushed(two) == [waiting.task_id]
+
+
+def test_a_worker_that_runs_dry_takes_what_waits_ahead_at_another(client: Harness) -> None:
+    one, two = measured(client, milliseconds=20, workers=2)
+    for _ in range(4):
+        client.submit()
+    assert (len(client.pushed(one)), len(client.pushed(two))) == (1 + 2, 1 + 2)
+    client.answer(two, 2, 3, microseconds=20_000)
+    assert client.sent(TakeBackTasks, one) == [TakeBackTasks(1)]
+
+
+def test_a_worker_whose_task_takes_far_longer_than_others_gives_back_the_next(client: Harness) -> None:
+    (one,) = measured(client, milliseconds=20)
+    for _ in range(2):
+        client.submit()
+    client.now += 0.059
+    client.handle(DeadlineReached())
+    assert client.sent(TakeBackTasks, one) == []
+    client.now += 0.002
+    client.handle(DeadlineReached())
+    assert client.sent(TakeBackTasks, one) == [TakeBackTasks(1)]
+    client.handle(Received(one, [TasksTakenBack([3])]))
+    client.submit()
+    assert len(client.pushed(one)) == 1 + 2, "nothing more goes to a worker that does not answer"
 
 
 def test_a_task_without_retries_is_alone_on_its_worker(client: Harness) -> None:

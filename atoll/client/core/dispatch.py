@@ -5,10 +5,12 @@ tasks to leased workers itself:
 
 * A worker that runs nothing gets a task at once.
 * How deep tasks queue on a busy worker follows from how long the class's tasks take: as many as fit into
-  `QUEUE_AHEAD_S`, so that the worker never runs dry while an answer travels, and a task that takes longer than that
-  never waits behind another. Before the first answer nothing is known and the depth is one.
-* A worker that has answered nothing for `STALLED_S` gets nothing more. What waits behind its task is taken back, and
-  goes to a worker that runs dry, or makes the client ask for another lease.
+  `QUEUE_AHEAD_S`, so that the worker never runs dry while an answer travels. Of tasks that take longer, up to
+  `ONE_AHEAD_S`, one is queued: the worker goes on while its client is busy with the answer. That one still counts as
+  waiting: the client asks for a lease for it, and a worker that runs dry gets it. A task that takes longer still never
+  waits behind another. Before the first answer nothing is known and the depth is one.
+* A worker that has answered nothing for long gets nothing more. What waits behind its task is taken back, and goes to
+  a worker that runs dry, or makes the client ask for another lease.
 * A task that must not run twice (no retries) is alone on its worker: if that dies, the task is known to have been
   begun, and no other task was the cause. After a worker with several tasks has died, each of these is tried again
   alone, at no charge: which of them was the cause cannot be known, since a task that has ended may not have been
@@ -29,7 +31,10 @@ from atoll.protocol.messages import LeaseGranted
 from atoll.protocol.values import SchedulingClass
 
 QUEUE_AHEAD_S = 0.002
-"""Work that is queued on a worker ahead of time, at most."""
+"""Work that is queued on a worker ahead of time, at most, if it is more than one task."""
+
+ONE_AHEAD_S = 0.15
+"""Tasks that take no longer than this are queued one ahead. For longer ones the pause is too small to matter."""
 
 MAXIMUM_DEPTH = 256
 """Tasks pushed to one worker and not answered, at most."""
@@ -38,10 +43,16 @@ KEEP_IDLE_S = 0.5
 """How long an idle lease is kept. Ray keeps its leases for 500 ms, too."""
 
 STALLED_S = 0.005
-"""A worker that has answered nothing for so long runs a task that is longer than those before it."""
+"""A worker that has answered nothing for so long runs a task that is longer than those before it, or at least
+`STALLED_TASKS` times longer where that is more."""
+
+STALLED_TASKS = 3
 
 MAXIMUM_DEMAND = 64
 """Leases of one class that are asked for beyond those held. More come with those that are granted."""
+
+WORTH_SHARING = 8
+"""A queue of so few short tasks is not worth a message to share it with an idle worker; a stalled one's always is."""
 
 _SMOOTHING = 0.2
 
@@ -89,14 +100,18 @@ class Lease:
         self.idle_since = now
         self.progress = now
 
-    def takes_more(self, now: Instant) -> bool:
-        """Whether another task may be queued on the worker, but for how many wait there already."""
+    def takes_more(self, since: Instant) -> bool:
+        """Whether another task may be queued on the worker, but for how many wait there already.
+
+        Args:
+            since: A worker that has answered nothing since then has stalled.
+        """
         return (
             self.peer is not None
             and not self.recalled
             and not self.taking_back
             and not self.taken
-            and now - self.progress < STALLED_S
+            and self.progress > since
         )
 
 
@@ -130,11 +145,22 @@ class ClassQueue:
     def depth(self) -> int:
         """How many tasks may be outstanding on a worker now."""
         mean = self.mean_s
-        if mean is None:
+        if mean is None or mean > ONE_AHEAD_S:
             return 1
         if mean * MAXIMUM_DEPTH <= QUEUE_AHEAD_S:
             return MAXIMUM_DEPTH
-        return max(1, int(QUEUE_AHEAD_S / mean))
+        return max(2, int(QUEUE_AHEAD_S / mean))
+
+    @property
+    def short(self) -> bool:
+        """Whether several tasks fit into `QUEUE_AHEAD_S`: one more that waits is not worth a message."""
+        mean = self.mean_s
+        return mean is not None and 2 * mean <= QUEUE_AHEAD_S
+
+    @property
+    def stalled_after_s(self) -> float:
+        """How long a worker with tasks queued may answer nothing."""
+        return max(STALLED_S, STALLED_TASKS * (self.mean_s or 0.0))
 
     def learn(self, duration_s: float) -> None:
         """Take the duration of one more task into account."""
@@ -144,10 +170,11 @@ class ClassQueue:
     def wanted_demand(self) -> int:
         """Return how many more leases the waiting tasks could use."""
         waiting = len(self.ready)
-        if not waiting:
-            return 0
-        per_lease = self.depth
-        return min(MAXIMUM_DEMAND, -(-waiting // per_lease))
+        if self.short:
+            return min(MAXIMUM_DEMAND, -(-waiting // self.depth))
+        for lease in self.leases.values():
+            waiting += max(0, len(lease.outstanding) - 1)
+        return min(MAXIMUM_DEMAND, waiting)
 
     def choose(self, record: TaskRecord, now: Instant) -> Lease | None:
         """Return the lease to push a task on now: an idle one, else the least loaded that has room."""
@@ -156,9 +183,10 @@ class ClassQueue:
         if record.alone or self.mean_s is None:
             return None
         chosen, fewest = None, self.depth
+        since = Instant(now - self.stalled_after_s)
         for lease in self.leases.values():
             waiting = len(lease.outstanding)
-            if waiting < fewest and lease.takes_more(now):
+            if waiting < fewest and lease.takes_more(since):
                 chosen, fewest = lease, waiting
         return chosen
 
@@ -166,15 +194,21 @@ class ClassQueue:
         """Return the idle lease that was busy last: its worker's caches are warm. There must be one."""
         return next(reversed(self.idle.values()))
 
-    def most_loaded(self) -> Lease | None:
-        """Return the lease with the longest queue behind the task that its worker runs, if there is any queue."""
+    def to_share(self) -> tuple[Lease, int] | None:
+        """Return the worker that an idle one is to relieve, and of how many tasks; None if that is not worthwhile."""
+        if not self.idle or self.ready or len(self.idle) == len(self.leases):
+            return None
         queued = [lease for lease in self.leases.values() if len(lease.outstanding) > 1 and not lease.taking_back]
-        return max(queued, key=lambda lease: len(lease.outstanding), default=None)
+        loaded = max(queued, key=lambda lease: len(lease.outstanding), default=None)
+        if loaded is None or (self.short and len(loaded.outstanding) <= WORTH_SHARING):
+            return None
+        return loaded, len(loaded.outstanding) // 2
 
     def stalled(self, now: Instant) -> list[Lease]:
         """Return the leases whose workers have tasks queued and have answered nothing for long."""
+        since = now - self.stalled_after_s
         return [
             lease
             for lease in self.leases.values()
-            if len(lease.outstanding) > 1 and not lease.taking_back and now - lease.progress >= STALLED_S
+            if len(lease.outstanding) > 1 and not lease.taking_back and lease.progress <= since
         ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from atoll.client.core.dispatch import KEEP_IDLE_S, STALLED_S, ClassQueue, Lease
+from atoll.client.core.dispatch import KEEP_IDLE_S, ClassQueue, Lease
 from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.locality import near
 from atoll.client.core.records import TaskRecord
@@ -29,9 +29,6 @@ from atoll.protocol.messages import (
 )
 from atoll.protocol.values import MemoryLoss, SchedulingClass
 from atoll.resources import MEMORY, UNITS_PER_ONE
-
-WORTH_SHARING = 8
-"""A queue of so few short tasks is not worth a message to share it with an idle worker; a stalled one's always is."""
 
 CAUSE_WITHIN_S = 1.0
 """How long a lost worker's tasks wait to hear from the scheduler why it died."""
@@ -126,7 +123,7 @@ class Tasks:
             lease.progress = now
             lease.taken = record.alone
         elif len(outstanding) == 1:
-            self._wake_at(Instant(now + STALLED_S))
+            self._wake_at(Instant(now + queue.stalled_after_s))
         assert lease.link is not None
         self._links.push(lease.link, record)
         outstanding[record.sequence] = record
@@ -176,6 +173,7 @@ class Tasks:
         self._by_peer[link.peer] = lease
         self._became_idle(lease, now)
         self._fill(lease.queue, now)
+        self._share(lease.queue)
 
     def refused(self, refusal: DemandRefused) -> None:
         """Fail all tasks of a class that can never be placed."""
@@ -262,10 +260,13 @@ class Tasks:
             self._became_idle(lease, now)
         if queue.ready or queue.demand:
             self._fill(queue, now)
-        if queue.idle and not queue.ready and len(queue.idle) < len(queue.leases):
-            loaded = queue.most_loaded()
-            if loaded is not None and len(loaded.outstanding) > WORTH_SHARING:
-                self._take_back(loaded, len(loaded.outstanding) // 2)
+        self._share(queue)
+
+    def _share(self, queue: ClassQueue) -> None:
+        """Let an idle worker have some of what waits behind the task of another."""
+        share = queue.to_share()
+        if share is not None:
+            self._take_back(*share)
 
     def _take_back(self, lease: Lease, count: int) -> None:
         assert lease.peer is not None
@@ -294,6 +295,7 @@ class Tasks:
             self._became_idle(lease, now)
         if queue is not None:
             self._fill(queue, now)
+            self._share(queue)
 
     def retry(self, record: TaskRecord, now: Instant) -> bool:
         """Queue a task again if it may be tried once more; False if not."""
@@ -443,7 +445,7 @@ class Tasks:
             for lease in queue.stalled(now):
                 self._take_back(lease, len(lease.outstanding) - 1)
             if any(len(lease.outstanding) > 1 for lease in queue.leases.values()):
-                self._wake_at(Instant(now + STALLED_S))
+                self._wake_at(Instant(now + queue.stalled_after_s))
             for lease in list(queue.idle.values()):
                 until = Instant(lease.idle_since + KEEP_IDLE_S)
                 if until <= now:
