@@ -117,6 +117,21 @@ def test_a_chain_runs_again_from_its_beginning_and_its_middle_is_freed_again(cli
     assert not client.core.objects.entries
 
 
+def test_a_lost_result_that_refers_to_what_its_task_takes_is_computed_from_it(client: Harness) -> None:
+    first = client.submit()
+    second = client.submit(dependencies=[result_id(first)], keepalive="refs")
+    client.core.objects.refer(result_id(first))  # the ref among the second task's arguments
+    peer = client.grant(1)
+    _store(client, peer, first)
+    location = ObjectLocation(result_id(second), b"node", 200_000)
+    client.handle(Received(peer, [TaskStored(2, [location], [[result_id(first)]], 5)]))
+    client.handle(RefsReleased([result_id(first)] * 2))
+    assert _state(client, first) == STORED
+    client.handle(ObjectMissing(result_id(second)))
+    assert _state(client, first) == STORED, "it is taken at once by what runs again"
+    assert client.pushed(peer)[2:] == [second.task_id]
+
+
 def test_a_retry_is_spent_each_time_and_without_one_it_is_lost(client: Harness) -> None:
     record = client.submit(retries_left=1)
     peer = client.grant(1)

@@ -182,10 +182,12 @@ class Lineage:
             text = f"object {object_id.hex()} is lost, and it cannot be computed again: {problem}"
             self._settlement.broken(object_id, error_payload("ObjectReconstructionFailedError", text))
             return
+        holds = [self._hold(step) for step in plan]  # first of all: what is lost may contain what its task takes
         self._pend(object_id, entry, None)
         for name, running in awaited:
             self._await(name, running)
-        for record in [self._again(step) for step in plan]:  # all are expected before the first one is submitted
+        again = [self._again(step, hold) for step, hold in zip(plan, holds, strict=True)]
+        for record in again:  # all are expected before the first one is submitted
             self._submit(record)
 
     def _origin(self, object_id: bytes) -> Remembered | None:
@@ -244,14 +246,18 @@ class Lineage:
         entry.producer = producer
         self._objects.release_contained(entry)
 
-    def _again(self, task: Remembered) -> TaskRecord:
+    def _hold(self, task: Remembered) -> Hold:
+        """Count for everything that a task takes."""
+        held = [*dict.fromkeys([*task.takes, *(task.record.dependencies or ())])]
+        for object_id in held:
+            self._objects.refer(object_id)
+        return Hold(held, self._objects.dropped)
+
+    def _again(self, task: Remembered, hold: Hold) -> TaskRecord:
         """Return a task's next attempt, with everything ready for it to be submitted."""
         old = task.record
         record = old.again()
-        held = [*dict.fromkeys([*task.takes, *(record.dependencies or ())])]
-        for object_id in held:
-            self._objects.refer(object_id)
-        record.keepalive = Hold(held, self._objects.dropped)
+        record.keepalive = hold
         task.record = record
         task.runs += 1
         missing = []
