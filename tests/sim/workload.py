@@ -489,10 +489,9 @@ class Notebook:
             world.names.begin(name, driver)
             yield Sleep(self.random.uniform(0.0, 0.5))
             world.names.end(name, driver)
-            if self.random.random() < 0.2:
+            published = self.random.random() >= 0.2 and (yield from self._publish(name))
+            if not published:
                 driver.tell("scheduler", AbandonName(name))
-            else:
-                yield from self._publish(name)
         if self.random.random() < 0.2:
             world.names.drop_begins(name)
             answer = yield Request("scheduler", lambda number: DropName(number, name))
@@ -506,12 +505,12 @@ class Notebook:
         self.check([ref], outcomes)
 
     def _publish(self, name: str) -> Code:
+        """Put a value and give it the name; returns whether that was possible."""
         world, driver = self.world, self.driver
         world.names.overtaken(name)
         ref = yield from driver.put(self.random.choice([50, self.big(), self.big()]))
         if ref is None:
-            driver.tell("scheduler", AbandonName(name))
-            return
+            return False
         object_id = ref.binary()
         location = driver.core.objects.location(object_id)
         world.names.given_away[object_id] = None
@@ -522,6 +521,7 @@ class Notebook:
         else:
             world.names.published(name, location, asked_at)
         del ref
+        return not isinstance(answer, Failed)
 
     # ------------------------------------------------------------------------------------------------- the whole
 
