@@ -19,6 +19,7 @@ from atoll.client.core.records import FAILED, FREED, INLINE, PENDING, STORED, ST
 from atoll.exceptions import ObjectReconstructionFailedError
 from atoll.ids import return_id, token_of
 from atoll.protocol.channel_messages import (
+    AddHold,
     DependencyLost,
     FetchObject,
     ObjectValue,
@@ -417,3 +418,62 @@ def test_a_value_that_is_lost_while_its_generator_runs_again_for_another_comes_w
     assert client.sent(OpenStream, peer)[-1].replayed == [1]
     _yield(client, peer, record, 1)
     assert [client.core.objects.entries[name].state for name in (one, other)] == [STORED, STORED]
+
+
+def _freed(client: Harness) -> tuple[TaskRecord, Peer]:
+    """Return a task whose result nobody refers to any more and another task's result needs."""
+    first, _second, peer = _chain(client)
+    assert _state(client, first) == FREED
+    return first, peer
+
+
+def test_a_freed_object_that_a_process_taken_for_dead_refers_to_is_computed_again(client: Harness) -> None:
+    first, peer = _freed(client)
+    client.core.objects.refer(result_id(first))  # a value with the ref inside has come
+    client.handle(ObjectsWanted([result_id(first)]))
+    assert client.pushed(peer)[-1] == first.task_id
+    _store(client, peer, first)
+    assert _state(client, first) == STORED
+
+
+def test_a_freed_object_that_is_inside_of_a_value_is_computed_again(client: Harness) -> None:
+    first, peer = _freed(client)
+    record = client.submit()
+    pushed = client.sent(RunTask, peer)[-1]
+    assert pushed.task_id == record.task_id
+    outer = ObjectLocation(result_id(record), inline=b"N.")
+    client.handle(Received(peer, [TaskStored(pushed.sequence, [outer], [[result_id(first)]], 5)]))
+    _store(client, peer, first)
+    assert _state(client, first) == STORED
+    client.handle(RefsReleased([result_id(record)]))
+    assert _state(client, first) == FREED
+
+
+def test_a_freed_object_gets_a_holder_again_and_is_computed_again(client: Harness) -> None:
+    first, peer = _freed(client)
+    client.handle(PeerConnected(OTHER, "worker", b"other___"))
+    client.handle(Received(OTHER, [AddHold(9, result_id(first), b"other___")]))
+    _store(client, peer, first)
+    assert _state(client, first) == STORED
+
+
+def test_a_freed_object_whose_new_ref_goes_at_once_is_freed_again_and_not_computed(client: Harness) -> None:
+    first, peer = _freed(client)
+    before = client.pushed(peer)
+    client.core.objects.refer(result_id(first))
+    client.handle(RefsReleased([result_id(first)]))
+    assert _state(client, first) == FREED
+    assert client.pushed(peer) == before
+
+
+def test_a_ref_to_an_own_object_that_is_gone_is_an_error_and_not_an_endless_wait(client: Harness) -> None:
+    record = client.submit()
+    peer = client.grant(1)
+    client.answer(peer, 1)
+    client.handle(RefsReleased([result_id(record)]))
+    assert _state(client, record) is None
+    client.core.objects.refer(result_id(record))
+    client.handle(ObjectsWanted([result_id(record)]))
+    assert _state(client, record) == FAILED
+    client.handle(RefsReleased([result_id(record)]))
+    assert client.core.statistics().objects == 0

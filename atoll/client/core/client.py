@@ -146,6 +146,8 @@ class ClientCore:
         if kind not in _FREQUENT and not (kind is Received and type(event.message) is list):  # type: ignore[attr-defined]
             self._story.remember(event, now)
         self._handlers[kind](event)
+        if self.objects.revived:
+            self._lineage.revive()
         if self.objects.dropped:
             self.objects.release_dropped()
         if self.objects.forgotten_stored or self.objects.forgotten_borrowed:
@@ -197,7 +199,7 @@ class ClientCore:
         self.links.define(event.digest, event.name, event.payload, event.maximum_calls)
 
     def _object_put(self, event: ObjectPut) -> None:
-        self.objects.refer(event.object_id)
+        self.objects.expect(event.object_id, None)
         self.objects.resolve(event.object_id, event.location, event.contained)
 
     def _release_actors(self) -> None:

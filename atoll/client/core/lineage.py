@@ -190,6 +190,18 @@ class Lineage:
         for record in again:  # all are expected before the first one is submitted
             self._submit(record)
 
+    def revive(self) -> None:
+        """Have objects computed again, or fail, that had no value any more and are referred to again.
+
+        A process that cannot be reached is taken for dead, and what it held for let go. It may live, and say what it
+        has. A task that runs again refers to what it takes, too; that is being made, or was found.
+        """
+        revived, self._objects.revived = self._objects.revived, []
+        for object_id in revived:
+            entry = self._objects.entries.get(object_id)
+            if entry is not None and entry.state == PENDING and entry.producer is None:
+                self._recover(object_id, entry)
+
     def _origin(self, object_id: bytes) -> Remembered | None:
         task_id = self._objects.origins.get(object_id)
         return None if task_id is None else self._tasks.get(task_id)

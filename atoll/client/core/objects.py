@@ -42,6 +42,8 @@ class ObjectTable:
         dropped: Ids to be released that something inside of the core has let go of; likewise.
         needed: How many tasks that may run again take an object.
         origins: The tasks by which objects in the store can be computed again.
+        revived: Owned objects that have no value any more and are referred to again, by a process that was taken for
+            dead; the composition has them computed again, or fail.
         forget_origin: Called with the id of an object in `origins` that is forgotten; the composition sets it.
     """
 
@@ -58,6 +60,7 @@ class ObjectTable:
         self.dropped: list[bytes] = []
         self.needed: dict[bytes, int] = {}
         self.origins: dict[bytes, bytes] = {}
+        self.revived: list[bytes] = []
         self.forget_origin: Callable[[bytes], None] = lambda _object_id: None
         self._unneeded: list[bytes] = []
         self._forgetting = False
@@ -66,8 +69,8 @@ class ObjectTable:
         """Whether this process is the object's owner."""
         return object_id[:PROCESS_ID_BYTES] == self.process_id
 
-    def expect(self, object_id: bytes, producer: TaskRecord) -> ObjectEntry:
-        """Add an object that a task will return, with one count for the ref that the caller makes."""
+    def expect(self, object_id: bytes, producer: TaskRecord | None) -> ObjectEntry:
+        """Add an object that a task will return, or that is put, with one count for the ref that the caller makes."""
         entry = self.entries[object_id] = ObjectEntry(producer)
         entry.count = 1
         return entry
@@ -86,9 +89,17 @@ class ObjectTable:
         entry = self.entries.get(object_id)
         if entry is None:
             entry = self.entries[object_id] = ObjectEntry()
+            if self.owns(object_id):
+                self.revived.append(object_id)
+        elif entry.state == FREED:
+            self._revive(object_id, entry)
         entry.count += 1
         entry.registrations += registrations
         return entry
+
+    def _revive(self, object_id: bytes, entry: ObjectEntry) -> None:
+        entry.state = PENDING
+        self.revived.append(object_id)
 
     def put(self, object_id: bytes, value: bytes, contained: list[bytes]) -> None:
         """Add an object of this process whose value stays here, with one count for the ref that the caller makes."""
@@ -133,7 +144,9 @@ class ObjectTable:
 
     def _give_up_value(self, object_id: bytes, entry: ObjectEntry) -> None:
         """Keep of an object that only tasks take that may run again what takes no room in the store."""
-        if entry.state == STORED and self.owns(object_id):
+        if entry.state == PENDING and entry.producer is None and self.owns(object_id):  # its new refs have gone again
+            entry.state = FREED
+        elif entry.state == STORED and self.owns(object_id):
             self.forgotten_stored.append(self.location(object_id, entry))
             entry.state = FREED
             entry.value = b""
@@ -234,6 +247,8 @@ class ObjectTable:
         entry = self.entries.get(object_id)
         if entry is None:
             return False
+        if entry.state == FREED:
+            self._revive(object_id, entry)
         if entry.holders is None:
             entry.holders = {}
         entry.holders[holder] = entry.holders.get(holder, 0) + 1
