@@ -351,9 +351,13 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """Return the handle of a named actor.
 
     Raises:
+        TypeError: The name, or the namespace, is no text.
         ValueError: No living actor has the name.
     """
     session = current_session()
+    for what, value in (("name", name), ("namespace", namespace or "")):
+        if not isinstance(value, str):
+            raise TypeError(f"get_actor({what}={value!r}): give str, not {type(value).__name__}")
     if not name:
         raise ValueError("get_actor needs a name")
     request = GetActor(session.next_request(), name, session.namespace if namespace is None else namespace)

@@ -28,6 +28,14 @@ def _nothing(_value: Any) -> str | None:
     return None
 
 
+def check_text(name: str, value: str) -> None:
+    """Raise ValueError for a text that is no Unicode, such as half of a surrogate pair: it cannot be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}={value!r}: {error.reason} at position {error.start}") from None
+
+
 class Option(NamedTuple):
     """What an option may be.
 
@@ -50,6 +58,8 @@ class Option(NamedTuple):
         if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
             wanted = " or ".join(kind.__name__ for kind in self.types)
             raise TypeError(f"{name}={value!r}: give {wanted}, not {type(value).__name__}")
+        if isinstance(value, str) and not value.isascii():
+            check_text(name, value)
         problem = self.problem(value)
         if problem is not None:
             raise ValueError(f"{name}={value!r}: {problem}")

@@ -20,7 +20,13 @@ import msgspec
 
 from atoll.exceptions import AtollError, ProtocolError
 from atoll.protocol.channel_messages import decode_batch, encode_batch
-from atoll.protocol.framing import MAXIMUM_UNPROVED_BYTES, FrameDecoder, frame
+from atoll.protocol.framing import (
+    MAXIMUM_BODY_BYTES,
+    MAXIMUM_DIRECT_BYTES,
+    MAXIMUM_UNPROVED_BYTES,
+    FrameDecoder,
+    frame,
+)
 from atoll.protocol.handshake import ClientHandshake, ServerHandshake, refusal
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import decode, encode
@@ -33,6 +39,9 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(32 * array.array("i").itemsize)
 
 FLUSH_AFTER_S = 0.0003
 """In a burst of submissions, messages may wait so long for others to travel with."""
+
+UNSENDABLE = (ProtocolError, ValueError, TypeError, OverflowError, RecursionError)
+"""What encoding and framing raise: a text that is no Unicode, a number of more than 64 bits, too many bytes."""
 
 FLUSH_COUNT = 64
 """So many messages travel at once at the latest."""
@@ -155,7 +164,7 @@ class Channel:
                 self.process_id = handshake.peer.process_id
                 self._handshake = None
                 self.proved = True
-                self._decoder.maximum_bytes = FrameDecoder().maximum_bytes
+                self._decoder.maximum_bytes = MAXIMUM_BODY_BYTES if self.control else MAXIMUM_DIRECT_BYTES
                 return bodies[index + 1 :]
         return []
 
@@ -172,17 +181,33 @@ class Channel:
     # --------------------------------------------------------------------------------------------- writing
 
     def send_control(self, message: Any) -> bool:
-        """Send a control message now; True if some of it must wait until the socket takes it."""
-        return self._write(frame(encode(message)))
+        """Send a control message now; True if some of it must wait until the socket takes it.
+
+        Raises:
+            ProtocolError: It is too long, or something in it cannot be encoded.
+        """
+        try:
+            data = frame(encode(message), MAXIMUM_BODY_BYTES)
+        except UNSENDABLE as problem:
+            raise ProtocolError(f"{problem}") from problem
+        return self._write(data)
 
     def flush(self, now: float) -> bool:
-        """Send the batch now; True if some of it must wait until the socket takes it."""
+        """Send the batch now; True if some of it must wait until the socket takes it.
+
+        Raises:
+            ProtocolError: It is too long, or something in it cannot be encoded; it is all still there.
+        """
         batch = self.batch
         if not batch:
             return False
+        try:
+            data = frame(encode_batch(batch), MAXIMUM_DIRECT_BYTES)
+        except UNSENDABLE as problem:
+            raise ProtocolError(f"{problem}") from problem
         self.flushed_at = now
         self.batch = []
-        return self._write(frame(encode_batch(batch)))
+        return self._write(data)
 
     def _write(self, data: bytes) -> bool:
         if self._out:

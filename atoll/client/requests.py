@@ -44,6 +44,8 @@ class Requests:
 
         Raises:
             ClusterLostError: The daemon is gone.
+            ProtocolError: It cannot be asked that: something in the message cannot be sent.
+            AtollError: It wants nothing to do with us.
             TimeoutError: No answer in time.
             KeyboardInterrupt: The user pressed interrupt.
         """
@@ -71,7 +73,12 @@ class Requests:
         with self._interrupts as interrupted:
 
             def over() -> bool:
-                return uplink.linked or self._reactor.closed or (interrupted is not None and interrupted())
+                return (
+                    uplink.linked
+                    or uplink.refusal is not None
+                    or self._reactor.closed
+                    or (interrupted is not None and interrupted())
+                )
 
             self._reactor.wait(Waiter(1), until, over)
 

@@ -33,6 +33,7 @@ from atoll.client.core.events import (
     ConfirmHold,
     ConnectFailed,
     ConnectProcess,
+    DemandsRefused,
     FinishCall,
     HoldRequested,
     MethodCalled,
@@ -40,6 +41,7 @@ from atoll.client.core.events import (
     ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
+    SendFailed,
     ShowOutput,
     TaskSubmitted,
 )
@@ -53,7 +55,13 @@ from atoll.client.store import StoreClient
 from atoll.client.switchboard import Switchboard
 from atoll.client.task_output import TaskForwarder, TaskPrinter
 from atoll.client.uplinks import AGENT, SCHEDULER, Introduction, Uplink, Uplinks
-from atoll.exceptions import AtollError, ClusterLostError, ObjectStoreFullError, VersionMismatchError
+from atoll.exceptions import (
+    AtollError,
+    ClusterLostError,
+    ObjectStoreFullError,
+    ProtocolError,
+    VersionMismatchError,
+)
 from atoll.ids import IdFactory, ObjectId, ProcessId, token_of
 from atoll.object_ref import ObjectRef
 from atoll.placement import Scope
@@ -83,6 +91,7 @@ from atoll.protocol.messages import (
     ProcessAttached,
     State,
 )
+from atoll.protocol.refusals import refusal
 from atoll.protocol.serialization import Serialized, pack_inline
 from atoll.protocol.state import ClusterState, decode_state
 from atoll.protocol.values import Environment, ObjectLocation
@@ -151,6 +160,7 @@ class Session:
         self._switchboard.on_proved = self._proved
         self._switchboard.on_message = self._message_came
         self._switchboard.on_lost = self._channel_lost
+        self._switchboard.on_unsendable = self._cannot_send
         paths = {SCHEDULER: cluster.scheduler_socket, AGENT: cluster.agent_socket}
         self._uplinks = Uplinks(self._switchboard, introduction, process_id, paths, self.core.outbox.next_request)
         self._uplinks.on_linked = self._linked
@@ -164,7 +174,7 @@ class Session:
         self._unsent = self._switchboard.unsent
         self._hold_waiters: dict[tuple[bytes, bytes], list[Waiter]] = {}
         self._released: deque[bytes] = deque()
-        self._failed_dials: deque[tuple[bytes, str]] = deque()
+        self._follow_ups: deque[Event] = deque()
         self._submissions = 0
         self._submitted_at = 0.0
         self._timer_at: float | None = None
@@ -223,10 +233,12 @@ class Session:
             self._starting.remaining -= 1
             self._starting.wake()
 
-    def _refused(self, error: AtollError) -> None:
+    def _refused(self, uplink: Uplink, error: AtollError) -> None:
         if self._starting is not None:
             self._start_error = error
-            self.reactor.wake()
+        elif uplink.role == SCHEDULER and uplink.refusal is not None:
+            self._handle(DemandsRefused(type(error).__name__, str(error)))
+        self.reactor.wake()
 
     def _uplink_lost(self, uplink: Uplink, peer: Peer) -> None:
         if uplink.role == AGENT:
@@ -278,9 +290,8 @@ class Session:
     def _handle(self, event: Event) -> None:
         """Give the core an event and carry out what follows."""
         self._perform(self.core.handle(event, Instant(time.monotonic())))
-        while self._failed_dials:
-            process_id, cause = self._failed_dials.popleft()
-            self._perform(self.core.handle(ConnectFailed(process_id, cause), Instant(time.monotonic())))
+        while self._follow_ups:
+            self._perform(self.core.handle(self._follow_ups.popleft(), Instant(time.monotonic())))
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -316,7 +327,7 @@ class Session:
                 path = action.address or self.address_of(action.process_id)
                 self._switchboard.dial(path, process_id=action.process_id)
             except OSError as error:
-                self._failed_dials.append((action.process_id, f"{path}: {error.strerror}"))
+                self._follow_ups.append(ConnectFailed(action.process_id, f"{path}: {error.strerror}"))
         elif isinstance(action, ConfirmHold):
             for waiter in self._hold_waiters.pop((action.object_id, action.holder), ()):
                 waiter.remaining -= 1
@@ -328,7 +339,13 @@ class Session:
         if isinstance(message, DeleteObjects):
             self.store.forget(message.object_ids)
             self._release_views()
-        self._switchboard.send_control(channel, message)
+        try:
+            self._switchboard.send_control(channel, message)
+        except ProtocolError as error:
+            self._follow_ups.append(Received(channel.peer, refusal(message, str(error))))
+
+    def _cannot_send(self, channel: Channel, message: Any, error: ProtocolError) -> None:
+        self._handle(SendFailed(channel.peer, message, str(error)))
 
     # ------------------------------------------------------------------------------------- between two polls
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from atoll.client.channel import FLUSH_AFTER_S, FLUSH_COUNT, Channel
 from atoll.client.reactor import Reactor
-from atoll.exceptions import AtollError
+from atoll.exceptions import AtollError, ProtocolError
 from atoll.protocol.handshake import PROOF_WITHIN_S, ClientHandshake, Identity, ServerHandshake
 from atoll.protocol.machine import Peer
 
@@ -45,6 +45,7 @@ class Switchboard:
         on_proved: A channel stands.
         on_message: A channel has said something.
         on_lost: A channel is gone; with the reason, if it is ours to tell.
+        on_unsendable: A message of a batch cannot be sent; with the reason.
     """
 
     def __init__(self, lock: threading.Lock, reactor: Reactor, key: bytes, identity: Identity, address: str) -> None:
@@ -62,6 +63,7 @@ class Switchboard:
         self.on_proved: Callable[[Channel], None] = lambda _channel: None
         self.on_message: Callable[[Channel, Any], None] = lambda _channel, _message: None
         self.on_lost: Callable[[Channel, AtollError | None], None] = lambda _channel, _error: None
+        self.on_unsendable: Callable[[Channel, Any, ProtocolError], None] = lambda _channel, _message, _error: None
 
     # -------------------------------------------------------------------------------------------- connecting
 
@@ -188,7 +190,11 @@ class Switchboard:
     # ----------------------------------------------------------------------------------------------- sending
 
     def send_control(self, channel: Channel, message: Any) -> None:
-        """Send a message to a daemon."""
+        """Send a message to a daemon.
+
+        Raises:
+            ProtocolError: It is too long, or something in it cannot be encoded.
+        """
         if channel.send_control(message):
             self._watch_writing(channel)
 
@@ -202,16 +208,41 @@ class Switchboard:
             now = time.monotonic()
             while unsent:
                 channel, _ = unsent.popitem()
-                if channel.flush(now):
-                    self._watch_writing(channel)
+                try:
+                    waits = channel.flush(now)
+                except ProtocolError:
+                    self._send_apart(channel, now)
+                else:
+                    if waits:
+                        self._watch_writing(channel)
 
     def flush_if_due(self, now: float) -> None:
         """Send the batches that are large or whose channel has been silent; the others may grow a little."""
         for channel in list(self.unsent):
             if len(channel.batch) >= FLUSH_COUNT or now - channel.flushed_at > FLUSH_AFTER_S:
                 del self.unsent[channel]
+                try:
+                    waits = channel.flush(now)
+                except ProtocolError:
+                    self._send_apart(channel, now)
+                else:
+                    if waits:
+                        self._watch_writing(channel)
+
+    def _send_apart(self, channel: Channel, now: float) -> None:
+        """Send the messages of a batch that cannot be sent as a whole, and say which of them cannot be sent at all."""
+        messages, channel.batch = channel.batch, []
+        refused = []
+        for message in messages:
+            channel.batch = [message]
+            try:
                 if channel.flush(now):
                     self._watch_writing(channel)
+            except ProtocolError as error:
+                channel.batch = []
+                refused.append((message, error))
+        for message, problem in refused:
+            self.on_unsendable(channel, message, problem)
 
     def close(self) -> None:
         """Close everything. The reactor has ended."""

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 from atoll.client.channel import Channel
+from atoll.client.connection import failure
 from atoll.client.reactor import Waiter
 from atoll.client.switchboard import Switchboard
-from atoll.exceptions import AtollError
+from atoll.exceptions import AtollError, AuthenticationError, ProtocolError, VersionMismatchError
 from atoll.protocol.machine import Peer
 from atoll.protocol.messages import AttachProcess, Failed, JobRegistered, Message, ProcessAttached, RegisterJob
 from atoll.protocol.values import Environment
 
 RECONNECT_EVERY_S = 0.1
+REFUSED_EVERY_S = 1.0
+"""A daemon that has refused us may have been replaced by one that does not."""
+
 LOST_AFTER_S = 15.0
 """So long a daemon may be away, to be restarted, before what waits for it fails."""
 
@@ -60,9 +64,11 @@ class Uplink:
         channel: While there is one, proved or not.
         linked: The daemon knows us.
         retry_at: When to dial again, if there is no channel.
+        introduced: The number of our introduction.
+        refusal: Why it wants nothing to do with us, if it has said so; what is asked of it fails with that.
     """
 
-    __slots__ = ("channel", "linked", "path", "retry_at", "role")
+    __slots__ = ("channel", "introduced", "linked", "path", "refusal", "retry_at", "role")
 
     def __init__(self, role: str, path: str) -> None:
         self.role = role
@@ -70,6 +76,8 @@ class Uplink:
         self.channel: Channel | None = None
         self.linked = False
         self.retry_at: float | None = None
+        self.introduced = 0
+        self.refusal: Exception | None = None
 
 
 class PendingRequest:
@@ -98,7 +106,7 @@ class Uplinks:
         deadline: When a daemon is to be dialled again.
         on_linked: Called when a daemon knows us, again too.
         on_lost: Called when one that knew us is gone.
-        on_refused: Called when a daemon and we cannot speak with each other at all.
+        on_refused: Called when a daemon and we cannot speak with each other at all, each time that it was tried.
         answers: What was said when they linked: `JobRegistered` and `ProcessAttached`.
     """
 
@@ -119,7 +127,7 @@ class Uplinks:
         self.deadline: float | None = None
         self.on_linked: Callable[[Uplink, Any], None] = lambda _uplink, _answer: None
         self.on_lost: Callable[[Uplink, Peer], None] = lambda _uplink, _peer: None
-        self.on_refused: Callable[[AtollError], None] = lambda _error: None
+        self.on_refused: Callable[[Uplink, AtollError], None] = lambda _uplink, _error: None
 
     def of(self, channel: Channel) -> Uplink | None:
         """Return the uplink that a channel is, if it is one."""
@@ -147,14 +155,15 @@ class Uplinks:
         """Introduce ourselves. The answer makes the link; a worker's proof is introduction enough at the scheduler."""
         assert uplink.channel is not None
         about = self._introduction
+        uplink.introduced = self._next_request()
         if uplink.role == AGENT:
-            message: Message = AttachProcess(self._next_request(), self._process_id, os.getpid())
+            message: Message = AttachProcess(uplink.introduced, self._process_id, os.getpid())
         elif about.kind == "worker":
             self._link(uplink, None)
             return
         else:
             message = RegisterJob(
-                self._next_request(),
+                uplink.introduced,
                 self._process_id,
                 about.kind,
                 about.name,
@@ -163,17 +172,30 @@ class Uplinks:
                 about.environment,
                 about.weight,
             )
-        self._switchboard.send_control(uplink.channel, message)
+        try:
+            self._switchboard.send_control(uplink.channel, message)
+        except ProtocolError as error:
+            self._refused(uplink, ProtocolError(f"this session cannot be introduced to the {uplink.role}: {error}"))
 
     def take(self, uplink: Uplink, message: Any) -> bool:
         """Take a message if it is the answer to an introduction."""
         if isinstance(message, JobRegistered | ProcessAttached):
             self._link(uplink, message)
             return True
+        if isinstance(message, Failed) and message.request == uplink.introduced:
+            error = failure(message)
+            assert isinstance(error, AtollError), "errors of daemons are Atoll's"
+            self._refused(uplink, error)
+            return True
         return False
+
+    def _refused(self, uplink: Uplink, error: AtollError) -> None:
+        uplink.refusal = error
+        self.on_refused(uplink, error)
 
     def _link(self, uplink: Uplink, answer: Any) -> None:
         uplink.linked = True
+        uplink.refusal = None
         self.on_linked(uplink, answer)
 
     def lost(self, uplink: Uplink, error: AtollError | None) -> None:
@@ -182,10 +204,13 @@ class Uplinks:
         assert channel is not None
         uplink.channel = None
         uplink.linked = False
-        uplink.retry_at = time.monotonic() + RECONNECT_EVERY_S
+        refused = isinstance(error, AuthenticationError | VersionMismatchError)
+        uplink.retry_at = time.monotonic() + (REFUSED_EVERY_S if refused else RECONNECT_EVERY_S)
         self._await_retries()
         if error is not None and not was_linked:
-            self.on_refused(error)
+            if refused:
+                uplink.refusal = error
+            self.on_refused(uplink, error)
         for number, request in list(self._requests.items()):
             if request.peer == channel.peer:
                 text = f"the connection to the {uplink.role} was lost while it answered; try again"
@@ -202,12 +227,19 @@ class Uplinks:
     # ------------------------------------------------------------------------------------------------ asking
 
     def begin(self, role: str, message: Any) -> PendingRequest | None:
-        """Send a request; None if the daemon is away."""
+        """Send a request; None if the daemon is away.
+
+        Raises:
+            ProtocolError: The request cannot be sent.
+            AtollError: The daemon wants nothing to do with us.
+        """
         uplink = self.by_role[role]
         if uplink.channel is None or not uplink.linked:
+            if uplink.refusal is not None:
+                raise uplink.refusal
             return None
-        pending = self._requests[message.request] = PendingRequest(uplink.channel.peer)
         self._switchboard.send_control(uplink.channel, message)
+        pending = self._requests[message.request] = PendingRequest(uplink.channel.peer)
         return pending
 
     def give_up(self, number: int) -> None:

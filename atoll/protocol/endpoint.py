@@ -8,6 +8,7 @@ Everything runs on one tornado loop, in one thread, and nothing blocks. A connec
 it has proved the key; till then it may send little, must hurry, and only so many are kept at once (claim S18). The
 user id of the other end is asked of the kernel before its first byte is read (claim S6). Nothing is ever unpickled
 here (claims S3, S4). A peer that sends what is no message loses its connection, and nobody else notices (claim S19).
+A message with a field that is not what it has to be is answered: it holds something of a user's, who is to be told.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from atoll.protocol.framing import MAXIMUM_BODY_BYTES, MAXIMUM_UNPROVED_BYTES
 from atoll.protocol.handshake import PROOF_WITHIN_S, ClientHandshake, Identity, ServerHandshake, refusal
 from atoll.protocol.machine import Event, Peer, PeerConnected, PeerLost, Received
 from atoll.protocol.messages import Message, decode, encode
+from atoll.protocol.refusals import refusal_of_body
 from atoll.protocol.stream import Stream, peer_uid
 
 MAXIMUM_UNPROVED_PEERS = 128
@@ -41,6 +43,7 @@ _BACKLOG = 4096
 _ACCEPTS_A_TURN = 16
 _ACCEPT_AGAIN_S = 0.1
 _DIAL_AGAIN_S = 0.01
+_ANSWERED = frozenset({"client", "worker"})
 _logger = logging.getLogger("atoll.endpoint")
 
 
@@ -262,6 +265,11 @@ class Endpoint:
             message = decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             identity = self._identities[peer]
+            answer = refusal_of_body(body, str(error)) if identity.role in _ANSWERED else None
+            if answer is not None:  # cut off, it would come back and say the same again
+                _logger.warning("a %s sent what cannot be read: %s", identity.role, answer.text)
+                self.send(peer, answer)
+                return
             _logger.warning("a %s sent what is no message and is cut off: %s", identity.role, error)
             self.close_peer(peer)
             self._deliver(PeerLost(peer, f"sent what is no message: {error}"))

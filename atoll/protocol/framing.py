@@ -11,22 +11,27 @@ from collections.abc import Iterator, Sequence
 from atoll.exceptions import ProtocolError
 
 HEADER_BYTES = 4
-MAXIMUM_BODY_BYTES = 64 * 2**20
-"""No body is larger: large values travel through the object store."""
+MAXIMUM_BODY_BYTES = 128 * 2**20
+"""No body on a daemon's connection is larger: large values travel through the object store, and the code of a class,
+which does not, is smaller."""
+
+MAXIMUM_DIRECT_BYTES = 2**30
+"""No body between two processes that run users' code is larger. Many small values make a large batch; so do code, an
+exception or a text of any size."""
 
 MAXIMUM_UNPROVED_BYTES = 64 * 2**10
 """All that a peer may send before it has proved the key (claim S18)."""
 
 
-def frame(body: bytes | bytearray | memoryview) -> bytes:
+def frame(body: bytes | bytearray | memoryview, maximum_bytes: int = MAXIMUM_BODY_BYTES) -> bytes:
     """Return a body with its length before it.
 
     Raises:
-        ProtocolError: The body is longer than `MAXIMUM_BODY_BYTES`.
+        ProtocolError: The body is longer than `maximum_bytes`.
     """
     size = len(body)
-    if size > MAXIMUM_BODY_BYTES:
-        raise ProtocolError(f"a message of {size} bytes is longer than {MAXIMUM_BODY_BYTES}, the most there is")
+    if size > maximum_bytes:
+        raise ProtocolError(f"a message of {size} bytes is longer than {maximum_bytes}, the most there is")
     return size.to_bytes(HEADER_BYTES, "little") + body
 
 

@@ -146,8 +146,11 @@ def placement_group(
         bundle_label_selector: The labels that the node of each bundle must have, as in the option `label_selector`.
 
     Raises:
+        TypeError: The name is no text.
         ValueError: There is no such strategy, a bundle is empty or makes no sense, or the name is taken.
     """
+    if not isinstance(name or "", str):
+        raise TypeError(f"name={name!r}: give str, not {type(name).__name__}")
     if strategy is not None and strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r}: give one of {', '.join(STRATEGIES)}")
     if lifetime not in (None, "detached"):

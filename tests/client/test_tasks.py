@@ -10,6 +10,9 @@ from atoll.client.core.dispatch import KEEP_IDLE_S, MAXIMUM_DEPTH, STALLED_S
 from atoll.client.core.events import (
     AnnounceObjects,
     CancelRequested,
+    CreationRequested,
+    DemandsRefused,
+    MethodCalled,
     ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
@@ -38,18 +41,20 @@ from atoll.protocol.channel_messages import (
     TasksTakenBack,
     WorkerRetires,
 )
-from atoll.protocol.machine import DeadlineReached, Peer, PeerConnected, PeerLost, Received
+from atoll.protocol.machine import DeadlineReached, Event, Peer, PeerConnected, PeerLost, Received, Send
 from atoll.protocol.messages import (
     PREEMPTED,
+    CreateActor,
     DemandRefused,
+    Failed,
     LeaseGranted,
     LeaseLost,
     LeaseRecalled,
     ReturnLease,
     SetDemand,
 )
-from atoll.protocol.values import MemoryLoss, ObjectLocation
-from tests.client.builders import SCHEDULER, Harness, result_id, worker_id
+from atoll.protocol.values import ActorSpec, MemoryLoss, ObjectLocation
+from tests.client.builders import ME, SCHEDULER, Harness, result_id, worker_id
 
 GIB = 2**30
 
@@ -497,3 +502,30 @@ def test_a_preempted_task_is_run_anew_at_no_cost(client: Harness, told_first: bo
     assert client.pushed(again) == [record.task_id]
     client.answer(again, 1)
     assert client.result(record).state == INLINE
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Received(SCHEDULER, Failed(0, "ProtocolError", "SetDemand cannot be sent as it is: no")),
+        DemandsRefused("ProtocolError", "SetDemand cannot be sent as it is: no"),
+    ],
+)
+def test_what_waits_for_a_scheduler_that_cannot_read_it_fails_and_is_not_said_again(
+    client: Harness, refusal: Event
+) -> None:
+    record = client.submit()
+    actor = client.task(actor_id=b"actor-of-refusal")
+    message = CreateActor(7, ME, ActorSpec(b"actor-of-refusal", "", "", "Actor", client.shape, b""))
+    client.handle(CreationRequested(client.task(actor_id=b"actor-of-refusal", returns=0), message, b"code"))
+    client.handle(MethodCalled(actor))
+    client.handle(refusal)
+    for failed in (record, actor):
+        entry = client.result(failed)
+        assert entry.state == FAILED
+        assert "SetDemand cannot be sent" in str(pickle.loads(entry.value))
+    client.actions.clear()
+    client.handle(SchedulerLinked(SCHEDULER))
+    assert [action for action in client.actions if isinstance(action, Send)] == []
+    client.submit()
+    assert client.demands() == [1], "what is submitted later is asked for"

@@ -186,6 +186,11 @@ class ActorCalls:
             view.error = error_payload(failure.kind, failure.text)
             self._died(view)
 
+    def refuse_all(self, kind: str, text: str) -> None:
+        """The scheduler will not answer what it was asked about actors."""
+        for request in [*self._creations, *self._watches]:
+            self.refused(Failed(request, kind, text))
+
     def _watch(self, view: ActorView) -> None:
         request = self._outbox.next_request()
         self._watches[request] = view

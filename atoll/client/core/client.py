@@ -15,6 +15,7 @@ from atoll.client.core.events import (
     CancelRequested,
     ConnectFailed,
     CreationRequested,
+    DemandsRefused,
     FinishCall,
     FunctionDefined,
     HoldRequested,
@@ -24,6 +25,7 @@ from atoll.client.core.events import (
     ObjectsWanted,
     RefsReleased,
     SchedulerLinked,
+    SendFailed,
     ShowOutput,
     TaskSubmitted,
     ValueTaken,
@@ -33,18 +35,21 @@ from atoll.client.core.links import Link, Links, Outbox
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.ownership import Ownership
 from atoll.client.core.records import PENDING, TaskRecord
-from atoll.client.core.settlement import Settlement
+from atoll.client.core.settlement import Settlement, error_payload
 from atoll.client.core.streams import Streams
 from atoll.client.core.tasks import Tasks
 from atoll.ids import ACTOR_ID_BYTES, ProcessId, return_id
 from atoll.protocol.channel_messages import (
     AddHold,
+    CallMethod,
     CancelTask,
+    DeclareFunction,
     DependencyLost,
     DropHolds,
     FetchObject,
     HoldAdded,
     ObjectValue,
+    RunTask,
     TaskOutput,
     TaskRaised,
     TaskReturned,
@@ -136,6 +141,8 @@ class ClientCore:
             ConnectFailed: self._connect_failed,
             SchedulerLinked: self._scheduler_linked,
             AgentLinked: self._agent_linked,
+            SendFailed: self._send_failed,
+            DemandsRefused: self._demands_refused,
             DeadlineReached: self._deadline_reached,
         }
 
@@ -364,6 +371,8 @@ class ClientCore:
                 self.actors.changed(message, self._now)
             elif isinstance(message, Failed):
                 self.actors.refused(message)
+                if not message.request:  # which of our messages it could not read is not known
+                    self._demands_refused(DemandsRefused(message.kind, message.text))
             self.outbox.actions.append(FinishCall(peer, message))
 
     # ----------------------------------------------------------------------------------------------- peers
@@ -400,6 +409,28 @@ class ClientCore:
         self.outbox.scheduler = event.peer
         self.tasks.relink()
         self.actors.relink()
+
+    def _send_failed(self, event: SendFailed) -> None:
+        """What a message was about fails, at whoever waits for it: a task here, a task's answer at its caller."""
+        message = event.message
+        link = self.links.by_peer.get(event.peer)
+        if link is None:
+            return
+        error = error_payload("SerializationError", f"{type(message).__name__} cannot be sent: {event.text}")
+        if isinstance(message, TaskReturned | TaskStored | TaskRaised):
+            self.outbox.send(event.peer, TaskRaised(message.sequence, error, 0, retry=False))
+        elif isinstance(message, RunTask | CallMethod):
+            self._batch(link, [TaskRaised(message.sequence, error, 0, retry=False)])
+        elif isinstance(message, DeclareFunction):
+            link.declared.discard(message.digest)
+            waiting = [number for number, record in link.outstanding.items() if record.function == message.digest]
+            self._batch(link, [TaskRaised(number, error, 0, retry=False) for number in waiting])
+
+    def _demands_refused(self, event: DemandsRefused) -> None:
+        for key, queue in self.tasks.queues.items():
+            if queue.demand or queue.ready:
+                self.tasks.refused(DemandRefused(key, event.kind, event.text))
+        self.actors.refuse_all(event.kind, event.text)
 
     def _agent_linked(self, event: AgentLinked) -> None:
         self.outbox.agent = event.peer

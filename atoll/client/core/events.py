@@ -108,6 +108,24 @@ class ConnectFailed(Event, frozen=True):
     cause: str
 
 
+class SendFailed(Event, frozen=True):
+    """A message on a direct channel cannot be sent: it is too long, or something in it cannot be encoded."""
+
+    peer: Peer
+    message: Any
+    text: str
+
+
+class DemandsRefused(Event, frozen=True):
+    """The scheduler cannot read what we want, or wants nothing to do with us: nothing that waits for it will come.
+
+    `kind` names a class in `atoll.exceptions`.
+    """
+
+    kind: str
+    text: str
+
+
 class ConnectProcess(Action, frozen=True):
     """Open a direct channel to a process, at an address or, if that is empty, at the one that its id stands for."""
 
