@@ -8,7 +8,8 @@ the pickle but lie beside it. Small values are one `bytes`. Large ones are laid 
     └────────┴───┴──────────┴───┴──────────┘
 
 Plain pickle is several times faster than cloudpickle, but it saves what is defined in `__main__` by name, which no
-other process knows. So a pickle that mentions `__main__` is made again by cloudpickle, which saves it by value.
+other process knows. So a pickle that refers to `__main__` is made again by cloudpickle, which saves it by value
+(`by_value`).
 
 `ObjectRef`s met on the way are collected: whoever sends a value must know which objects it refers to.
 """
@@ -24,7 +25,8 @@ from typing import Any
 import msgspec
 
 from atoll.exceptions import SerializationError
-from atoll.protocol.reducers import Table, library_reducers, reduce_memoryview, with_registered
+from atoll.protocol.by_value import MAIN, dump_by_value, refers_to_main
+from atoll.protocol.reducers import Table, library_reducers, with_registered
 
 ALIGNMENT_BYTES = 64
 """Where buffers begin: a cache line, and what numpy, Arrow and vector instructions like."""
@@ -180,7 +182,7 @@ def _dump(
             data = pickle.dumps(value, protocol=5, buffer_callback=keep_apart)
         else:
             data = _dump_with(table, value, keep_apart)
-        if b"__main__" not in data:
+        if MAIN not in data or not refers_to_main(data, value, table):
             return data
     except SerializationError:
         raise
@@ -189,7 +191,7 @@ def _dump(
     buffers.clear()
     refs.clear()
     try:
-        return _dump_by_value(table or {}, value, keep_apart)
+        return dump_by_value(table, value, keep_apart)
     except SerializationError:
         raise
     except Exception as error:
@@ -201,16 +203,6 @@ def _dump_with(table: Table, value: Any, keep_apart: Callable[[pickle.PickleBuff
     pickler = pickle.Pickler(file, protocol=5, buffer_callback=keep_apart)
     pickler.dispatch_table = with_registered(table)
     pickler.dump(value)
-    return file.getvalue()
-
-
-def _dump_by_value(table: Table, value: Any, keep_apart: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    import cloudpickle
-
-    ours = cloudpickle.Pickler.dispatch_table.new_child({memoryview: reduce_memoryview, **table})
-    file = io.BytesIO()
-    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": ours})
-    pickler(file, protocol=5, buffer_callback=keep_apart).dump(value)
     return file.getvalue()
 
 
