@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from tests.browser.lab import CHROMIUM, Lab, launch_browser, running_lab
+from tests.browser.lab import CHROMIUM, PATIENCE_S, Lab, launch_browser, running_lab
+
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,8 +40,14 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def context(browser: Browser, lab: Lab) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1360, "height": 900})
-    yield context
-    context.close()
+def width() -> int:
+    """How wide a page is; a test may say otherwise."""
+    return 1360
+
+
+@pytest.fixture
+def context(browser: Browser, lab: Lab, width: int) -> Iterator[BrowserContext]:
+    with browser.new_context(viewport={"width": width, "height": 900}) as context:
+        context.set_default_timeout(PATIENCE_S * 1000)
+        yield context
     lab.end_kernels()

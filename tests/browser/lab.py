@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -22,14 +23,14 @@ from types import MappingProxyType
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run"]
 
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 30.0
+PATIENCE_S = 60.0
+"""How long anything may take that is waited for here: a machine may be busy with others, and nothing is timed."""
 
 
 @dataclass
@@ -57,14 +58,19 @@ class Lab:
         """Return the JSON of a route of the server; None where it has nothing to say."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"{self.url}/{path}", headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             body = response.read()
         return json.loads(body) if body else None
 
     def end_kernels(self) -> None:
         """End all kernels."""
         for session in self.ask("api/sessions"):
-            self.ask(f"api/sessions/{session['id']}", "DELETE")
+            try:
+                self.ask(f"api/sessions/{session['id']}", "DELETE")
+            except urllib.error.HTTPError as error:
+                # The page that has just been closed may have ended its own at the same time.
+                if error.code not in (404, 410):
+                    raise
 
 
 @contextlib.contextmanager
@@ -80,9 +86,6 @@ def running_lab(
     home = Path(tempfile.mkdtemp(prefix="atoll-lab-", dir="/tmp"))
     for name in ("config", "data", "runtime", "notebooks", "ipython", "workspaces", "settings"):
         (home / name).mkdir(mode=0o700)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     token = secrets.token_hex(16)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ATOLL_", "JUPYTER_"))},
@@ -97,8 +100,7 @@ def running_lab(
     configuration = {
         "ServerApp": {
             "jpserver_extensions": {"atoll": True, "jupyterlab": True},
-            "port": port,
-            "port_retries": 0,
+            "port": _free_port(),
             "ip": "127.0.0.1",
             "root_dir": str(home / "notebooks"),
             "allow_root": True,
@@ -127,9 +129,9 @@ def running_lab(
             stderr=output,
             start_new_session=True,
         )
-    lab = Lab(f"http://127.0.0.1:{port}", token, home / "notebooks", log, process, environment)
+    lab = Lab("", token, home / "notebooks", log, process, environment)
     try:
-        _wait_until_it_answers(lab)
+        _wait_until_it_answers(lab, home / "runtime" / f"jpserver-{process.pid}.json")
         yield lab
     finally:
         _stop(process)
@@ -138,12 +140,22 @@ def running_lab(
         assert not left, f"left behind: {left}"
 
 
-def _wait_until_it_answers(lab: Lab) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
+def _free_port() -> int:
+    """Return a port that is free now; if another takes it meanwhile, the server tries others and says which."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wait_until_it_answers(lab: Lab, information: Path) -> None:
+    """Learn from the file that the server writes where it listens, and wait until it answers there."""
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
+            lab.url = f"http://127.0.0.1:{json.loads(information.read_text())['port']}"
             lab.ask("api/status")
-        except (urllib.error.URLError, ConnectionError):
+        except (OSError, json.JSONDecodeError):
             if lab.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"JupyterLab did not come up:\n{lab.log.read_text()[-4000:]}") from None
             time.sleep(0.1)
@@ -163,7 +175,7 @@ def processes_of(directory: Path) -> dict[int, str]:
     return found
 
 
-def wait_until_gone(directory: Path, timeout_s: float = 10.0) -> dict[int, str]:
+def wait_until_gone(directory: Path, timeout_s: float = PATIENCE_S) -> dict[int, str]:
     """Wait until no process names a directory; return those that do not go."""
     deadline = time.monotonic() + timeout_s
     while (left := processes_of(directory)) and time.monotonic() < deadline:
@@ -177,7 +189,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         return
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(_STOP_TIMEOUT_S)
+        process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -192,6 +204,8 @@ class Visit:
     origin: str
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    _cells: int = 0
+    """How many have been added."""
 
     def run_all(self) -> None:
         """Run all cells of the notebook in front."""
@@ -201,17 +215,38 @@ class Visit:
         """Run a command of JupyterLab; do not wait for what it does."""
         self.page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments])
 
-    def run_new_cell(self, source: str) -> None:
-        """Add a cell at the end of the notebook in front and run it."""
+    def run_new_cell(self, source: str) -> Locator:
+        """Add a cell at the end of the notebook in front and run it.
+
+        Returns:
+            Its outputs: of this very cell, whatever is added behind it; until the page is loaded again.
+        """
+        self._cells += 1
         self.page.evaluate(
-            """source => {
+            """([source, number]) => {
                 const notebook = window.jupyterapp.shell.currentWidget.content;
                 const model = notebook.model.sharedModel;
                 model.insertCell(model.cells.length, {cell_type: 'code', source});
                 notebook.activeCellIndex = model.cells.length - 1;
+                notebook.activeCell.node.dataset.numberInTest = number;
                 window.jupyterapp.commands.execute('notebook:run-cell');
             }""",
-            source,
+            [source, self._cells],
+        )
+        return self.page.locator(f"[data-number-in-test='{self._cells}'] .jp-Cell-outputArea")
+
+    def printed(self, text: str) -> Locator:
+        """Return what cells have printed or shown as text with a whole line of this pattern.
+
+        Sources, the dashboard and JupyterLab itself may have the same words: they are not meant.
+        """
+        return self.page.locator(".jp-Notebook .jp-RenderedText", has_text=re.compile(rf"^{text}$", re.MULTILINE))
+
+    def wait_until_idle(self) -> None:
+        """Wait until the kernel of the notebook in front has done what it was asked for."""
+        self.page.wait_for_function(
+            "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+            timeout=PATIENCE_S * 1000,
         )
 
     def set_theme(self, name: str) -> None:
@@ -219,8 +254,9 @@ class Visit:
         self.command("apputils:change-theme", theme=name)
 
     def restart_kernel(self) -> None:
-        """Restart the kernel of the notebook in front, without a question asked."""
-        self.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.restartKernel(); }")
+        """Restart the kernel of the notebook in front, without a question asked; returns when the new one is there."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        self.wait_until_idle()
 
     def check(self) -> None:
         """Fail if our code complained or anything beyond the origin was asked for."""
@@ -254,10 +290,7 @@ def visit(context: BrowserContext, lab: Lab, notebook: str) -> Visit:
     page.on("websocket", lambda each: seen.foreign.append(each.url) if lab.url.split("//")[1] not in each.url else None)
     # A workspace of its own: in the usual one JupyterLab opens again what other pages had open.
     page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={lab.token}")
-    page.wait_for_function(
-        "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-        timeout=60_000,
-    )
+    seen.wait_until_idle()
     return seen
 
 

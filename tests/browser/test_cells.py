@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.lab import Lab, Visit, running_lab, visit
+from tests.browser.lab import PATIENCE_S, Lab, Visit, running_lab, visit
 
 PICTURES = os.environ.get("ATOLL_TEST_PICTURES", "")
 """A directory for pictures of what was seen; none are taken without it."""
 
-LATENCIES = """() => {
-    window.seen = {};
-    const look = () => {
-        const now = Date.now() / 1000;
-        for (const word of document.body.textContent.matchAll(/at=([0-9.]+);/g)) window.seen[word[1]] ??= now;
-    };
-    new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
-}"""
+NUMBER = re.compile(r"\bt\d+\b")
+"""How a task is called in the line of its cell."""
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +28,16 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def seen(browser: Browser, lab: Lab) -> Iterator[Visit]:
     """A page with a notebook whose kernel has the magics and a worker that is warm."""
-    context = browser.new_context(viewport={"width": 1180, "height": 1000})
-    seen = visit(context, lab, lab.write_notebook("cells.ipynb", ["%load_ext atoll"]))
-    seen.command("application:toggle-left-area")
-    seen.run_all()
-    run(seen, "%%remote\nprint('warm')")
-    expect(cell(seen.page, "warm")).to_contain_text("warm", timeout=30_000)
-    picture(seen.page, "warm")
-    yield seen
-    seen.check()
-    context.close()
+    with browser.new_context(viewport={"width": 1180, "height": 1000}) as context:
+        context.set_default_timeout(PATIENCE_S * 1000)
+        seen = visit(context, lab, lab.write_notebook("cells.ipynb", ["%load_ext atoll"]))
+        seen.command("application:toggle-left-area")
+        seen.run_all()
+        expect(seen.run_new_cell("%%remote\nprint('warm')")).to_contain_text("warm")
+        picture(seen.page, "warm")
+        yield seen
+        seen.check()
     lab.end_kernels()
-
-
-def run(seen: Visit, source: str) -> Locator:
-    """Run a new cell at the end; return its outputs."""
-    seen.run_new_cell(source)
-    return outputs(seen.page).last
 
 
 def until(gate: Path, steps: str) -> str:
@@ -66,12 +52,8 @@ def until(gate: Path, steps: str) -> str:
     )
 
 
-def outputs(page: Page) -> Locator:
-    return page.locator(".jp-Notebook .jp-CodeCell .jp-Cell-outputArea")
-
-
 def cell(page: Page, text: str) -> Locator:
-    """Return the outputs of the last cell whose source has a text."""
+    """Return the outputs of the last cell whose source has a text: on a page that was loaded again."""
     return page.locator(".jp-Notebook .jp-CodeCell", has=page.locator(".jp-InputArea", has_text=text)).last.locator(
         ".jp-Cell-outputArea"
     )
@@ -82,98 +64,100 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(PICTURES) / f"{name}.png")
 
 
-def test_output_is_live_within_a_tenth_of_a_second(seen: Visit) -> None:
-    page = seen.page
-    page.evaluate(LATENCIES)
-    out = run(seen, "%%remote\nimport time\nfor _ in range(12):\n    print(f'at={time.time()};')\n    time.sleep(0.1)")
-    expect(out).to_contain_text(re.compile(r"(at=[\d.]+;\s*){12}"), timeout=20_000)
-    late = sorted(arrived - float(printed) for printed, arrived in page.evaluate("() => window.seen").items())
-    assert len(late) == 12
-    # The best third: the machine may be busy with others.
-    assert late[3] < 0.1, late
-    picture(page, "streaming")
+def test_output_is_live(seen: Visit, lab: Lab) -> None:
+    """Each line is in the page before the worker goes on to the next one, which waits for it."""
+    gates = [lab.directory / f"line-{number}-was-seen" for number in range(3)]
+    out = seen.run_new_cell(
+        "%%remote\nimport pathlib, time\n"
+        f"for number, gate in enumerate({[str(gate) for gate in gates]}):\n"
+        "    print(f'line {number}.')\n"
+        "    while not pathlib.Path(gate).exists(): time.sleep(0.01)"
+    )
+    for number, gate in enumerate(gates):
+        expect(out).to_contain_text(f"line {number}.")
+        expect(out).not_to_contain_text(f"line {number + 1}.")
+        gate.touch()
+    picture(seen.page, "streaming")
 
 
 def test_progress_bars_stay_in_their_line(seen: Visit) -> None:
-    out = run(
-        seen, "%%remote\nfrom tqdm.auto import tqdm\nimport time\nfor _ in tqdm(range(30), 'fit'): time.sleep(0.02)"
+    out = seen.run_new_cell(
+        "%%remote\nfrom tqdm.auto import tqdm\nimport time\nfor _ in tqdm(range(30), 'fit'): time.sleep(0.02)"
     )
-    expect(out).to_contain_text("30/30", timeout=20_000)
+    expect(out).to_contain_text("30/30")
     assert (out.text_content() or "").count("fit:") == 1
     picture(seen.page, "bars")
 
 
 def test_the_line_of_a_cell_comes_late_and_ends_as_plain_html(seen: Visit, lab: Lab) -> None:
     gate = lab.directory / "line"
-    out = run(seen, f"%%remote slow gpu=1\n{until(gate, 'steps')}")
-    expect(out).to_contain_text(re.compile(r"●runs on .*GPU \d.*%.*steps"), timeout=20_000)
+    out = seen.run_new_cell(f"%%remote slow gpu=1\n{until(gate, 'steps')}")
+    expect(out).to_contain_text(re.compile(r"●runs on .*GPU \d.*%.*steps"))
     picture(seen.page, "line-running")
     gate.touch()
-    expect(out).to_contain_text(re.compile("✓ran on .* s"), timeout=20_000)
+    expect(out).to_contain_text(re.compile("✓ran on .* s"))
     picture(seen.page, "line-done")
     assert out.locator("script, iframe").count() == 0
 
 
 def test_an_interrupt_ends_a_cell_and_the_next_one_works(seen: Visit) -> None:
-    out = run(seen, "%%remote\nimport time\nprint('begun')\nfor _ in range(600): time.sleep(0.1)")
-    expect(out).to_contain_text("begun", timeout=20_000)
-    pressed = time.monotonic()
+    out = seen.run_new_cell("%%remote\nimport time\nprint('begun')\nfor _ in range(6000): time.sleep(0.1)")
+    expect(out).to_contain_text("begun")
     seen.command("notebook:interrupt-kernel")
-    expect(out).to_contain_text("KeyboardInterrupt", timeout=10_000)
-    assert time.monotonic() - pressed < 5
+    expect(out).to_contain_text("KeyboardInterrupt")
     picture(seen.page, "interrupt")
-    expect(run(seen, "%%remote\n'it ' + 'works'")).to_contain_text("it works", timeout=20_000)
+    expect(seen.run_new_cell("%%remote\n'it ' + 'works'")).to_contain_text("it works")
 
 
 def test_several_background_cells_each_in_its_own_output(seen: Visit, lab: Lab) -> None:
     page = seen.page
     gate = lab.directory / "background"
+    out = {}
     for name in ("one", "two"):
         body = f"print('{name} begins')\n{until(gate, 'epochs')}print('{name} ends')\n{name}_model = 1"
-        run(seen, f"%%remote {name} bg gpu=1 cpu=0.5\n{body}")
-    run(seen, "%%remote three bg gpu=1\nprint('three begins')")
-    run(seen, "%%remote four bg\nboth = one_model + two_model")
-    run(seen, "%%remote five bg\nrows = [1]\nrows[7]")
-    seen.set_theme("JupyterLab Dark")
-    page.wait_for_timeout(1500)
-    picture(page, "background-dark")
-    seen.set_theme("JupyterLab Light")
+        out[name] = seen.run_new_cell(f"%%remote {name} bg gpu=1 cpu=0.5\n{body}")
+    out["three"] = seen.run_new_cell("%%remote three bg gpu=1\nprint('three begins')")
+    out["four"] = seen.run_new_cell("%%remote four bg\nboth = one_model + two_model")
+    out["five"] = seen.run_new_cell("%%remote five bg\nrows = [1]\nrows[7]")
     for name in ("one", "two"):
-        expect(cell(page, f"%%remote {name}")).to_contain_text(f"{name} begins", timeout=20_000)
-        expect(cell(page, f"%%remote {name}")).to_contain_text(re.compile(r"●.*GPU \d.*%.*epochs"), timeout=20_000)
-    expect(cell(page, "%%remote three")).to_contain_text(re.compile("○.*waits.*GPU"), timeout=20_000)
-    expect(cell(page, "%%remote four")).to_contain_text(re.compile("○.*waits for one .*two"), timeout=20_000)
-    expect(run(seen, "'the kernel is ' + 'free'")).to_contain_text("the kernel is free")
+        expect(out[name]).to_contain_text(f"{name} begins")
+        expect(out[name]).to_contain_text(re.compile(r"●.*GPU \d.*%.*epochs"))
+    expect(out["three"]).to_contain_text(re.compile("○.*waits.*GPU"))
+    expect(out["four"]).to_contain_text(re.compile("○.*waits for one .*two"))
+    expect(seen.run_new_cell("'the kernel is ' + 'free'")).to_contain_text("the kernel is free")
     picture(page, "background-running")
+    if PICTURES:
+        seen.set_theme("JupyterLab Dark")
+        page.wait_for_timeout(1500)
+        picture(page, "background-dark")
+        seen.set_theme("JupyterLab Light")
     gate.touch()
-    expect(cell(page, "%%remote five")).to_contain_text("IndexError", timeout=20_000)
+    expect(out["five"]).to_contain_text("IndexError")
     for name in ("one", "two", "three", "four"):
-        expect(cell(page, f"%%remote {name}")).to_contain_text(re.compile("✓.*done in"), timeout=30_000)
+        expect(out[name]).to_contain_text(re.compile("✓.*done in"))
     for name in ("one", "two"):
-        expect(cell(page, f"%%remote {name}")).to_contain_text(f"{name} ends")
+        expect(out[name]).to_contain_text(f"{name} ends")
     picture(page, "background-done")
 
 
 def test_a_page_that_is_reloaded_finds_the_cell_again(seen: Visit, lab: Lab) -> None:
     page = seen.page
     gate = lab.directory / "reloaded"
-    out = run(seen, f"%%remote long bg\nprint('first words')\n{until(gate, 'steps')}print('last words')")
-    expect(out).to_contain_text("first words", timeout=20_000)
-    number = re.search(r"t\d+", out.text_content() or "")
+    out = seen.run_new_cell(f"%%remote long bg\nprint('first words')\n{until(gate, 'steps')}print('last words')")
+    expect(out).to_contain_text("first words")
+    # The line that names the task may come after what it has printed.
+    expect(out).to_contain_text(NUMBER)
+    number = NUMBER.search(out.text_content() or "")
     assert number is not None
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    page.wait_for_timeout(500)
     page.reload()
-    page.wait_for_function(
-        "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-        timeout=60_000,
-    )
-    expect(cell(page, "%%remote long")).to_contain_text("first words", timeout=20_000)
+    seen.wait_until_idle()
+    expect(cell(page, "%%remote long")).to_contain_text("first words")
     picture(page, "reloaded")
-    out = run(seen, "long")
-    expect(out).to_contain_text(re.compile(r"●long t\d+\s+on "), timeout=20_000)
+    out = seen.run_new_cell("long")
+    expect(out).to_contain_text(re.compile(r"●long t\d+\s+on "))
     picture(page, "reloaded-handle")
     gate.touch()
-    out = run(seen, f"%attach {number[0]}")
-    expect(out).to_contain_text(re.compile("first words.*last words", re.DOTALL), timeout=20_000)
+    out = seen.run_new_cell(f"%attach {number[0]}")
+    expect(out).to_contain_text(re.compile("first words.*last words", re.DOTALL))
     picture(page, "reloaded-attached")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+import time
 
-from tests.browser.lab import Lab, Visit, visit
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.lab import PATIENCE_S, Lab, Visit, visit
 
 SHOW = """
 from atoll.widgets.dashboard import Dashboard
@@ -19,19 +21,35 @@ def show(context: BrowserContext, lab: Lab, name: str, arguments: str = "", *mor
     """Open a new notebook whose first cell shows the dashboard, and run it."""
     seen = visit(context, lab, lab.write_notebook(name, [SHOW.format(arguments=arguments), *more]))
     seen.run_all()
-    expect(seen.page.locator(".atoll .tile b").first).not_to_be_empty(timeout=30_000)
+    expect(seen.page.locator(".atoll .tile b").first).not_to_be_empty()
     return seen
 
 
-def canvas_colors(page: Page) -> int:
-    """Return how many different colours the timeline has."""
-    return page.evaluate(
-        """() => {
-            const canvas = document.querySelector('.atoll-dashboard').shadowRoot.querySelector('canvas');
-            const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-            return new Set(new Uint32Array(data.buffer)).size;
-        }"""
-    )
+COLORS = """() => {
+    const canvas = document.querySelector('.atoll-dashboard').shadowRoot.querySelector('canvas');
+    const data = canvas.width && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    return new Set(new Uint32Array(data ? data.buffer : 0));
+}"""
+"""What colours the timeline has, as the bytes red, green, blue and alpha of a pixel, the first one lowest."""
+
+LIGHT, DARK = 0xFFBB7700, 0xFFE09F3D
+"""The hue of the first job in each theme, #0077bb and #3d9fe0."""
+
+
+def wait_until_drawn(page: Page, condition: str) -> None:
+    """Wait until the timeline has colours as a JavaScript expression says; it is drawn some frames after the news."""
+    page.wait_for_function(f"() => {{ const colors = ({COLORS})(); return {condition}; }}", timeout=PATIENCE_S * 1000)
+
+
+def wait_until_it_moves(page: Page, times: int) -> None:
+    """Wait until the first figure has had so many different values."""
+    figure = page.locator(".atoll .tile b").first
+    readings = set()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(readings) < times:
+        assert time.monotonic() < deadline, f"only {readings}"
+        readings.add(figure.text_content())
+        page.wait_for_timeout(50)
 
 
 def test_all_panels_show_the_state(context: BrowserContext, lab: Lab) -> None:
@@ -49,20 +67,18 @@ def test_all_panels_show_the_state(context: BrowserContext, lab: Lab) -> None:
     page.get_by_role("tab", name="Actors").click()
     expect(page.get_by_role("region", name="Actors").locator("tbody tr")).to_have_count(3)
     expect(page.get_by_role("region", name="Objects in the lagoon")).to_contain_text("embeddings")
-    assert canvas_colors(page) > 50
+    wait_until_drawn(page, "colors.size > 50")
     seen.check()
 
 
 def test_it_moves_while_the_kernel_is_busy(context: BrowserContext, lab: Lab) -> None:
-    seen = show(context, lab, "busy.ipynb", "", "import time; time.sleep(12); print('woken')")
-    page = seen.page
-    figure = page.locator(".atoll .tile b").first
-    readings = set()
-    for _ in range(16):
-        readings.add(figure.text_content())
-        page.wait_for_timeout(250)
-    expect(page.get_by_text("woken", exact=True)).to_have_count(0, timeout=1)
-    assert len(readings) >= 6, f"twice a second, and in 4 s only {readings}"
+    gate = lab.directory / "sleep-no-more"
+    busy = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)\nprint('woken')"
+    seen = show(context, lab, "busy.ipynb", "", busy)
+    wait_until_it_moves(seen.page, 6)
+    expect(seen.printed("woken")).to_have_count(0)
+    gate.touch()
+    expect(seen.printed("woken")).to_be_visible()
     seen.check()
 
 
@@ -70,12 +86,13 @@ def test_the_theme_is_followed(context: BrowserContext, lab: Lab) -> None:
     seen = show(context, lab, "theme.ipynb")
     root = seen.page.locator(".atoll")
     expect(root).to_have_attribute("data-theme", "light")
-    light = canvas_colors(seen.page)
+    wait_until_drawn(seen.page, f"colors.has({LIGHT}) && !colors.has({DARK})")
     seen.set_theme("JupyterLab Dark")
     expect(root).to_have_attribute("data-theme", "dark")
-    assert canvas_colors(seen.page) != light
+    wait_until_drawn(seen.page, f"colors.has({DARK}) && !colors.has({LIGHT})")
     seen.set_theme("JupyterLab Light")
     expect(root).to_have_attribute("data-theme", "light")
+    wait_until_drawn(seen.page, f"colors.has({LIGHT}) && !colors.has({DARK})")
     seen.check()
 
 
@@ -103,7 +120,8 @@ def test_s17_hostile_names_are_inert_text(context: BrowserContext, lab: Lab) -> 
     page.get_by_role("button", name="Table").click()
     expect(page.get_by_role("region", name="The last tasks")).to_contain_text("<img src=x onerror=")
     page.get_by_role("tab", name="Actors").click()
-    page.wait_for_timeout(1000)
+    # All of it has been drawn more than once.
+    wait_until_it_moves(page, 3)
     assert page.evaluate("() => window.pwned") is None
     assert page.locator(".atoll img, .atoll script, .atoll iframe, .atoll a").count() == 0
     seen.check()
@@ -120,8 +138,7 @@ print('thread', before, 'atoll-dashboard' in names())
 
 def test_closing_leaves_no_thread_and_no_view(context: BrowserContext, lab: Lab) -> None:
     seen = show(context, lab, "closing.ipynb")
-    seen.run_new_cell(CLOSE)
-    expect(seen.page.get_by_text("thread True False")).to_be_visible(timeout=15_000)
+    expect(seen.run_new_cell(CLOSE)).to_have_text("thread True False")
     expect(seen.page.locator(".atoll")).to_have_count(0)
     seen.check()
 
@@ -134,11 +151,9 @@ STICKING_OUT = """root => {
 
 
 @pytest.mark.parametrize("width", [1360, 900])
-def test_nothing_sticks_out(browser: Browser, lab: Lab, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900})
+def test_nothing_sticks_out(context: BrowserContext, lab: Lab, width: int) -> None:
     seen = show(context, lab, f"width{width}.ipynb", "nodes=2")
     root = seen.page.locator(".atoll")
     assert root.evaluate("node => node.scrollWidth <= node.clientWidth")
     assert root.evaluate(STICKING_OUT) == []
     seen.check()
-    context.close()

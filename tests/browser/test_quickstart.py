@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.lab import REPOSITORY, Lab, running_lab, visit
+from tests.browser.lab import REPOSITORY, Lab, Visit, running_lab, visit
 
 NOTEBOOK = REPOSITORY / "notebooks" / "01_quickstart.ipynb"
 
@@ -37,10 +37,14 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-def wait_until_all_ran(page: Page) -> None:
-    """An error ends the wait: the cells behind it do not run."""
-    page.wait_for_function(f"() => ({ALL_RUN})() || ({ERRORS})().length", timeout=180_000)
-    assert page.evaluate(ERRORS) == []
+def run_all(seen: Visit) -> None:
+    """Run all cells and wait until they have run. An error ends the wait: the cells behind it do not run."""
+    # A cell without outputs has no number either, until it has run again.
+    seen.command("notebook:clear-all-cell-outputs")
+    assert not seen.page.evaluate(ALL_RUN)
+    seen.run_all()
+    seen.page.wait_for_function(f"() => ({ALL_RUN})() || ({ERRORS})().length", timeout=180_000)
+    assert seen.page.evaluate(ERRORS) == []
 
 
 def test_the_quickstart_runs_and_runs_again_after_a_restart(context: BrowserContext, lab: Lab) -> None:
@@ -49,23 +53,19 @@ def test_the_quickstart_runs_and_runs_again_after_a_restart(context: BrowserCont
             shutil.copy(each, lab.directory / each.name)
     seen = visit(context, lab, NOTEBOOK.name)
     page = seen.page
-    seen.run_all()
-    wait_until_all_ran(page)
+    run_all(seen)
     if page.locator(".atoll").count() == 0:
         seen.run_new_cell("%dashboard")
-    expect(page.locator(".atoll .pill").first).to_have_text("●live", timeout=20_000)
+    expect(page.locator(".atoll .pill").first).to_have_text("●live")
     actors = lab.ask("atoll/api/state")["actors"]
     held = {actor["actor_id"] for actor in actors if actor["name"] and actor["namespace"] != "cells"}
     names = {name["name"] for name in lab.ask("atoll/api/state")["names"]}
     assert held, "an actor with a name"
     assert names, "a table in the cache"
 
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+    seen.restart_kernel()
     state = lab.ask("atoll/api/state")
     assert held <= {actor["actor_id"] for actor in state["actors"] if actor["state"] == "alive"}
     assert names <= {name["name"] for name in state["names"]}
-    seen.command("notebook:clear-all-cell-outputs")
-    seen.run_all()
-    page.wait_for_timeout(500)
-    wait_until_all_ran(page)
+    run_all(seen)
     seen.check()
