@@ -283,7 +283,8 @@ class World:
             return False  # it goes with the process that made it
         if not all(self.is_safe(name) for name in self.actor_arguments.get(submission.actor_id, ())):
             return False
-        if not self.options.calm and (submission.actor_id in self.fragile_actors or plan.actor in self.fragile_actors):
+        concerned = submission.actor_id in self.fragile_actors or plan.actor in self.fragile_actors or plan.makes
+        if concerned and not self.options.calm:
             return False  # a scheduler may die between writing that it begins a process and beginning it
         if not self.options.fits_everywhere(plan):
             return False
