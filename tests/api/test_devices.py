@@ -15,7 +15,7 @@ from atoll.client.current import current_session
 from atoll.exceptions import TaskError
 from atoll.protocol.state import DeviceState
 from atoll.simulated_gpus import Script, ScriptedDevice, ScriptedLink, ScriptFile
-from tests.nodeagent.running import eventually
+from tests.patience import eventually
 
 BOX = Script(
     [ScriptedDevice("A100-SXM4-40GB", "40G") for _number in range(4)],
@@ -65,7 +65,7 @@ def test_a_colleagues_job_on_a_gpu_means_another_and_the_reason_names_it(script:
     for gpu in range(3):
         script.hold(gpu, 123 + gpu, "30G", user="guest")
     assert atoll.get(where.remote(), timeout=20)[0] == "SIM-GPU-00000003"
-    eventually(lambda: all(device.outsiders for device in devices()[:3]), 10.0, "they are seen")
+    eventually(lambda: all(device.outsiders for device in devices()[:3]), "they are seen")
     assert devices()[0].outsiders == ["30 GiB: process 123 of guest (python)"]
     found = atoll.simulate(num_gpus=2)
     assert "GPU 0: 30 GiB of 40 GiB in use by process 123 of guest (python) outside of Atoll" in str(found)
@@ -83,7 +83,7 @@ def test_r14_a_worker_whose_cuda_context_is_lost_is_replaced_and_its_error_is_th
         atoll.get(lose.remote(), timeout=20)
     lost = int(str(raised.value).rpartition("(pid ")[2].partition(")")[0])
     assert atoll.get(where.remote(), timeout=20)[1] != lost
-    eventually(lambda: not Path(f"/proc/{lost}").exists(), 5.0, "the worker is gone")
+    eventually(lambda: not Path(f"/proc/{lost}").exists(), "the worker is gone")
     assert not any(device.trouble for device in devices()), "it was the code's own fault"
 
 
@@ -94,7 +94,7 @@ def test_r14_a_gpu_that_fails_again_and_again_is_quarantined_shown_and_given_aga
     atoll.get(where.remote(), timeout=20)
     for _fault in range(3):
         script.fail(2, "XID 79: GPU has fallen off the bus")
-    eventually(lambda: devices()[2].quarantined, 10.0, "it is quarantined")
+    eventually(lambda: devices()[2].quarantined, "it is quarantined")
     assert "after 3 faults, the last: XID 79" in devices()[2].trouble
     assert main(["status"]) == 0
     shown = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_r14_a_gpu_that_fails_again_and_again_is_quarantined_shown_and_given_aga
     assert "`atoll gpu release SIM-GPU-00000002` gives it again" in shown
     assert "GPU 2 is quarantined" in str(atoll.simulate(num_gpus=4))
     assert main(["gpu", "release", "SIM-GPU-00000002"]) == 0
-    eventually(lambda: not devices()[2].quarantined, 5.0, "it is given again")
+    eventually(lambda: not devices()[2].quarantined, "it is given again")
     assert main(["gpu", "release", "2"]) == 1
     assert "is not quarantined: nothing is wrong with it" in capsys.readouterr().err
 

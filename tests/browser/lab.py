@@ -268,6 +268,8 @@ _NOT_OURS = (
     # What JupyterLab itself says on a page of a fresh installation.
     "favicon",
     "ResizeObserver loop",
+    # What it says of its own debugger's and completer's questions when a kernel restarts before they are answered.
+    "Canceled future for ",
 )
 
 
@@ -276,16 +278,20 @@ def visit(context: BrowserContext, lab: Lab, notebook: str) -> Visit:
     page = context.new_page()
     seen = Visit(page, lab.url)
 
+    def complain(text: str) -> None:
+        if not any(each in text for each in _NOT_OURS):
+            seen.errors.append(text)
+
     def on_console(message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(each in message.text + str(message.location) for each in _NOT_OURS):
-            seen.errors.append(f"{message.text} {message.location}")
+        if message.type == "error":
+            complain(f"{message.text} {message.location}")
 
     def on_request(request: Request) -> None:
         if not request.url.startswith((lab.url, lab.url.replace("http", "ws", 1), "data:", "blob:")):
             seen.foreign.append(request.url)
 
     page.on("console", on_console)
-    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("pageerror", lambda error: complain(str(error)))
     page.on("request", on_request)
     page.on("websocket", lambda each: seen.foreign.append(each.url) if lab.url.split("//")[1] not in each.url else None)
     # A workspace of its own: in the usual one JupyterLab opens again what other pages had open.

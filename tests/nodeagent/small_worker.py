@@ -115,7 +115,8 @@ def leave_child(directory: Path) -> None:
         os.setsid()
         if os.fork():
             os._exit(0)
-        (directory / "child").write_text(str(os.getpid()))
+        (directory / "child.tmp").write_text(str(os.getpid()))
+        (directory / "child.tmp").rename(directory / "child")
         while not (directory / "end").exists():
             time.sleep(0.01)
         os._exit(0)

@@ -17,7 +17,8 @@ from atoll.nodeagent.device_locks import DeviceLocks, open_locks
 from atoll.nodeagent.processes import children
 from atoll.protocol.messages import DEVICES_TAKEN, EndLease, LeaseEnded, LeaseFailed, LeaseStarted
 from atoll.protocol.values import DeviceShare
-from tests.nodeagent.running import RunningAgent, eventually, is_alive
+from tests.nodeagent.running import RunningAgent, is_alive
+from tests.patience import eventually
 
 Start = Callable[..., RunningAgent]
 STEPS, ENOUGH = 300, 12
@@ -130,7 +131,7 @@ def test_r15_a_process_that_outlives_its_worker_and_its_agent_keeps_the_device(
     first = start_agent(**shared)
     first.define()
     first.lease(f"leave-child {tmp_path}", devices=[share(0)])
-    eventually((tmp_path / "child").exists, 5.0, "the child")
+    eventually((tmp_path / "child").exists, "the child")
     child = int((tmp_path / "child").read_text())
     try:
         first.process.send_signal(signal.SIGSTOP)  # so that it does not see its zygote end, and clean up
@@ -146,7 +147,7 @@ def test_r15_a_process_that_outlives_its_worker_and_its_agent_keeps_the_device(
         assert second.scheduler.arrived(0.5) == [], "the first is not"
     finally:
         (tmp_path / "end").touch()
-        eventually(lambda: not is_alive(child), 5.0, "the child has ended")
+        eventually(lambda: not is_alive(child), "the child has ended")
     second.scheduler.expect(LeaseStarted, lease_id=lease_id)
 
 

@@ -27,7 +27,8 @@ from atoll.protocol.messages import (
     StopNode,
 )
 from atoll.protocol.values import ActorSpec, SchedulingClass
-from tests.nodeagent.running import HERE, JOB, RunningAgent, eventually, is_alive
+from tests.nodeagent.running import HERE, JOB, RunningAgent, is_alive
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.processes
 Start = Callable[..., RunningAgent]
@@ -37,7 +38,7 @@ def report(agent: RunningAgent, **options: object) -> list[str]:
     """Let a worker tell about itself."""
     path = agent.directory / f"report-{random.random()}"
     agent.lease(f"report {path}", **options)
-    eventually(path.exists, 5.0, "the worker's report")
+    eventually(path.exists, "the worker's report")
     return path.read_text().split("\n")
 
 
@@ -50,35 +51,27 @@ def test_a_lease_of_a_new_environment_gets_a_worker(start_agent: Start) -> None:
     assert started.address == f"{agent.directory}/workers/{started.worker_id.hex()}.sock"
 
 
-def test_a_worker_that_was_prepared_begins_in_milliseconds(start_agent: Start) -> None:
+def test_a_lease_gets_the_worker_that_was_prepared(start_agent: Start) -> None:
     agent = start_agent()
     agent.define(prepare=True)
     first = agent.lease()
-    idle = [worker for worker in workers_of(agent) if worker != first.pid]
-    if not idle:
-        eventually(lambda: len(workers_of(agent)) > 1, 5.0, "a second worker beforehand")
-        time.sleep(0.2)
-    begin = time.perf_counter()
+    eventually(lambda: len(list((agent.directory / "workers").glob("*.sock"))) > 1, "a second worker beforehand")
+    beforehand = workers_of(agent)
     second = agent.lease()
-    took_s = time.perf_counter() - begin
     assert second.pid != first.pid
-    assert took_s < 0.05, f"a lease on an idle worker took {took_s * 1e3:.1f} ms"
+    assert second.pid in beforehand, "nothing was started for it"
 
 
-def test_a_fork_from_a_warm_zygote_takes_milliseconds(start_agent: Start) -> None:
+def test_workers_are_forked_from_the_one_warm_zygote(start_agent: Start) -> None:
     agent = start_agent()
     agent.define()
-    agent.lease()
-    agent.lease()
-    eventually(lambda: len(workers_of(agent)) >= 3, 5.0, "fresh workers")
-    time.sleep(0.5)
-    taken = []
+    first = agent.lease()
+    (zygote,) = psutil.Process(agent.process.pid).children()
     for number in range(5):
-        begin = time.perf_counter()
         # Two CPUs: no idle worker is bound to two threads, so each of these is forked.
-        agent.lease(cpus=2, job=b"job-%04d" % number)
-        taken.append(time.perf_counter() - begin)
-    assert min(taken) < 0.1, f"forks took {[round(t * 1e3, 1) for t in taken]} ms"
+        forked = agent.lease(cpus=2, job=b"job-%04d" % number)
+        assert psutil.Process(forked.pid).ppid() == psutil.Process(first.pid).ppid() == zygote.pid
+    assert psutil.Process(agent.process.pid).children() == [zygote], "nothing was started anew"
 
 
 def workers_of(agent: RunningAgent) -> list[int]:
@@ -121,14 +114,12 @@ def test_a_worker_that_is_killed_for_its_lease_is_gone_before_the_lease_is(start
 def test_r1_a_worker_that_dies_ends_its_lease_with_the_reason(start_agent: Start, label: str, words: str) -> None:
     agent = start_agent()
     agent.define()
-    begin = time.monotonic()
     lease_id = agent.start_lease(label)
     started = agent.scheduler.expect(LeaseStarted, lease_id=lease_id)
     ended = agent.scheduler.expect(LeaseEnded, lease_id=lease_id)
     assert ended.kind == "WorkerCrashedError"
     assert words in ended.text
     assert f"pid {started.pid}" in ended.text
-    assert time.monotonic() - begin < 2.0
 
 
 def test_what_a_worker_started_ends_with_it(start_agent: Start) -> None:
@@ -136,12 +127,12 @@ def test_what_a_worker_started_ends_with_it(start_agent: Start) -> None:
     agent.define()
     path = agent.directory / "pids"
     started = agent.lease(f"spawn {path}")
-    eventually(path.exists, 5.0, "the worker's children")
+    eventually(path.exists, "the worker's children")
     pids = [int(pid) for pid in path.read_text().split()]
     assert all(is_alive(pid) for pid in pids)
     agent.scheduler.send(EndLease(started.lease_id, kill=True))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
-    eventually(lambda: not any(is_alive(pid) for pid in pids), 1.0, f"{pids} are gone")
+    eventually(lambda: not any(is_alive(pid) for pid in pids), f"{pids} are gone")
 
 
 def test_what_flees_from_its_worker_ends_with_it(start_agent: Start) -> None:
@@ -185,12 +176,11 @@ def test_r4_kill_of_the_agent_takes_workers_and_their_children(start_agent: Star
     agent.define(prepare=True)
     path = agent.directory / "pids"
     agent.lease(f"spawn {path}")
-    eventually(path.exists, 5.0, "the worker's children")
+    eventually(path.exists, "the worker's children")
     pids = [int(pid) for pid in path.read_text().split()]
     pids += [child.pid for child in psutil.Process(agent.process.pid).children(recursive=True)]
     agent.process.kill()
-    took_s = eventually(lambda: not any(is_alive(pid) for pid in pids), 2.0, f"{pids} are gone")
-    assert took_s < 2.0
+    eventually(lambda: not any(is_alive(pid) for pid in pids), f"{pids} are gone")
 
 
 def test_r4_kill_of_the_agent_ends_a_zygote_in_the_midst_of_an_import(start_agent: Start) -> None:
@@ -203,7 +193,7 @@ def test_r4_kill_of_the_agent_ends_a_zygote_in_the_midst_of_an_import(start_agen
     zygote = psutil.Process(agent.process.pid).children()[0]
     time.sleep(0.3)
     agent.process.kill()
-    eventually(lambda: not is_alive(zygote.pid) and not is_alive(started.pid), 2.0, "zygote and worker are gone")
+    eventually(lambda: not is_alive(zygote.pid) and not is_alive(started.pid), "zygote and worker are gone")
 
 
 def test_kill_of_the_zygote_ends_its_workers_and_the_next_lease_gets_a_new_one(start_agent: Start) -> None:
@@ -211,13 +201,13 @@ def test_kill_of_the_zygote_ends_its_workers_and_the_next_lease_gets_a_new_one(s
     agent.define()
     path = agent.directory / "pids"
     started = agent.lease(f"spawn {path}")
-    eventually(path.exists, 5.0, "the worker's children")
+    eventually(path.exists, "the worker's children")
     pids = [int(pid) for pid in path.read_text().split()]
     zygote = psutil.Process(agent.process.pid).children()[0]
     os.kill(zygote.pid, signal.SIGKILL)
     ended = agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
     assert ended.kind == "WorkerCrashedError"
-    eventually(lambda: not any(is_alive(pid) for pid in pids), 2.0, f"{pids} are gone")
+    eventually(lambda: not any(is_alive(pid) for pid in pids), f"{pids} are gone")
     assert is_alive(agent.lease().pid)
 
 
@@ -227,7 +217,7 @@ def test_stop_node_ends_everything(start_agent: Start) -> None:
     agent.lease()
     pids = [child.pid for child in psutil.Process(agent.process.pid).children(recursive=True)]
     agent.scheduler.send(StopNode())
-    assert agent.process.wait(5.0) == 0
+    assert agent.process.wait(PATIENCE_S) == 0
     assert not any(is_alive(pid) for pid in pids)
     assert not Path(agent.cluster.agent_socket).exists()
     assert list((agent.directory / "workers").iterdir()) == []
@@ -300,7 +290,7 @@ def test_the_zygote_preloads_and_has_one_thread(start_agent: Start) -> None:
     agent = start_agent()
     agent.define(prepare=True)
     agent.lease()
-    eventually(lambda: len(workers_of(agent)) >= 3, 10.0, "workers that waited for the preload")
+    eventually(lambda: len(workers_of(agent)) >= 3, "workers that waited for the preload")
     zygote = psutil.Process(agent.process.pid).children()[0]
     assert zygote.num_threads() == 1
     lines = report(agent, cpus=2)
@@ -318,7 +308,7 @@ def test_output_of_workers_goes_to_their_files(start_agent: Start) -> None:
     logs = agent.directory / "logs"
     for kind in ("out", "err"):
         path = logs / f"worker-{started.worker_id.hex()}.{kind}.log"
-        eventually(lambda path=path: path.read_text() == "hello there\n", 2.0, f"{path} has the line")  # type: ignore[misc]
+        eventually(lambda path=path: path.read_text() == "hello there\n", f"{path} has the line")  # type: ignore[misc]
 
 
 def test_an_environment_without_atoll_says_what_to_install(start_agent: Start, tmp_path: Path) -> None:
@@ -419,4 +409,4 @@ def test_jobs_end_takes_their_idle_workers(start_agent: Start) -> None:
     agent.scheduler.send(EndLease(started.lease_id, kill=False))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
     agent.scheduler.send(JobEnded(JOB))
-    eventually(lambda: not is_alive(started.pid), 2.0, "the worker of the job is gone")
+    eventually(lambda: not is_alive(started.pid), "the worker of the job is gone")

@@ -15,7 +15,8 @@ from atoll.nodeagent.checkpoints import DriverCheckpoints
 from atoll.nodeagent.nvml import NvmlProvider
 from atoll.protocol.messages import EndLease, LeaseEnded, NodeSampled
 from atoll.protocol.values import DeviceShare
-from tests.nodeagent.running import RunningAgent, eventually
+from tests.nodeagent.running import RunningAgent
+from tests.patience import eventually
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,7 +52,7 @@ def test_r14_a_device_is_free_again_only_when_its_memory_is(start_agent: Callabl
         assert before is not None
         path = agent.directory / "cuda"
         started = agent.lease(f"cuda {path} {4 * GIB}", devices=[DeviceShare(device.uuid, device.index, 10_000)])
-        eventually(path.exists, 30.0, "the worker has memory of the device")
+        eventually(path.exists, "the worker has memory of the device")
         assert path.read_text() == "1 visible"
         during = provider.read(device.uuid)
         assert during is not None

