@@ -11,6 +11,7 @@ import pytest
 
 import atoll
 from atoll.exceptions import TaskCancelledError
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -89,7 +90,7 @@ def test_a_generator_waits_for_its_reader_and_is_closed_when_there_is_none(sourc
     stream = count.options(_generator_backpressure_num_objects=2).remote(1000)
     assert atoll.get(next(stream)) == 0
     del stream
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_S
     while atoll.get(actor.state.remote())[1] == 0:
         assert time.monotonic() < until, "it is never closed"
     assert atoll.get(actor.state.remote())[0] < 10
@@ -99,10 +100,10 @@ def test_other_calls_run_while_a_coroutine_s_generator_waits_and_it_is_cancelled
     actor = atoll.remote(Loop).remote()
     stream = actor.hang.remote()
     assert atoll.get(next(stream)) == 0
-    assert atoll.get(actor.state.remote(), timeout=10) == (0, 0)
+    assert atoll.get(actor.state.remote(), timeout=PATIENCE_S) == (0, 0)
     atoll.cancel(stream)
     with pytest.raises(TaskCancelledError):
-        atoll.get(next(stream), timeout=10)
+        atoll.get(next(stream), timeout=PATIENCE_S)
     assert atoll.get(actor.state.remote()) == (0, 1)
 
 

@@ -16,6 +16,7 @@ import atoll
 from atoll.actor import exit_actor
 from atoll.client.session import Session
 from atoll.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorError, PendingCallsLimitExceeded
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -102,7 +103,7 @@ def test_nothing_is_remembered_of_actors_that_are_gone(session: Session) -> None
         assert session.core.statistics().actors == 8
     del actors
     assert all(gone(pid) for pid in pids)
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while True:
         with session.lock:
             left = session.core.statistics()
@@ -120,7 +121,7 @@ def test_pending_calls_end_before_their_actor_goes(tmp_path: Path) -> None:
     del actor
     assert alive(pid)
     path.touch()
-    assert atoll.get([first, second], timeout=10) == ["there", pid]
+    assert atoll.get([first, second], timeout=PATIENCE_S) == ["there", pid]
     assert gone(pid)
     assert atoll.get(Thing.remote().pid.remote()) != pid, "a handle that nobody keeps lives as long as its call"
 
@@ -171,7 +172,7 @@ def test_an_actor_that_another_has_made_is_counted_and_goes_with_its_maker() -> 
     atoll.kill(maker)
     assert gone(pids[1]), "nobody counts its handles any more"
     with pytest.raises(ActorDiedError, match="made it is gone"):
-        atoll.get(other.pid.remote(), timeout=10)
+        atoll.get(other.pid.remote(), timeout=PATIENCE_S)
 
 
 def test_handles_found_by_name_keep_nothing_alive() -> None:
@@ -188,7 +189,7 @@ def test_handles_found_by_name_keep_nothing_alive() -> None:
     with pytest.raises(ValueError, match="'found'"):
         atoll.get_actor("found")
     with pytest.raises(ActorDiedError, match="last handle is gone"):
-        atoll.get(weak.pid.remote(), timeout=10)
+        atoll.get(weak.pid.remote(), timeout=PATIENCE_S)
 
 
 def test_a_detached_actor_needs_no_handle() -> None:
@@ -223,7 +224,7 @@ def test_constructor_arguments_live_as_long_as_the_actor_may_begin_anew() -> Non
     pid = atoll.get(actor.pid.remote())
     atoll.kill(actor, no_restart=False)
     assert gone(pid)
-    assert atoll.get(atoll.get(actor.kept.remote(), timeout=20)["ref"]) == [1, 2, 3]
+    assert atoll.get(atoll.get(actor.kept.remote(), timeout=PATIENCE_S)["ref"]) == [1, 2, 3]
 
 
 def test_an_actor_waits_for_its_constructor_s_arguments_without_holding_anybody_up(tmp_path: Path) -> None:
@@ -233,14 +234,14 @@ def test_an_actor_waits_for_its_constructor_s_arguments_without_holding_anybody_
     kept = actor.kept.remote()
     assert atoll.wait([kept], timeout=0.1) == ([], [kept])
     path.touch()
-    assert atoll.get(kept, timeout=10) == "there"
+    assert atoll.get(kept, timeout=PATIENCE_S) == "there"
 
     @atoll.remote
     def fail() -> None:
         raise LookupError("no argument")
 
     with pytest.raises(LookupError, match="no argument"):
-        atoll.get(Thing.remote(fail.remote()).kept.remote(), timeout=10)
+        atoll.get(Thing.remote(fail.remote()).kept.remote(), timeout=PATIENCE_S)
 
 
 # -------------------------------------------------------------------------------------------------------------- exits
@@ -250,10 +251,10 @@ def test_an_actor_ends_itself_for_good() -> None:
     actor = Thing.options(max_restarts=-1).remote()
     pid = atoll.get(actor.pid.remote())
     with pytest.raises(ActorDiedError, match="exit_actor"):
-        atoll.get(actor.leave.remote(), timeout=10)
+        atoll.get(actor.leave.remote(), timeout=PATIENCE_S)
     assert gone(pid)
     with pytest.raises(ActorDiedError, match="exit_actor"):
-        atoll.get(actor.pid.remote(), timeout=10)
+        atoll.get(actor.pid.remote(), timeout=PATIENCE_S)
     with pytest.raises(TypeError, match="no actor"):
         exit_actor()
 
@@ -272,7 +273,7 @@ def test_terminate_is_a_call_like_others(kind: str) -> None:
     pid, end = atoll.get(actor.pid.remote()), actor.__ray_terminate__.remote()
     assert gone(pid)
     with pytest.raises(ActorDiedError, match="exit_actor"):
-        atoll.get(end, timeout=10)
+        atoll.get(end, timeout=PATIENCE_S)
 
 
 def test_an_actor_that_goes_puts_its_things_away(tmp_path: Path) -> None:
@@ -297,14 +298,14 @@ def test_sys_exit_ends_the_process_which_may_begin_anew() -> None:
     mortal = Thing.remote()
     atoll.get(mortal.pid.remote())
     with pytest.raises(ActorDiedError, match="exited with code 3"):
-        atoll.get(mortal.exit.remote(3), timeout=10)
+        atoll.get(mortal.exit.remote(3), timeout=PATIENCE_S)
     phoenix = Thing.options(max_restarts=1, max_task_retries=-1).remote()
     atoll.get(phoenix.pid.remote())
     assert not atoll.get(phoenix.about.remote())["again"]
     gone_call = phoenix.exit.options(max_task_retries=0).remote(3)
     with pytest.raises(ActorError):
-        atoll.get(gone_call, timeout=10)
-    assert atoll.get(phoenix.about.remote(), timeout=20)["again"]
+        atoll.get(gone_call, timeout=PATIENCE_S)
+    assert atoll.get(phoenix.about.remote(), timeout=PATIENCE_S)["again"]
 
 
 # -------------------------------------------------------------------------------------------------- options and asking
@@ -317,7 +318,7 @@ def test_calls_beyond_max_pending_calls_are_refused_at_once(tmp_path: Path) -> N
     with pytest.raises(PendingCallsLimitExceeded, match="max_pending_calls=3"):
         actor.pid.remote()
     path.touch()
-    assert atoll.get(refs, timeout=10) == ["there"] * 3
+    assert atoll.get(refs, timeout=PATIENCE_S) == ["there"] * 3
     assert atoll.get(actor.pid.remote())
 
 

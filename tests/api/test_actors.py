@@ -6,12 +6,15 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import atoll
 from atoll.exceptions import ActorDiedError, ActorUnavailableError
+from tests.nodeagent.running import is_alive
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -44,16 +47,20 @@ def test_calls_run_in_order_on_one_state() -> None:
 
 
 @pytest.mark.parametrize("first_s", [0.0, 0.1])
-def test_an_answer_does_not_wait_for_the_call_behind_it(first_s: float) -> None:
+def test_an_answer_does_not_wait_for_the_call_behind_it(first_s: float, tmp_path: Path) -> None:
     @atoll.remote
     class Sleeper:
-        def sleep(self, duration_s: float) -> None:
+        def sleep(self, duration_s: float, path: str = "/") -> None:
             time.sleep(duration_s)
+            while not Path(path).exists():
+                time.sleep(0.01)
 
+    go = tmp_path / "go"
     sleeper = Sleeper.remote()
     atoll.get(sleeper.sleep.remote(0))
-    first, second = sleeper.sleep.remote(first_s), sleeper.sleep.remote(1.5)
-    atoll.get(first, timeout=first_s + 0.7)
+    first, second = sleeper.sleep.remote(first_s), sleeper.sleep.remote(0, str(go))
+    atoll.get(first, timeout=PATIENCE_S)
+    go.touch()
     atoll.get(second)
 
 
@@ -93,11 +100,11 @@ def test_names_find_actors_and_are_free_again_after_kill() -> None:
     assert atoll.get(again.add.remote()) == 9
     atoll.kill(counter)
     with pytest.raises(ActorDiedError):
-        atoll.get(counter.add.remote(), timeout=5)
+        atoll.get(counter.add.remote(), timeout=PATIENCE_S)
     with pytest.raises(ValueError, match="tally"):
         atoll.get_actor("tally")
     fresh = Counter.options(name="tally").remote()
-    assert atoll.get(fresh.add.remote(), timeout=10) == 1
+    assert atoll.get(fresh.add.remote(), timeout=PATIENCE_S) == 1
     atoll.kill(fresh)
 
 
@@ -109,10 +116,7 @@ def test_a_detached_actor_outlives_its_session_and_another_does_not() -> None:
     atoll.shutdown()
     found = atoll.get_actor("survivor")
     assert atoll.get(found.add.remote()) == 3
-    until = time.monotonic() + 5
-    while _alive(pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not _alive(pid)
+    eventually(lambda: not is_alive(pid), "the other's process has ended")
     atoll.kill(found)
 
 
@@ -120,12 +124,12 @@ def test_r3_an_actor_that_dies_says_so_or_comes_back() -> None:
     mortal = Counter.remote()
     os.kill(atoll.get(mortal.pid.remote()), signal.SIGKILL)
     with pytest.raises(ActorDiedError, match=r"signal 9|SIGKILL"):
-        atoll.get(mortal.add.remote(), timeout=5)
+        atoll.get(mortal.add.remote(), timeout=PATIENCE_S)
 
     phoenix = Counter.options(max_restarts=1, max_task_retries=2).remote(40)
     assert atoll.get(phoenix.add.remote()) == 41
     os.kill(atoll.get(phoenix.pid.remote()), signal.SIGKILL)
-    assert atoll.get(phoenix.add.remote(), timeout=10) == 41
+    assert atoll.get(phoenix.add.remote(), timeout=PATIENCE_S) == 41
 
 
 def test_a_call_on_a_restarting_actor_without_retries_is_unavailable_or_runs() -> None:
@@ -133,9 +137,9 @@ def test_a_call_on_a_restarting_actor_without_retries_is_unavailable_or_runs() -
     pid = atoll.get(actor.pid.remote())
     os.kill(pid, signal.SIGKILL)
     try:
-        assert atoll.get(actor.add.remote(), timeout=10) == 1
+        assert atoll.get(actor.add.remote(), timeout=PATIENCE_S) == 1
     except ActorUnavailableError:
-        assert atoll.get(actor.add.remote(), timeout=10) == 1
+        assert atoll.get(actor.add.remote(), timeout=PATIENCE_S) == 1
 
 
 def test_an_actor_that_dies_in_its_constructor_shows_why() -> None:
@@ -147,14 +151,14 @@ def test_an_actor_that_dies_in_its_constructor_shows_why() -> None:
         def use(self) -> None: ...
 
     with pytest.raises(ActorDiedError, match="no weights") as caught:
-        atoll.get(Broken.remote().use.remote(), timeout=10)
+        atoll.get(Broken.remote().use.remote(), timeout=PATIENCE_S)
     assert isinstance(caught.value.__cause__, FileNotFoundError)
     assert "raise FileNotFoundError" in str(caught.value)
 
 
 def test_many_actors_on_two_cpus() -> None:
     counters = [Counter.remote(i) for i in range(10)]
-    assert atoll.get([counter.add.remote() for counter in counters], timeout=30) == list(range(1, 11))
+    assert atoll.get([counter.add.remote() for counter in counters], timeout=PATIENCE_S) == list(range(1, 11))
     for counter in counters:
         atoll.kill(counter)
 
@@ -176,7 +180,7 @@ def test_actors_call_each_other() -> None:
 
     one, two = Node.remote(), Node.remote()
     atoll.get([one.meet.remote(two), two.meet.remote(one)])
-    assert atoll.get([one.ping.remote(1), two.echo.remote(3)], timeout=10) == [2, 3]
+    assert atoll.get([one.ping.remote(1), two.echo.remote(3)], timeout=PATIENCE_S) == [2, 3]
 
 
 def test_threaded_actors_run_calls_at_once() -> None:
@@ -186,11 +190,11 @@ def test_threaded_actors_run_calls_at_once() -> None:
             self.all_there = threading.Barrier(4)
 
         def meet(self) -> bool:
-            self.all_there.wait(timeout=20)  # breaks unless four calls are here at once
+            self.all_there.wait(timeout=PATIENCE_S)  # breaks unless four calls are here at once
             return True
 
     actor = Crowd.remote()
-    assert atoll.get([actor.meet.remote() for _ in range(4)], timeout=30) == [True] * 4
+    assert atoll.get([actor.meet.remote() for _ in range(4)], timeout=PATIENCE_S) == [True] * 4
 
 
 def test_wrong_uses_are_refused_where_they_are_made() -> None:
@@ -205,11 +209,3 @@ def test_wrong_uses_are_refused_where_they_are_made() -> None:
         counter.add()
     with pytest.raises(ValueError, match="get_if_exists"):
         Counter.options(get_if_exists=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

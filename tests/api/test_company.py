@@ -17,6 +17,7 @@ from atoll.util.scheduling_strategies import (
     AntiAffinitySchedulingStrategy,
     ObjectAffinitySchedulingStrategy,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -53,11 +54,11 @@ def test_beside_an_actor_and_away_from_it() -> None:
         assert atoll.get(node.options(scheduling_strategy=soft).remote()) == home
     waits = node.options(scheduling_strategy=AntiAffinitySchedulingStrategy(actors=[model])).remote()
     atoll.kill(model)
-    assert atoll.get(waits, timeout=10) == home, "it has gone"
+    assert atoll.get(waits, timeout=PATIENCE_S) == home, "it has gone"
     # A place of its own shape: one that an earlier task beside the actor had may be kept for half a second.
     late = node.options(num_cpus=0.25, scheduling_strategy=ActorAffinitySchedulingStrategy(model)).remote()
     with pytest.raises(TaskUnschedulableError, match="is dead"):
-        atoll.get(late, timeout=10)
+        atoll.get(late, timeout=PATIENCE_S)
 
 
 def test_where_an_object_is() -> None:
@@ -72,7 +73,7 @@ def test_a_task_that_need_not_begin_yet() -> None:
     began = time.monotonic()
     ref = node.options(earliest_s=0.3).remote()
     assert "not to begin before" in str(atoll.why(ref))
-    assert atoll.get(ref, timeout=10)
+    assert atoll.get(ref, timeout=PATIENCE_S)
     assert time.monotonic() - began >= 0.3
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import atoll
 from atoll.exceptions import TaskCancelledError
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -111,10 +112,10 @@ def test_a_coroutine_is_cancelled_as_asyncio_cancels() -> None:
         pass
     atoll.cancel(hanging)
     with pytest.raises(TaskCancelledError):
-        atoll.get(hanging, timeout=5)
+        atoll.get(hanging, timeout=PATIENCE_S)
     assert atoll.get(actor.history.remote()) == ["begun", "begun", "cancelled"]
     atoll.cancel(stubborn)
-    assert atoll.get(stubborn, timeout=5) == "not me", "what catches its cancellation may return"
+    assert atoll.get(stubborn, timeout=PATIENCE_S) == "not me", "what catches its cancellation may return"
 
 
 def test_a_failing_coroutine_shows_its_exception_and_disturbs_nobody() -> None:
@@ -175,12 +176,12 @@ def test_threads_run_so_many_calls_and_queued_ones_are_cancelled() -> None:
     assert atoll.wait([queued, last], timeout=0.1)[0] == [], "three run, and these wait for a thread"
     atoll.cancel(queued)
     with pytest.raises(TaskCancelledError):
-        atoll.get(queued, timeout=5)
+        atoll.get(queued, timeout=PATIENCE_S)
     atoll.cancel(running[0])
     assert atoll.wait([running[0], last], timeout=0.1)[0] == [], "what runs in a thread goes on, and three run"
     atoll.kill(actor)
     with pytest.raises(atoll.exceptions.ActorDiedError):
-        atoll.get([*running, last], timeout=10)
+        atoll.get([*running, last], timeout=PATIENCE_S)
 
 
 @atoll.remote(concurrency_groups={"io": 2, "compute": 1})
@@ -191,7 +192,7 @@ class Grouped:
 
     @atoll.method(concurrency_group="io")
     def meet(self) -> str:
-        self.all_there.wait(timeout=20)
+        self.all_there.wait(timeout=PATIENCE_S)
         return threading.current_thread().name
 
     @atoll.method(concurrency_group="compute")
@@ -208,7 +209,7 @@ def test_concurrency_groups_have_threads_of_their_own() -> None:
     actor = Grouped.remote()
     busy = actor.compute.remote()
     there = [actor.meet.remote(), actor.meet.remote()]
-    names = atoll.get(there, timeout=20)
+    names = atoll.get(there, timeout=PATIENCE_S)
     assert len(set(names)) == 2
     elsewhere = actor.compute.options(concurrency_group="io").remote()
     opener = atoll.get(actor.open.remote())
@@ -234,8 +235,8 @@ def test_a_blocked_group_of_coroutines_does_not_hold_up_another() -> None:
 
     actor = Mixed.remote()
     blocked = actor.block.remote()
-    atoll.get(actor.open.remote(), timeout=20)
-    assert atoll.get(blocked, timeout=20)
+    atoll.get(actor.open.remote(), timeout=PATIENCE_S)
+    assert atoll.get(blocked, timeout=PATIENCE_S)
 
 
 def test_groups_that_make_no_sense_are_refused() -> None:
@@ -270,10 +271,10 @@ def test_calls_overtake_one_that_waits_for_its_arguments_where_order_is_not_prom
     gate, threads, plain = Gate.remote(), Crowd.remote(), Plain.remote()
     slow = gate.wait.remote()
     late = [plain.take.remote(slow), threads.wait.remote(slow)]
-    assert atoll.get(plain.take.remote(2), timeout=10) == 2
-    assert atoll.get(threads.open.remote(), timeout=10) == []
+    assert atoll.get(plain.take.remote(2), timeout=PATIENCE_S) == 2
+    assert atoll.get(threads.open.remote(), timeout=PATIENCE_S) == []
     gate.open.remote()
-    assert atoll.get(late, timeout=10) == [1, 1]
+    assert atoll.get(late, timeout=PATIENCE_S) == [1, 1]
 
 
 def test_a_thread_that_blocks_in_get_does_not_stop_the_others() -> None:
@@ -287,9 +288,9 @@ def test_a_thread_that_blocks_in_get_does_not_stop_the_others() -> None:
 
     actor, gate = Waiting.remote(), Coroutines.remote()
     waiting = actor.get.remote([gate.wait.remote()])
-    assert atoll.get(actor.now.remote(), timeout=10)
+    assert atoll.get(actor.now.remote(), timeout=PATIENCE_S)
     gate.open.remote()
-    assert atoll.get(waiting, timeout=10) == 1
+    assert atoll.get(waiting, timeout=PATIENCE_S) == 1
 
 
 def test_waiting_in_a_coroutine_without_await_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,7 +313,7 @@ def test_calls_that_run_at_once_are_on_the_timeline() -> None:
     actor = Coroutines.options(name="timed").remote()
     assert atoll.get([actor.take.remote(number) for number in range(5)]) == list(range(5))
     session = atoll.init()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while sum(span.count for span in session.state().spans if span.name == "take") < 5:
         assert time.monotonic() < until, [(span.name, span.count) for span in session.state().spans]
         time.sleep(0.05)
@@ -335,15 +336,15 @@ def test_a_waiting_call_is_cancelled_where_it_waits(tmp_path: Path) -> None:
 
     busy = Busy.remote()
     running = busy.wait.remote()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while not (tmp_path / "began").exists():
         assert time.monotonic() < until, "the first call does not begin"
         time.sleep(0.01)
     waiting = busy.act.remote()
     atoll.cancel(waiting)
     with pytest.raises(TaskCancelledError):
-        atoll.get(waiting, timeout=30)
+        atoll.get(waiting, timeout=PATIENCE_S)
     (tmp_path / "go").touch()
-    assert atoll.get(running, timeout=30) == "waited"
-    assert atoll.get(busy.one.remote(), timeout=30) == 1
+    assert atoll.get(running, timeout=PATIENCE_S) == "waited"
+    assert atoll.get(busy.one.remote(), timeout=PATIENCE_S) == 1
     assert not (tmp_path / "acted").exists()

@@ -15,7 +15,7 @@ from atoll.client.current import current_session
 from atoll.exceptions import TaskError
 from atoll.protocol.state import DeviceState
 from atoll.simulated_gpus import Script, ScriptedDevice, ScriptedLink, ScriptFile
-from tests.patience import eventually
+from tests.patience import PATIENCE_S, eventually
 
 BOX = Script(
     [ScriptedDevice("A100-SXM4-40GB", "40G") for _number in range(4)],
@@ -57,21 +57,21 @@ def where() -> tuple[str, int]:
 
 
 def test_several_devices_of_a_task_are_joined_by_links() -> None:
-    uuids, _pid = atoll.get(where.options(num_gpus=2).remote(), timeout=20)
+    uuids, _pid = atoll.get(where.options(num_gpus=2).remote(), timeout=PATIENCE_S)
     assert uuids in {"SIM-GPU-00000000,SIM-GPU-00000002", "SIM-GPU-00000001,SIM-GPU-00000003"}
 
 
 def test_a_colleagues_job_on_a_gpu_means_another_and_the_reason_names_it(script: ScriptFile) -> None:
     for gpu in range(3):
         script.hold(gpu, 123 + gpu, "30G", user="guest")
-    assert atoll.get(where.remote(), timeout=20)[0] == "SIM-GPU-00000003"
+    assert atoll.get(where.remote(), timeout=PATIENCE_S)[0] == "SIM-GPU-00000003"
     eventually(lambda: all(device.outsiders for device in devices()[:3]), "they are seen")
     assert devices()[0].outsiders == ["30 GiB: process 123 of guest (python)"]
     found = atoll.simulate(num_gpus=2)
     assert "GPU 0: 30 GiB of 40 GiB in use by process 123 of guest (python) outside of Atoll" in str(found)
     waiting = where.options(num_gpus=2).remote()
     script.write(BOX)
-    assert len(atoll.get(waiting, timeout=20)[0].split(",")) == 2
+    assert len(atoll.get(waiting, timeout=PATIENCE_S)[0].split(",")) == 2
 
 
 def test_r14_a_worker_whose_cuda_context_is_lost_is_replaced_and_its_error_is_the_users() -> None:
@@ -80,9 +80,9 @@ def test_r14_a_worker_whose_cuda_context_is_lost_is_replaced_and_its_error_is_th
         raise RuntimeError(f"CUDA error: an illegal memory access was encountered (pid {os.getpid()})")
 
     with pytest.raises(TaskError, match="illegal memory access") as raised:
-        atoll.get(lose.remote(), timeout=20)
+        atoll.get(lose.remote(), timeout=PATIENCE_S)
     lost = int(str(raised.value).rpartition("(pid ")[2].partition(")")[0])
-    assert atoll.get(where.remote(), timeout=20)[1] != lost
+    assert atoll.get(where.remote(), timeout=PATIENCE_S)[1] != lost
     eventually(lambda: not Path(f"/proc/{lost}").exists(), "the worker is gone")
     assert not any(device.trouble for device in devices()), "it was the code's own fault"
 
@@ -91,7 +91,7 @@ def test_r14_a_gpu_that_fails_again_and_again_is_quarantined_shown_and_given_aga
     script: ScriptFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATOLL_RUNTIME_DIR", str(script.path.parent / "run"))
-    atoll.get(where.remote(), timeout=20)
+    atoll.get(where.remote(), timeout=PATIENCE_S)
     for _fault in range(3):
         script.fail(2, "XID 79: GPU has fallen off the bus")
     eventually(lambda: devices()[2].quarantined, "it is quarantined")
@@ -113,9 +113,9 @@ def test_memory_that_stays_behind_keeps_its_gpu_from_the_next(script: ScriptFile
         ScriptFile(path).hold(0, os.getpid(), "8G", outlives=True)
         return os.getpid()
 
-    pid = atoll.get(leave.remote(str(script.path)), timeout=20)
+    pid = atoll.get(leave.remote(str(script.path)), timeout=PATIENCE_S)
     after = where.options(num_gpus=4, num_cpus=2).remote()  # another lease, not that of the first
     assert atoll.wait([after], timeout=1.5)[0] == []
     assert not Path(f"/proc/{pid}").exists()
     script.hold(0, pid, "0")
-    atoll.get(after, timeout=20)
+    atoll.get(after, timeout=PATIENCE_S)

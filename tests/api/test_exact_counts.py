@@ -18,6 +18,7 @@ import pytest
 
 import atoll
 from atoll.client.session import Session
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -102,7 +103,7 @@ class Walk:
         """Wait until the store has exactly what somebody refers to."""
         gc.collect()
         expected = {self.ids[key] for key in set(self.ours).union(*self.held)}
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while (found := {each.object_id for each in self.session.state().objects}) != expected:
             if time.monotonic() > until:
                 lost, left = expected - found, found - expected

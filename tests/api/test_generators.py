@@ -24,6 +24,7 @@ from atoll.exceptions import (
 )
 from atoll.ids import TaskId, return_id
 from atoll.protocol.messages import GetObject, ObjectFound, ReleaseObjects
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -32,13 +33,6 @@ pytestmark = pytest.mark.usefixtures("session")
 def notes(tmp_path: Path) -> Path:
     """A directory in which generators leave files."""
     return tmp_path
-
-
-def _wait_for(what: Any, within_s: float = 10.0) -> None:
-    until = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.005)
 
 
 def _stored(session: Session, task_id: bytes, count: int = 10) -> int:
@@ -100,7 +94,7 @@ def test_an_empty_generator_ends_at_once() -> None:
 def test_values_come_while_the_generator_goes_on(notes: Path) -> None:
     generator = follows.remote(notes)
     for number in range(5):
-        assert atoll.get(next(generator), timeout=10) == number
+        assert atoll.get(next(generator), timeout=PATIENCE_S) == number
         assert not generator.next_ready()
         (notes / f"go{number}").touch()
     with pytest.raises(StopIteration):
@@ -127,13 +121,13 @@ def test_large_values_go_through_the_store_and_are_freed(session: Session) -> No
     first = next(generator)
     assert atoll.get(first)[7] == 0
     task_id = generator.task_id()
-    _wait_for(lambda: _stored(session, task_id) == 4)
+    eventually(lambda: _stored(session, task_id) == 4)
     rest = list(generator)
     assert [int(atoll.get(ref)[7]) for ref in rest] == [1, 2, 3]
     del rest
-    _wait_for(lambda: _stored(session, task_id) == 1)
+    eventually(lambda: _stored(session, task_id) == 1)
     del first
-    _wait_for(lambda: _stored(session, task_id) == 0)
+    eventually(lambda: _stored(session, task_id) == 0)
 
 
 @atoll.remote
@@ -311,7 +305,7 @@ def test_a_generator_that_yields_less_when_it_runs_again_is_an_error(notes: Path
 def test_a_generator_waits_for_its_reader(notes: Path, limit: int) -> None:
     generator = steps.options(_generator_backpressure_num_objects=limit).remote(notes, 20)
     for taken in range(5):
-        _wait_for((notes / str(taken + limit - 1)).exists)
+        eventually((notes / str(taken + limit - 1)).exists)
         assert not (notes / str(taken + limit)).exists()
         assert atoll.get(next(generator)) == taken
     assert atoll.get(list(generator)) == list(range(5, 20))
@@ -328,20 +322,20 @@ def test_a_generator_that_waits_for_its_reader_lends_its_cpu(notes: Path) -> Non
     def reads() -> int:
         return 7
 
-    atoll.wait(waiting, num_returns=2, timeout=10)
-    assert atoll.get([reads.remote() for _ in range(3)], timeout=10) == [7, 7, 7]
+    atoll.wait(waiting, num_returns=2, timeout=PATIENCE_S)
+    assert atoll.get([reads.remote() for _ in range(3)], timeout=PATIENCE_S) == [7, 7, 7]
     assert [atoll.get(list(generator)) for generator in waiting] == [[0, 1, 2]] * 2
 
 
 def test_a_generator_that_waits_for_its_reader_can_be_cancelled(notes: Path) -> None:
     generator = steps.options(_generator_backpressure_num_objects=1).remote(notes, 20)
     assert atoll.get(next(generator)) == 0
-    _wait_for((notes / "1").exists)
+    eventually((notes / "1").exists)
     atoll.cancel(generator)
     refs = list(generator)
     with pytest.raises(TaskCancelledError):
-        atoll.get(refs[-1], timeout=10)
-    _wait_for((notes / "closed").exists)
+        atoll.get(refs[-1], timeout=PATIENCE_S)
+    eventually((notes / "closed").exists)
 
 
 # ------------------------------------------------------------------------------------------------ dropping, cancelling
@@ -361,15 +355,15 @@ def test_dropping_closes_the_generator_and_frees_what_was_not_taken(notes: Path,
     task_id = generator.task_id()
     next(generator)
     del generator
-    _wait_for((notes / "closed").exists)
-    _wait_for(lambda: _stored(session, task_id, 30) == 0)
+    eventually((notes / "closed").exists)
+    eventually(lambda: _stored(session, task_id, 30) == 0)
 
 
 def test_dropping_a_generator_that_waits_for_its_reader_closes_it(notes: Path) -> None:
     generator = steps.options(_generator_backpressure_num_objects=1).remote(notes, 20)
     next(generator)
     del generator
-    _wait_for((notes / "closed").exists)
+    eventually((notes / "closed").exists)
     assert not (notes / "3").exists()
 
 
@@ -397,7 +391,7 @@ def test_wait_takes_generators(notes: Path) -> None:
     slow, fast = follows.remote(notes), numbers.remote(2)
     assert atoll.get(next(slow)) == 0
     plain = atoll.put(1)
-    ready, rest = atoll.wait([slow, fast, plain], num_returns=2, timeout=10)
+    ready, rest = atoll.wait([slow, fast, plain], num_returns=2, timeout=PATIENCE_S)
     assert ready == [fast, plain]
     assert rest == [slow]
     assert atoll.wait([slow], timeout=0) == ([], [slow])
@@ -423,7 +417,7 @@ def test_dynamic_returns_all_refs_at_once(session: Session) -> None:
     refs = list(generator)
     assert [int(atoll.get(ref)[0]) for ref in refs] == [0, 1, 2]
     del refs, generator, ref
-    _wait_for(lambda: _stored(session, task_id) == 0)
+    eventually(lambda: _stored(session, task_id) == 0)
 
 
 def test_dynamic_has_an_error_as_its_last(notes: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import atoll
 from atoll import exceptions
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -66,16 +67,17 @@ def made(kind: type, *arguments: object) -> atoll.ActorHandle:
 
 def test_an_idle_actor_lets_others_have_its_gpus_and_takes_them_back() -> None:
     model = made(Model)
-    assert atoll.get(model.seen.remote(), timeout=20) == []
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held", "all GPUs of the node, although the actor lives"
-    assert atoll.get(model.seen.remote(), timeout=20) == ["offload", "restore"]
+    # On a slow machine it may have been idle for long enough before it is called at all.
+    before = atoll.get(model.seen.remote(), timeout=PATIENCE_S)
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held", "all GPUs of the node, although the actor lives"
+    assert atoll.get(model.seen.remote(), timeout=PATIENCE_S) == [*before, "offload", "restore"]
 
 
 def test_a_call_waits_for_the_gpus_and_says_so(tmp_path: Path) -> None:
     model = made(Model)
-    atoll.get(model.seen.remote(), timeout=20)
+    before = atoll.get(model.seen.remote(), timeout=PATIENCE_S)
     holder = hold_until.remote(str(tmp_path))
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + PATIENCE_S
     while not (tmp_path / "held").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -85,40 +87,40 @@ def test_a_call_waits_for_the_gpus_and_says_so(tmp_path: Path) -> None:
         time.sleep(0.02)
     assert "hold_until" in str(atoll.why(call)), "and who has them"
     (tmp_path / "enough").touch()
-    assert atoll.get([holder, call], timeout=20) == ["held", ["offload", "restore"]]
+    assert atoll.get([holder, call], timeout=PATIENCE_S) == ["held", [*before, "offload", "restore"]]
 
 
 def test_the_driver_does_it_for_an_actor_that_does_not() -> None:
     counter = made(Counter)
-    assert atoll.get(counter.add.remote(), timeout=20) == 1
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held"
-    assert atoll.get([counter.add.remote() for _number in range(3)], timeout=20) == [2, 3, 4], "in order"
+    assert atoll.get(counter.add.remote(), timeout=PATIENCE_S) == 1
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
+    assert atoll.get([counter.add.remote() for _number in range(3)], timeout=PATIENCE_S) == [2, 3, 4], "in order"
 
 
 def test_an_actor_that_cannot_restore_is_dead_and_its_callers_hear_why() -> None:
     model = made(Model, "restore")
-    atoll.get(model.seen.remote(), timeout=20)
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held"
+    atoll.get(model.seen.remote(), timeout=PATIENCE_S)
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
     with pytest.raises(exceptions.ActorDiedError, match=r"restore\(\) raised RuntimeError: there is no room"):
-        atoll.get(model.seen.remote(), timeout=20)
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held"
+        atoll.get(model.seen.remote(), timeout=PATIENCE_S)
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
 
 
 def test_an_actor_that_cannot_offload_keeps_its_gpus() -> None:
     model = made(Model, "offload")
     time.sleep(0.8)
-    assert atoll.get(model.seen.remote(), timeout=20) == []
+    assert atoll.get(model.seen.remote(), timeout=PATIENCE_S) == []
     assert not atoll.wait([hold.remote(0.0)], timeout=0.5)[0], "it waits until the actor is gone"
 
 
 def test_an_actor_that_is_away_is_killed_like_any_other() -> None:
     model = made(Model)
-    atoll.get(model.seen.remote(), timeout=20)
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held"
+    atoll.get(model.seen.remote(), timeout=PATIENCE_S)
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
     atoll.kill(model)
     with pytest.raises(exceptions.ActorDiedError):
-        atoll.get(model.seen.remote(), timeout=20)
-    assert atoll.get(hold.remote(0.0), timeout=20) == "held"
+        atoll.get(model.seen.remote(), timeout=PATIENCE_S)
+    assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 import atoll
 from atoll.client.private_mapping import mapping_at
 from atoll.client.session import Session
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -51,7 +52,7 @@ def check_pin(session: Session, ref_of: Callable[[], Any], part_of: Callable[[An
     del ref, value
     assert is_pinned(session)
     del part
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while is_pinned(session):
         assert time.monotonic() < until, "nothing is left of it, and it is pinned"
         time.sleep(0.01)
@@ -205,7 +206,7 @@ def test_a_put_takes_no_more_memory_than_the_object(cluster: Any) -> None:
         print(after - before, own_peak() - before)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     put_kib, got_kib = map(int, done.stdout.split())
     assert put_kib < 2048, "the object is in shared memory, and nowhere else"

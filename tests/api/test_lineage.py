@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from atoll.client.core.records import FREED
 from atoll.client.session import Session
 from atoll.exceptions import GetTimeoutError, ObjectLostError, ObjectReconstructionFailedError
 from atoll.protocol.messages import DeleteObjects, GetObject, ObjectFound, ReleaseObjects
+from tests.patience import PATIENCE_S, eventually
 
 Array = np.ndarray[Any, Any]
 ELEMENTS = 40_000
@@ -33,19 +34,12 @@ def _is_stored(session: Session, object_id: bytes) -> bool:
     return isinstance(answer, ObjectFound)
 
 
-def _wait_for(what: Callable[[], bool], within_s: float = 10.0) -> None:
-    until = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.005)
-
-
 def _lose(session: Session, *refs: atoll.ObjectRef[Any]) -> None:
     """Take objects out of the store behind everybody's back."""
-    atoll.wait(list(refs), num_returns=len(refs), timeout=10)
+    atoll.wait(list(refs), num_returns=len(refs), timeout=PATIENCE_S)
     session.tell_agent(DeleteObjects([ref.binary() for ref in refs]))
     for ref in refs:
-        _wait_for(lambda ref=ref: not _is_stored(session, ref.binary()))  # type: ignore[misc]
+        eventually(lambda ref=ref: not _is_stored(session, ref.binary()))  # type: ignore[misc]
 
 
 def _runs(notes: Path, name: str) -> int:
@@ -87,11 +81,11 @@ def test_what_nobody_refers_to_takes_no_room_although_it_may_be_needed_again(ses
     atoll.wait([ref])
     address = middle.binary()
     del middle
-    _wait_for(lambda: not _is_stored(session, address))
+    eventually(lambda: not _is_stored(session, address))
     _lose(session, ref)
     assert atoll.get(ref)[3] == 6
     assert (_runs(notes, "first"), _runs(notes, "second")) == (2, 2)
-    _wait_for(lambda: not _is_stored(session, address))
+    eventually(lambda: not _is_stored(session, address))
 
 
 def test_what_is_inside_of_arguments_is_computed_again_too(session: Session, notes: Path) -> None:
@@ -108,7 +102,7 @@ def test_what_is_inside_of_arguments_is_computed_again_too(session: Session, not
 def test_a_task_that_takes_a_lost_result_waits_for_it(session: Session, notes: Path) -> None:
     ref = first.remote(notes, 5)
     _lose(session, ref)
-    assert atoll.get([element.remote(ref) for _ in range(3)], timeout=20) == [5, 5, 5]
+    assert atoll.get([element.remote(ref) for _ in range(3)], timeout=PATIENCE_S) == [5, 5, 5]
     assert _runs(notes, "first") == 2
 
 
@@ -126,7 +120,7 @@ def test_an_actor_that_takes_a_lost_result_waits_for_it(session: Session, notes:
     ref = first.remote(notes, 5)
     _lose(session, ref)
     calls = [reader.element.remote(ref), reader.borrowed.remote([ref])]
-    assert atoll.get(calls, timeout=20) == [5, 5]
+    assert atoll.get(calls, timeout=PATIENCE_S) == [5, 5]
     atoll.kill(reader)
 
 
@@ -137,7 +131,7 @@ def test_another_process_that_has_a_ref_has_it_computed_again(session: Session, 
 
     ref = first.remote(notes, 5)
     _lose(session, ref)
-    assert atoll.get(reads.remote([ref]), timeout=20) == 5
+    assert atoll.get(reads.remote([ref]), timeout=PATIENCE_S) == 5
     assert _runs(notes, "first") == 2
 
 
@@ -186,7 +180,7 @@ def test_without_retries_it_is_lost(session: Session, notes: Path) -> None:
     with pytest.raises(ObjectReconstructionFailedError, match="max_retries=0"):
         atoll.get(ref)
     with pytest.raises(ObjectLostError):
-        atoll.get(element.remote(ref), timeout=20)
+        atoll.get(element.remote(ref), timeout=PATIENCE_S)
 
 
 def test_what_was_put_is_lost(session: Session) -> None:
@@ -202,7 +196,7 @@ def test_what_was_put_is_lost(session: Session) -> None:
 def test_a_task_whose_argument_was_put_and_is_gone_cannot_run_again(session: Session, notes: Path) -> None:
     ref = second.remote(notes, np.zeros(ELEMENTS))
     atoll.wait([ref])
-    _wait_for(lambda: FREED in [entry.state for entry in session.core.objects.entries.values()])
+    eventually(lambda: FREED in [entry.state for entry in session.core.objects.entries.values()])
     _lose(session, ref)
     with pytest.raises(ObjectReconstructionFailedError, match="what its task takes"):
         atoll.get(ref)
@@ -222,7 +216,7 @@ def test_a_timeout_holds_for_what_is_computed_again(session: Session, notes: Pat
     with pytest.raises(GetTimeoutError):
         atoll.get(ref, timeout=0.05)
     (notes / "go").touch()
-    assert atoll.get(ref, timeout=20)[0] == 0
+    assert atoll.get(ref, timeout=PATIENCE_S)[0] == 0
 
 
 def test_what_is_remembered_goes_with_the_last_ref(session: Session, notes: Path) -> None:
@@ -231,9 +225,9 @@ def test_what_is_remembered_goes_with_the_last_ref(session: Session, notes: Path
         ref = second.remote(notes, ref)
     atoll.wait([ref], timeout=60)
     objects = session.core.objects
-    _wait_for(lambda: len(objects.needed) == 200)
+    eventually(lambda: len(objects.needed) == 200)
     del ref
-    _wait_for(lambda: not objects.entries and not objects.needed and not objects.origins)
+    eventually(lambda: not objects.entries and not objects.needed and not objects.origins)
     assert session.core._lineage.size_bytes == 0
 
 
@@ -248,6 +242,6 @@ def test_a_task_that_runs_again_for_one_result_leaves_the_other_and_what_is_insi
 ) -> None:
     one, other = pair.remote(notes)
     _lose(session, one)
-    assert atoll.get(one, timeout=10).sum() == ELEMENTS
+    assert atoll.get(one, timeout=PATIENCE_S).sum() == ELEMENTS
     assert _runs(notes, "pair") == 2
-    assert atoll.get(atoll.get(other, timeout=10)[1], timeout=10) == "inside"
+    assert atoll.get(atoll.get(other, timeout=PATIENCE_S)[1], timeout=PATIENCE_S) == "inside"

@@ -14,6 +14,7 @@ import pytest
 import atoll
 from atoll import exceptions
 from atoll.client import daemons, launch
+from tests.patience import PATIENCE_S
 
 MIB = 2**20
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +65,9 @@ def given(size_mib: int) -> float:
 
 def eventually_given(task: Any, size_mib: int, below_mib: float) -> bool:
     """Whether less is set aside for a task soon: what was learned of it arrives a moment after it has ended."""
-    deadline = time.monotonic() + 15.0
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        if atoll.get(task.remote(size_mib), timeout=20) < below_mib:
+        if atoll.get(task.remote(size_mib), timeout=PATIENCE_S) < below_mib:
             return True
         time.sleep(0.7)  # until its lease has been returned: the next one may be of another size
     return False
@@ -74,14 +75,14 @@ def eventually_given(task: Any, size_mib: int, below_mib: float) -> bool:
 
 def test_as_much_as_it_has_needed_is_set_aside() -> None:
     task = atoll.remote(given).options(memory="auto")
-    assert atoll.get(task.remote(20), timeout=20) == 256, "a quarter of the node, as a CPU is"
+    assert atoll.get(task.remote(20), timeout=PATIENCE_S) == 256, "a quarter of the node, as a CPU is"
     time.sleep(0.7)
     assert eventually_given(task, 20, 250)
 
 
 def test_what_was_set_aside_for_it_was_too_little_and_it_is_run_again_with_more() -> None:
     task = atoll.remote(given).options(memory="auto", name="large")
-    assert atoll.get(task.remote(400), timeout=30) >= 400
+    assert atoll.get(task.remote(400), timeout=PATIENCE_S) >= 400
 
 
 def test_r13_only_the_offender_dies_and_it_is_told_what_to_ask_for() -> None:
@@ -89,14 +90,14 @@ def test_r13_only_the_offender_dies_and_it_is_told_what_to_ask_for() -> None:
     neighbour = task.options(memory="300M").remote(100, 1.0)
     offender = task.options(memory="200M").remote(400, 5.0)
     with pytest.raises(exceptions.OutOfMemoryError) as caught:
-        atoll.get(offender, timeout=20)
+        atoll.get(offender, timeout=PATIENCE_S)
     error = caught.value
     assert "it asked for 200 MiB. Ask for more: memory=" in str(error)
     assert str(error).startswith("fill: its process used ")
     assert 200 * MIB < error.used_bytes < 450 * MIB
     assert error.asked_bytes == 200 * MIB
     assert error.advised_bytes >= 400 * MIB
-    assert atoll.get(neighbour, timeout=20) == 5
+    assert atoll.get(neighbour, timeout=PATIENCE_S) == 5
 
 
 def test_r13_what_it_has_started_counts_too() -> None:
@@ -109,7 +110,7 @@ def test_r13_what_it_has_started_counts_too() -> None:
         os.waitpid(pid, 0)
 
     with pytest.raises(exceptions.OutOfMemoryError, match="asked for 200 MiB"):
-        atoll.get(with_child.remote(), timeout=20)
+        atoll.get(with_child.remote(), timeout=PATIENCE_S)
 
 
 def test_r13_objects_in_the_store_are_not_its_own() -> None:
@@ -123,7 +124,7 @@ def test_r13_objects_in_the_store_are_not_its_own() -> None:
         time.sleep(0.3)
         return result
 
-    assert atoll.get(total.remote(block), timeout=20) == 6 * MIB
+    assert atoll.get(total.remote(block), timeout=PATIENCE_S) == 6 * MIB
 
 
 def test_r13_an_actor_dies_of_what_it_keeps_and_its_callers_hear_why() -> None:
@@ -139,10 +140,10 @@ def test_r13_an_actor_dies_of_what_it_keeps_and_its_callers_hear_why() -> None:
             time.sleep(10.0)
 
     hoard = Hoard.remote()
-    atoll.get(hoard.take.remote(100), timeout=10)
+    atoll.get(hoard.take.remote(100), timeout=PATIENCE_S)
     hoard.take.remote(300)
     with pytest.raises(exceptions.ActorDiedError, match=r'OutOfMemoryError.*Ask for more: memory="'):
-        atoll.get(hoard.wait.remote(), timeout=20)
+        atoll.get(hoard.wait.remote(), timeout=PATIENCE_S)
 
 
 def test_r13_oversubscribed_tasks_finish_by_retry() -> None:

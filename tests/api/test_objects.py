@@ -21,6 +21,7 @@ import pytest
 import atoll
 from atoll.client.session import Session
 from atoll.exceptions import ObjectLostError, ObjectStoreFullError, OwnerDiedError, SerializationError
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -28,7 +29,9 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 def in_another_process(code: str) -> str:
     """Run a script as another job of the same user and return what it prints."""
     source = "import atoll, numpy as np\n" + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -122,7 +125,7 @@ def test_more_than_fits_is_kept_on_disk_and_read_where_it_is_wanted(cluster: Pat
     assert all(atoll.get(ref)[0] == number for number, ref in enumerate(small))
     del refs, small
     gc.collect()
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while list(cluster.glob("*/spill/*.spill")):
         assert time.monotonic() < until, "files of objects that nobody refers to are left"
         time.sleep(0.02)
@@ -155,7 +158,7 @@ def test_mappings_of_memory_that_is_gone_are_given_back() -> None:
         ref = atoll.put(_mega(size))
         assert atoll.get(ref)[-1] == 1
         del ref
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while sum(size for size, _protection in mapped()) > 2 * 200 * 2**20:
         assert time.monotonic() < until, f"memory that was given back is mapped: {mapped()}"
         time.sleep(0.02)
@@ -248,7 +251,7 @@ def test_get_or_compute_computes_once_whoever_asks(tmp_path: Path) -> None:
     """
     source = "import atoll, numpy as np\n" + textwrap.dedent(script)
     askers = [subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    sums = {asker.communicate(timeout=30)[0].strip() for asker in askers}
+    sums = {asker.communicate(timeout=PATIENCE_S)[0].strip() for asker in askers}
     assert sums == {str(np.arange(100_000).sum())}
     assert log.read_text() == "computed\n"
     del atoll.cache["once"]
@@ -278,12 +281,12 @@ def test_what_is_anonymous_goes_with_its_owner(tmp_path: Path) -> None:
             self.refs = refs
 
         def read(self) -> Any:
-            return atoll.get(self.refs[0], timeout=10)
+            return atoll.get(self.refs[0], timeout=PATIENCE_S)
 
     keeper = Keeper.options(name="keeper").remote()
     in_another_process('atoll.get(atoll.get_actor("keeper").keep.remote([atoll.put(np.zeros(100_000))]))')
     with pytest.raises(OwnerDiedError):
-        atoll.get(keeper.read.remote(), timeout=15)
+        atoll.get(keeper.read.remote(), timeout=PATIENCE_S)
     atoll.kill(keeper)
 
 
@@ -302,7 +305,7 @@ def test_a_borrowed_ref_keeps_its_object_alive() -> None:
     del ref
     gc.collect()
     fill = [atoll.put(np.zeros(100_000)) for _ in range(5)]
-    assert atoll.get(keeper.read.remote(), timeout=10) == 100_000
+    assert atoll.get(keeper.read.remote(), timeout=PATIENCE_S) == 100_000
     del fill
 
 
@@ -313,7 +316,7 @@ def test_a_cycle_that_a_task_leaves_behind_does_not_keep_its_arguments(session: 
         cycle["itself"] = cycle
 
     def settles_at(count: int) -> bool:
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while len(session.state().objects) != count and time.monotonic() < until:
             time.sleep(0.05)
         return len(session.state().objects) == count
@@ -339,8 +342,8 @@ def test_a_ref_that_came_from_another_process_can_be_passed_on_as_an_argument() 
         return [plus.remote(refs[0], 20)]
 
     refs = [plus.remote(1, 1)]
-    assert atoll.get(passes_on.remote(refs), timeout=10) == 12
-    assert atoll.get(atoll.get(leaves.remote(refs), timeout=10)[0], timeout=10) == 22
+    assert atoll.get(passes_on.remote(refs), timeout=PATIENCE_S) == 12
+    assert atoll.get(atoll.get(leaves.remote(refs), timeout=PATIENCE_S)[0], timeout=PATIENCE_S) == 22
 
 
 def test_a_copy_of_a_ref_is_the_same_ref() -> None:
@@ -374,7 +377,7 @@ def test_what_the_next_call_takes_too_stays_pinned_between_them_and_no_longer(se
     assert atoll.get(reader.uses.remote([ref])) == 0, "the next call does not take it"
     atoll.get(reader.uses.remote([ref], ref))
     del ref
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while session.state().objects:
         assert time.monotonic() < until, "an idle process keeps what its last call took"
         time.sleep(0.02)

@@ -28,6 +28,7 @@ from atoll.util.scheduling_strategies import (
     NotIn,
     PlacementGroupSchedulingStrategy,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -68,7 +69,7 @@ def cpus_free(session: Session) -> float:
 
 
 def wait_until_free(session: Session, cpus: float) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while cpus_free(session) != cpus:
         assert time.monotonic() < until, f"{cpus_free(session)} CPU are free, not {cpus}"
         time.sleep(0.01)
@@ -169,7 +170,7 @@ def test_a_group_and_what_runs_in_it(session: Session) -> None:
     group = placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 1}], strategy="PACK")
     assert group.bundle_count == 2
     assert group.bundle_specs == [{"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0}]
-    assert atoll.get(group.ready(), timeout=20) == group
+    assert atoll.get(group.ready(), timeout=PATIENCE_S) == group
     assert group.wait(5)
     assert cpus_free(session) == 0
     strategy = PlacementGroupSchedulingStrategy(group)
@@ -193,7 +194,7 @@ def test_what_does_not_fit_waits_and_is_told_so() -> None:
     assert not ready
     remove_placement_group(group)
     with pytest.raises(TaskPlacementGroupRemoved):
-        atoll.get(rest[0], timeout=10)
+        atoll.get(rest[0], timeout=PATIENCE_S)
 
 
 def test_children_follow_only_where_the_group_captures() -> None:
@@ -279,7 +280,7 @@ def test_the_module_can_be_called_as_in_ray() -> None:
     import atoll.util
 
     group = atoll.util.placement_group([{"CPU": 1}])
-    assert atoll.get(group.ready(), timeout=20) == group
+    assert atoll.get(group.ready(), timeout=PATIENCE_S) == group
     remove_placement_group(group)
 
 
@@ -334,12 +335,12 @@ def test_opportunistic_work_gives_way_and_is_run_anew(session: Session, tmp_path
         return len(attempts.read_text())
 
     ref = long.remote(tmp_path)
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_S
     while not (tmp_path / "attempts").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert atoll.get(current.remote(), timeout=20) is None
-    assert atoll.get(ref, timeout=20) == 2
+    assert atoll.get(current.remote(), timeout=PATIENCE_S) is None
+    assert atoll.get(ref, timeout=PATIENCE_S) == 2
 
 
 # ------------------------------------------------------------------------------------------------------- reasons
@@ -353,7 +354,7 @@ def test_why_and_what_if(session: Session) -> None:
     home = Home.options(num_cpus=2).remote()
     atoll.get(home.group.remote())
     waiting = current.options(name="large", num_cpus=2).remote()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while (found := atoll.why(waiting)).state != "waits":
         assert time.monotonic() < until, found
         time.sleep(0.01)
@@ -365,7 +366,7 @@ def test_why_and_what_if(session: Session) -> None:
     assert atoll.why(behind).text == "it has a value"
     assert "has its process" in atoll.why(home).text
     atoll.kill(home)
-    assert atoll.get(waiting, timeout=20) is None
+    assert atoll.get(waiting, timeout=PATIENCE_S) is None
     with pytest.raises(TypeError, match="why takes"):
         atoll.why(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown option"):

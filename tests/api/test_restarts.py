@@ -13,6 +13,8 @@ import pytest
 
 import atoll
 from atoll.client.supervisor import Supervisor
+from tests.nodeagent.running import is_alive
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.processes
 
@@ -73,16 +75,16 @@ def test_r5_a_restarted_scheduler_finds_actors_tasks_and_names_as_they_were(
     time.sleep(0.3)
     assert supervisor.cluster is not None
     os.kill(supervisor.cluster.scheduler_pid, signal.SIGKILL)
-    assert atoll.get(counter.add.remote(), timeout=5) == 2, "direct channels carry on without a scheduler"
+    assert atoll.get(counter.add.remote(), timeout=PATIENCE_S) == 2, "direct channels carry on without a scheduler"
     _wait_for_restart(supervisor)
     go.touch()
-    assert atoll.get(running, timeout=10) == "there"
+    assert atoll.get(running, timeout=PATIENCE_S) == "there"
     assert atoll.cache["answer"] == 42
     found = atoll.get_actor("tally")
-    assert atoll.get(found.add.remote(), timeout=10) == 3
+    assert atoll.get(found.add.remote(), timeout=PATIENCE_S) == 3
     go.unlink()
     again = until_there.remote(str(tmp_path))
-    assert atoll.get(again, timeout=10) == "there"
+    assert atoll.get(again, timeout=PATIENCE_S) == "there"
 
 
 def test_r4_an_agent_that_dies_takes_its_workers_along_and_a_new_one_serves(supervisor: Supervisor) -> None:
@@ -90,14 +92,11 @@ def test_r4_an_agent_that_dies_takes_its_workers_along_and_a_new_one_serves(supe
     pid = atoll.get(counter.pid.remote())
     assert supervisor.cluster is not None
     os.kill(supervisor.cluster.agent_pid, signal.SIGKILL)
-    until = time.monotonic() + 2
-    while _alive(pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not _alive(pid)
+    eventually(lambda: not is_alive(pid), "the actor's process has ended")
     _wait_for_restart(supervisor)
-    assert atoll.get(until_there.remote("/"), timeout=15) == "there"
+    assert atoll.get(until_there.remote("/"), timeout=PATIENCE_S) == "there"
     with pytest.raises(atoll.exceptions.ActorError):
-        atoll.get(counter.add.remote(), timeout=10)
+        atoll.get(counter.add.remote(), timeout=PATIENCE_S)
 
 
 def test_r4_what_is_read_after_an_agent_was_replaced_is_not_what_lay_there_before(supervisor: Supervisor) -> None:
@@ -106,24 +105,13 @@ def test_r4_what_is_read_after_an_agent_was_replaced_is_not_what_lay_there_befor
     assert supervisor.cluster is not None
     os.kill(supervisor.cluster.agent_pid, signal.SIGKILL)
     _wait_for_restart(supervisor)
-    atoll.get(until_there.remote("/"), timeout=15)
-    after = [atoll.get(large.remote(number), timeout=10) for number in range(100, 103)]
+    atoll.get(until_there.remote("/"), timeout=PATIENCE_S)
+    after = [atoll.get(large.remote(number), timeout=PATIENCE_S) for number in range(100, 103)]
     put = [atoll.put(bytes([number]) * 200_000) for number in range(200, 203)]
     assert [value[0] for value in after] == [100, 101, 102]
-    assert atoll.get([first_byte.remote(ref) for ref in put], timeout=10) == [200, 201, 202]
+    assert atoll.get([first_byte.remote(ref) for ref in put], timeout=PATIENCE_S) == [200, 201, 202]
     assert seen == bytes(200_000), "what was read before stays as it was"
 
 
 def _wait_for_restart(supervisor: Supervisor) -> None:
-    until = time.monotonic() + 10
-    while not supervisor.check():
-        assert time.monotonic() < until, "no dead daemon was found"
-        time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    eventually(supervisor.check, "the dead daemon is found")

@@ -13,6 +13,7 @@ import pytest
 import atoll
 from atoll.client.session import Session
 from atoll.exceptions import GetTimeoutError, TaskCancelledError, WorkerCrashedError
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -40,13 +41,6 @@ def _note(notes: Path) -> int:
     handle, _path = tempfile.mkstemp(dir=notes)
     os.close(handle)
     return _attempts(notes)
-
-
-def _wait_for(what: object, within_s: float = 10.0) -> None:
-    until = time.monotonic() + within_s
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.005)
 
 
 # ------------------------------------------------------------------------------------------------------------ retries
@@ -121,7 +115,7 @@ def pid_thrice() -> int:
 def test_a_worker_ends_after_the_last_call_of_a_function() -> None:
     pids = [atoll.get(pid_once.remote()) for _ in range(3)]
     assert len(set(pids)) == 3
-    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def test_calls_that_are_queued_behind_the_last_are_run_elsewhere_and_once() -> None:
@@ -158,10 +152,10 @@ def waits_two_down(notes: Path) -> str:
 
 def test_a_cancelled_task_gets_a_keyboard_interrupt(notes: Path) -> None:
     ref = notes_its_end.remote(notes)
-    _wait_for((notes / "begun").exists)
+    eventually((notes / "begun").exists)
     atoll.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        atoll.get(ref, timeout=10)
+        atoll.get(ref, timeout=PATIENCE_S)
     assert (notes / "interrupted").exists()
 
 
@@ -185,19 +179,19 @@ def waits_for_ever(_argument: SlowToArrive) -> None:
 
 def test_a_task_that_is_cancelled_while_its_arguments_arrive_does_not_begin(notes: Path) -> None:
     ref = waits_for_ever.remote(SlowToArrive(notes))
-    _wait_for((notes / "arriving").exists)
+    eventually((notes / "arriving").exists)
     atoll.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        atoll.get(ref, timeout=10)
+        atoll.get(ref, timeout=PATIENCE_S)
 
 
 def test_cancelling_goes_down_to_what_the_task_has_submitted(notes: Path) -> None:
     ref = waits_two_down.remote(notes)
-    _wait_for((notes / "begun").exists)
+    eventually((notes / "begun").exists)
     atoll.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        atoll.get(ref, timeout=10)
-    _wait_for((notes / "interrupted").exists)
+        atoll.get(ref, timeout=PATIENCE_S)
+    eventually((notes / "interrupted").exists)
 
 
 @atoll.remote(num_cpus=0)
@@ -210,9 +204,9 @@ def leaves_another(notes: Path) -> list[object]:
 
 def test_without_recursive_what_it_has_submitted_goes_on(notes: Path) -> None:
     ref = leaves_another.remote(notes)
-    _wait_for((notes / "begun").exists)
+    eventually((notes / "begun").exists)
     atoll.cancel(ref, recursive=False)
-    (inner,) = atoll.get(ref, timeout=10)
+    (inner,) = atoll.get(ref, timeout=PATIENCE_S)
     with pytest.raises(GetTimeoutError):
         atoll.get(inner, timeout=0.1)
     assert not (notes / "interrupted").exists()
@@ -221,10 +215,10 @@ def test_without_recursive_what_it_has_submitted_goes_on(notes: Path) -> None:
 
 def test_force_ends_the_worker(notes: Path) -> None:
     ref = notes_its_end.remote(notes)
-    _wait_for((notes / "begun").exists)
+    eventually((notes / "begun").exists)
     atoll.cancel(ref, force=True)
     with pytest.raises((TaskCancelledError, WorkerCrashedError)):
-        atoll.get(ref, timeout=10)
+        atoll.get(ref, timeout=PATIENCE_S)
     assert not (notes / "interrupted").exists()
 
 
@@ -233,8 +227,8 @@ def test_a_task_that_waits_for_its_argument_never_begins_when_cancelled(notes: P
     second = notes_its_end.remote(first)
     atoll.cancel(second)
     with pytest.raises(TaskCancelledError):
-        atoll.get(second, timeout=10)
-    _wait_for((notes / "begun").exists)
+        atoll.get(second, timeout=PATIENCE_S)
+    eventually((notes / "begun").exists)
     atoll.cancel(first)
 
 

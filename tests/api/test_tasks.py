@@ -27,6 +27,7 @@ from atoll.exceptions import (
     TaskUnschedulableError,
     WorkerCrashedError,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -72,7 +73,7 @@ def test_tasks_nest_deeper_than_there_are_cpus() -> None:
     def down(depth: int) -> int:
         return 0 if depth == 0 else 1 + atoll.get(down.remote(depth - 1))
 
-    assert atoll.get(down.remote(6), timeout=30) == 6
+    assert atoll.get(down.remote(6), timeout=PATIENCE_S) == 6
 
 
 def test_several_returns() -> None:
@@ -139,7 +140,7 @@ def test_an_unknown_option_names_the_near_one() -> None:
 
 def test_what_no_node_can_give_fails_at_once_and_says_the_largest() -> None:
     with pytest.raises(TaskUnschedulableError, match="9 GPU; the largest has 2"):
-        atoll.get(add.options(num_gpus=9).remote(1), timeout=5)
+        atoll.get(add.options(num_gpus=9).remote(1), timeout=PATIENCE_S)
 
 
 def test_a_gpu_task_sees_its_simulated_device_only() -> None:
@@ -171,12 +172,19 @@ def test_get_with_a_timeout_and_wait(tmp_path: Path) -> None:
     assert atoll.get(slow) == str(go)
 
 
-def test_an_answer_does_not_wait_for_the_task_behind_it() -> None:
+def test_an_answer_does_not_wait_for_the_task_behind_it(tmp_path: Path) -> None:
     """Both CPUs make it one worker, and what is short so far makes tasks queue on it."""
-    pause = atoll.remote(num_cpus=2)(time.sleep)
-    atoll.get([pause.remote(0) for _ in range(50)])
-    refs = [pause.remote(0) for _ in range(3)] + [pause.remote(1.5)]
-    atoll.get(refs[:3], timeout=1.0)
+
+    @atoll.remote(num_cpus=2)
+    def until_there(path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
+
+    atoll.get([until_there.remote("/") for _ in range(50)])
+    go = tmp_path / "go"
+    refs = [until_there.remote("/") for _ in range(3)] + [until_there.remote(str(go))]
+    atoll.get(refs[:3], timeout=PATIENCE_S)
+    go.touch()
     atoll.get(refs[3])
 
 
@@ -192,8 +200,8 @@ def test_cancel_interrupts_what_runs_and_forgets_what_waits() -> None:
     atoll.cancel(running)
     for ref in (waiting, running):
         with pytest.raises(TaskCancelledError):
-            atoll.get(ref, timeout=5)
-    assert atoll.get(add.remote(1), timeout=5) == 2
+            atoll.get(ref, timeout=PATIENCE_S)
+    assert atoll.get(add.remote(1), timeout=PATIENCE_S) == 2
 
 
 def test_cancel_by_force_ends_the_process() -> None:
@@ -213,7 +221,7 @@ def test_cancel_by_force_ends_the_process() -> None:
     mark.unlink()
     atoll.cancel(ref, force=True)
     with pytest.raises(TaskCancelledError):
-        atoll.get(ref, timeout=5)
+        atoll.get(ref, timeout=PATIENCE_S)
 
 
 def test_r1_a_killed_worker_is_noticed_and_its_task_retried(tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_r1_a_killed_worker_is_noticed_and_its_task_retried(tmp_path: Path) -> N
             os.kill(os.getpid(), signal.SIGKILL)
         return "survived"
 
-    assert atoll.get(die_once.remote(str(tmp_path / "died")), timeout=10) == "survived"
+    assert atoll.get(die_once.remote(str(tmp_path / "died")), timeout=PATIENCE_S) == "survived"
 
 
 def test_r2_a_task_that_always_kills_its_worker_fails_and_its_neighbours_go_on() -> None:
@@ -235,8 +243,8 @@ def test_r2_a_task_that_always_kills_its_worker_fails_and_its_neighbours_go_on()
     doomed = die.remote()
     neighbours = [add.remote(i) for i in range(20)]
     with pytest.raises(WorkerCrashedError, match=r"(?s)signal 9|SIGKILL"):
-        atoll.get(doomed, timeout=10)
-    assert atoll.get(neighbours, timeout=10) == [i + 1 for i in range(20)]
+        atoll.get(doomed, timeout=PATIENCE_S)
+    assert atoll.get(neighbours, timeout=PATIENCE_S) == [i + 1 for i in range(20)]
 
 
 def test_prints_of_a_task_come_to_who_submitted_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,7 +280,7 @@ def test_refs_are_awaitable_and_have_futures() -> None:
         return await asyncio.gather(add.remote(1), add.remote(2))
 
     assert asyncio.run(both()) == [2, 3]
-    assert add.remote(4).future().result(timeout=5) == 5
+    assert add.remote(4).future().result(timeout=PATIENCE_S) == 5
 
 
 def test_many_threads_get_at_once() -> None:
@@ -280,7 +288,7 @@ def test_many_threads_get_at_once() -> None:
 
     def work(number: int) -> None:
         for i in range(50):
-            results[number] = atoll.get(add.remote(number, i), timeout=20)
+            results[number] = atoll.get(add.remote(number, i), timeout=PATIENCE_S)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:
@@ -299,12 +307,16 @@ def test_interrupting_a_get_leaves_everything_usable(tmp_path: Path) -> None:
 
     ref = until_there.remote(str(tmp_path / "go"))
     timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+
+    def interrupted() -> None:
+        timer.start()
+        atoll.get(ref, timeout=PATIENCE_S)
+
     with pytest.raises(KeyboardInterrupt):
-        atoll.get(ref, timeout=20)
+        interrupted()
     timer.join()
     (tmp_path / "go").touch()
-    assert atoll.get(ref, timeout=10) == 1
+    assert atoll.get(ref, timeout=PATIENCE_S) == 1
 
 
 def test_modules_beside_the_script_and_closures_travel() -> None:
@@ -322,7 +334,7 @@ def test_nothing_is_left_in_the_store_when_all_refs_are_gone(session: Session) -
     views = atoll.get(refs)
 
     def settles_at(count: int) -> bool:
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while len(session.state().objects) != count and time.monotonic() < until:
             time.sleep(0.05)
         return len(session.state().objects) == count
@@ -353,7 +365,7 @@ def test_what_a_task_leaves_behind_runs_although_its_worker_s_lease_is_over() ->
 
     with tempfile.TemporaryDirectory() as directory:
         go = f"{directory}/go"
-        (left,) = atoll.get(leaves.remote([comes_later.remote(go)]), timeout=10)
+        (left,) = atoll.get(leaves.remote([comes_later.remote(go)]), timeout=PATIENCE_S)
         time.sleep(KEEP_IDLE_S + 0.2)  # the lease of the worker that has submitted it is given back
         Path(go).touch()
-        assert atoll.get(left, timeout=10) == 2
+        assert atoll.get(left, timeout=PATIENCE_S) == 2

@@ -12,6 +12,7 @@ import pytest
 import atoll
 from atoll.protocol.state import ClusterState, SpanState
 from atoll.trace import trace_events
+from tests.patience import PATIENCE_S
 
 OUTER, INNER = "aa" * 8, "bb" * 8
 
@@ -72,7 +73,7 @@ def test_what_ran_is_written_for_perfetto(tmp_path: Path) -> None:
 
     atoll.get(outer_task.remote())
     file = tmp_path / "trace.json"
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         assert atoll.timeline(str(file)) is None
         events = json.loads(file.read_text())

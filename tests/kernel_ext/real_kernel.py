@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_client.manager import KernelManager
 
 from atoll.client import daemons, launch
+from tests.patience import PATIENCE_S
 
 
 @contextmanager
@@ -111,7 +112,7 @@ class Kernel:
         )
         return message_id
 
-    def finish(self, message_id: str, timeout_s: float = 20.0, *, observing: bool = False) -> Ran:
+    def finish(self, message_id: str, timeout_s: float = PATIENCE_S, *, observing: bool = False) -> Ran:
         """Return what a cell has sent, when it is over."""
         ran = Ran()
         deadline = time.monotonic() + timeout_s

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 from atoll.exceptions import TaskUnschedulableError
 from tests.kernel_ext.conftest import Notebook
+from tests.patience import PATIENCE_S
 
 
 def test_names_go_there_and_come_back(notebook: Notebook) -> None:
@@ -234,18 +234,16 @@ def test_interrupt_cancels_and_the_next_cell_works(notebook: Notebook) -> None:
     notebook.shell.display_pub.publish = seen
 
     def press() -> None:
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE_S)
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGINT)  # as a kernel is interrupted: it wakes whoever waits
 
     thread = threading.Thread(target=press)
     thread.start()
-    started = time.monotonic()
-    error = notebook.raised("%%remote\nimport time\nx = 1\ndisplay('begun')\nfor _ in range(300):\n    time.sleep(0.1)")
+    error = notebook.raised("%%remote\nimport time\nx = 1\ndisplay('begun')\nwhile True:\n    time.sleep(0.1)")
     thread.join()
     assert isinstance(error, KeyboardInterrupt)
-    assert time.monotonic() - started < 20
     assert notebook.names["x"] == 1
     notebook.good("%%remote\ny = x + 1")
     assert notebook.names["y"] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,9 +39,9 @@ def shown(ran: Ran) -> str:
 
 
 def test_a_cell_that_runs_too_long_is_stopped_where_it_is_and_keeps_what_it_has_set(kernel: Kernel) -> None:
-    ran = kernel.run("%%remote timeout=0.2\nimport time\ngot = 1\ntime.sleep(60)\ngot = 2")
+    ran = kernel.run("%%remote timeout=0.5\nimport time\ngot = 1\ntime.sleep(60)\ngot = 2")
     assert ran.error["ename"] == "CellTimeoutError"
-    assert "longer than timeout=200ms and was stopped. What it had set until then is here." in ran.error["evalue"]
+    assert "longer than timeout=500ms and was stopped. What it had set until then is here." in ran.error["evalue"]
     traceback = "\n".join(ran.error["traceback"])
     assert "----> 4 time.sleep(60)" in traceback
     assert "kernel_ext" not in traceback
@@ -53,7 +54,7 @@ def test_a_cell_that_does_not_stop_costs_its_worker_and_nothing_else(kernel: Ker
         "import time\nimport atoll.kernel_ext.time_limit as limit\nlimit.GRACE_S = 0.2\n"
         "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
     )
-    ran = kernel.run(f"%%remote timeout=0.2 retries=3\n{stubborn}")
+    ran = kernel.run(f"%%remote timeout=0.5 retries=3\n{stubborn}")
     assert ran.error["ename"] == "CellTimeoutError"
     assert "its worker was ended; what it had set is lost" in ran.error["evalue"]
     kernel.good("%%remote timeout=30\nafter = 1")
@@ -62,7 +63,7 @@ def test_a_cell_that_does_not_stop_costs_its_worker_and_nothing_else(kernel: Ker
 
 def test_a_cell_inside_of_an_actor_is_stopped_too_and_the_actor_lives(kernel: Kernel) -> None:
     kernel.good("%%actor counter quiet\nseen = 0")
-    ran = kernel.run("%%remote on=counter timeout=0.2\nimport time\nseen = 5\ntime.sleep(60)")
+    ran = kernel.run("%%remote on=counter timeout=0.5\nimport time\nseen = 5\ntime.sleep(60)")
     assert ran.error["ename"] == "CellTimeoutError"
     assert kernel.value("counter['seen']") == "5"
 
@@ -101,14 +102,17 @@ def test_variables_of_a_cells_environment(kernel: Kernel) -> None:
 # ------------------------------------------------------------------------------------------------------------ queues
 
 
-def test_cells_of_a_queue_run_one_after_the_other_also_after_a_failure(kernel: Kernel) -> None:
+def test_cells_of_a_queue_run_one_after_the_other_also_after_a_failure(kernel: Kernel, tmp_path: Path) -> None:
     kernel.good("import tempfile, pathlib\nlog = str(pathlib.Path(tempfile.mkdtemp()) / 'log')")
-    body = "import time\nwith open(log, 'a') as f: f.write('{n}<')\ntime.sleep(0.15)\n{then}\n"
+    gate = tmp_path / "gate"
+    wait = f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+    body = "import pathlib, time\nwith open(log, 'a') as f: f.write('{n}<')\n" + wait + "\n{then}\n"
     end = "with open(log, 'a') as f: f.write('>{n}')"
     for n in range(3):
         fails = "with open(log, 'a') as f: f.write('>0')\n1 / 0" if n == 0 else end.format(n=n)
         kernel.good(f"%%remote job{n} queue=line bg\n" + body.format(n=n, then=fails))
     assert re.fullmatch(r"○ job2 \(t\d+\) waits · job1 \(t\d+\) first", shown(kernel.good("%why job2")))
+    gate.touch()
     kernel.good("%%remote queue=line\norder = open(log).read()")
     assert kernel.value("order") == "'0<>01<>12<>2'"
     assert kernel.value("job0.status, job1.status, job2.status") == "('failed', 'done', 'done')"

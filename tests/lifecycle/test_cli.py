@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -278,9 +277,10 @@ class TestLogs:
         workers.close()
 
     def test_a_huge_log_is_not_read_from_its_beginning(self, tmp_path: Path) -> None:
-        (tmp_path / "agent.log").write_bytes(b"x" * 99 + b"\n" + (b"y" * 99 + b"\n") * 500_000)
+        with (tmp_path / "agent.log").open("wb") as log:
+            log.truncate(2**42)  # a hole: nobody lives to see all of it read
+            log.seek(0, os.SEEK_END)
+            log.write(b"\n" + (b"y" * 99 + b"\n") * 5)
         follower = LogFollower(lambda: log_files(tmp_path, "agent"), 3)
-        began = time.perf_counter()
         assert list(follower.read()) == ["y" * 99] * 3
-        assert time.perf_counter() - began < 1
         follower.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -188,11 +187,9 @@ def test_a_bad_setting_starts_nothing(small_daemons: Path, monkeypatch: pytest.M
 def test_a_daemon_that_does_not_want_to_end_is_killed(small_daemons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALL_DAEMON_FAULT", "scheduler:stubborn")
     cluster = start()
-    began = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(daemons, "CLOSING_S", 0.3)
         stop_cluster(cluster, timeout_s=0.3)
-    assert time.monotonic() - began < 5
     assert nothing_is_left(small_daemons)
 
 

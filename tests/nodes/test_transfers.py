@@ -14,6 +14,7 @@ from atoll import cli
 from atoll.client.session import Session
 from atoll.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tests.nodes.conftest import StartNode
+from tests.patience import PATIENCE_S
 
 SIZE = 3 * 2**20 + 17
 
@@ -54,7 +55,7 @@ def test_an_object_is_read_on_another_node(session: Session, nodes: StartNode) -
 def test_a_node_that_is_drained_leaves_its_objects_behind(session: Session, nodes: StartNode) -> None:
     two = nodes("two")
     refs = [make.options(**on(two)).remote(seed) for seed in range(3)]
-    atoll.wait(refs, num_returns=3, timeout=20)
+    atoll.wait(refs, num_returns=3, timeout=PATIENCE_S)
     done = atoll.drain("two", deadline_s=20.0, timeout=30.0)
     assert done.phase == "left", done
     assert "3 objects copied" in done.text
@@ -66,7 +67,7 @@ def test_a_node_that_is_drained_leaves_its_objects_behind(session: Session, node
 def test_what_an_owner_wants_no_more_goes_on_the_other_node(session: Session, nodes: StartNode) -> None:
     two = nodes("two")
     ref = make.options(**on(two)).remote(1)
-    atoll.wait([ref], timeout=20)
+    atoll.wait([ref], timeout=PATIENCE_S)
     del ref
     deadline = time.monotonic() + 10.0
     while any(each.node_id == two for each in session.state().objects) or not any(
@@ -80,10 +81,10 @@ def test_an_object_of_a_node_that_died_is_computed_again(session: Session, nodes
     two = nodes("two")
     strategy = NodeAffinitySchedulingStrategy(two, soft=True)
     ref = make.options(scheduling_strategy=strategy).remote(5)
-    atoll.wait([ref], timeout=20)
+    atoll.wait([ref], timeout=PATIENCE_S)
     (pid,) = [node.pid for node in session.state().nodes if node.node_id == two]
     os.kill(pid, signal.SIGKILL)
-    assert np.array_equal(atoll.get(ref, timeout=20), expected(5))
+    assert np.array_equal(atoll.get(ref, timeout=PATIENCE_S), expected(5))
 
 
 def test_sizes_at_the_borders_of_pieces(session: Session, nodes: StartNode) -> None:

@@ -13,6 +13,7 @@ from atoll.protocol.endpoint import Endpoint
 from atoll.protocol.handshake import Identity
 from atoll.protocol.machine import Event, Received
 from atoll.protocol.messages import Done, GetState
+from tests.patience import PATIENCE_S
 
 KEY = b"k" * 32
 SERVER = Identity("scheduler", b"server!!")
@@ -51,7 +52,7 @@ class Serving:
         if isinstance(event, Received) and isinstance(event.message, GetState):
             self.endpoint.send(event.peer, Done(event.message.request))
 
-    def wait_for(self, condition: Callable[[list[Event]], bool], timeout_s: float = 8.0) -> None:
+    def wait_for(self, condition: Callable[[list[Event]], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait until the events fulfil a condition."""
         with self._something:
             assert self._something.wait_for(lambda: condition(self.events), timeout_s), self.events
@@ -62,15 +63,15 @@ class Serving:
         async def run() -> ResultT:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_S)
 
     def __enter__(self) -> Serving:
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(PATIENCE_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)

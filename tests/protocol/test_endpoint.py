@@ -41,6 +41,7 @@ from atoll.protocol.messages import (
     State,
 )
 from atoll.protocol.values import SchedulingClass
+from tests.patience import PATIENCE_S
 from tests.protocol.serving import CLIENT, KEY, SERVER, Serving
 
 
@@ -51,7 +52,7 @@ def connect(serving: Serving) -> Connection:
 def raw(path: str) -> socket.socket:
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     plain.connect(path)  # without a timeout, so that it waits for room in the listener's backlog
-    plain.settimeout(8)
+    plain.settimeout(PATIENCE_S)
     return plain
 
 
@@ -161,7 +162,7 @@ def test_two_endpoints_dial_and_speak(socket_directory: Path) -> None:
         peer = await dialler.dial(path)
         assert dialler.identity_of(peer) == SERVER
         dialler.send(peer, GetState(5))
-        await asyncio.wait_for(answered.wait(), 8)
+        await asyncio.wait_for(answered.wait(), PATIENCE_S)
         dialler.close()
         return events, peer
 

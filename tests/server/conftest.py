@@ -15,6 +15,7 @@ from pytest_jupyter.pytest_tornasync import *  # noqa: F403
 
 from atoll.kernel_ext.server.cluster import ServerCluster
 from atoll.kernel_ext.server_app import AtollExtension
+from tests.patience import PATIENCE_S
 from tests.server.hand_scheduler import HandScheduler
 
 
@@ -54,7 +55,7 @@ def scheduler(
     async def begin() -> HandScheduler:
         scheduler = HandScheduler(runtime_directory)
         cluster.begin()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not cluster.health().connected:
                 await asyncio.sleep(0.02)
         return scheduler

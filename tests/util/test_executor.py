@@ -17,6 +17,7 @@ import pytest
 
 import atoll
 from atoll.util import Executor
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -28,7 +29,7 @@ def test_what_a_call_raises_is_raised_as_it_is_with_the_remote_traceback_as_caus
     with Executor() as executor:
         future = executor.submit(fail)
         with pytest.raises(KeyError, match="lost") as caught:
-            future.result(timeout=10)
+            future.result(timeout=PATIENCE_S)
     assert type(caught.value) is KeyError
     assert 'raise KeyError("lost")' in str(caught.value.__cause__)
     assert "remote_calls" not in str(caught.value.__cause__)
@@ -41,15 +42,15 @@ def test_an_exception_that_does_not_pickle_arrives_as_text() -> None:
         raise error
 
     with Executor() as executor, pytest.raises(atoll.exceptions.TaskError, match="holds a lock"):
-        executor.submit(fail).result(timeout=10)
+        executor.submit(fail).result(timeout=PATIENCE_S)
 
 
 def test_a_worker_that_dies_takes_its_own_call_and_not_the_executor() -> None:
     with Executor() as executor:
         doomed = executor.submit(signal.raise_signal, signal.SIGKILL)
         with pytest.raises(BrokenProcessPool, match="died"):
-            doomed.result(timeout=10)
-        assert executor.submit(pow, 2, 3).result(timeout=10) == 8
+            doomed.result(timeout=PATIENCE_S)
+        assert executor.submit(pow, 2, 3).result(timeout=PATIENCE_S) == 8
 
 
 def test_a_call_is_not_repeated(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_a_call_is_not_repeated(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGKILL)
 
     with Executor() as executor, pytest.raises(BrokenProcessPool):
-        executor.submit(die, str(tmp_path / "calls")).result(timeout=10)
+        executor.submit(die, str(tmp_path / "calls")).result(timeout=PATIENCE_S)
     assert (tmp_path / "calls").read_text() == "x"
 
 
@@ -82,13 +83,13 @@ def test_an_initializer_and_a_function_of_a_notebook_see_the_same_globals() -> N
     source += "def read_it_twice():\n    return SETTING * 2\n"
     exec(compile(source, "<cell>", "exec"), names)
     with Executor(initializer=names["set_it"], initargs=("here",)) as executor:
-        assert executor.submit(names["read_it"]).result(timeout=10) == "here"
-        assert executor.submit(names["read_it_twice"]).result(timeout=10) == "herehere"
+        assert executor.submit(names["read_it"]).result(timeout=PATIENCE_S) == "here"
+        assert executor.submit(names["read_it_twice"]).result(timeout=PATIENCE_S) == "herehere"
 
 
 def test_refs_among_the_arguments_are_values_in_the_call() -> None:
     with Executor() as executor:
-        assert executor.submit(sum, atoll.put([1, 2, 3])).result(timeout=10) == 6
+        assert executor.submit(sum, atoll.put([1, 2, 3])).result(timeout=PATIENCE_S) == 6
 
 
 def test_map_submits_a_bounded_number_of_chunks_of_an_endless_iterable() -> None:
@@ -110,13 +111,15 @@ def test_map_submits_a_bounded_number_of_chunks_of_an_endless_iterable() -> None
 def test_what_is_not_asked_for_any_more_is_not_computed(tmp_path: Path) -> None:
     def note(number: int) -> int:
         (tmp_path / str(number)).touch()
-        time.sleep(0.05)
+        while number and not (tmp_path / "enough").exists():
+            time.sleep(0.005)
         return number
 
     with Executor(max_workers=1) as executor:
         results = executor.map(note, range(50))
         assert next(results) == 0
         results.close()  # type: ignore[attr-defined]
+        (tmp_path / "enough").touch()
     assert len(list(tmp_path.iterdir())) < 25
 
 
@@ -128,26 +131,26 @@ def test_arguments_are_freed_in_the_worker_after_the_call() -> None:
         return sum(type(thing).__name__ == "Tracked" for thing in gc.get_objects())
 
     with Executor(max_workers=1, num_cpus=2) as executor:
-        executor.submit(type, Tracked()).result(timeout=10)
-        assert executor.submit(look).result(timeout=10) == 0
+        executor.submit(type, Tracked()).result(timeout=PATIENCE_S)
+        assert executor.submit(look).result(timeout=PATIENCE_S) == 0
 
 
 def test_short_calls_are_queued_ahead_and_all_arrive() -> None:
     with Executor() as executor:
         futures = [executor.submit(pow, number, 2) for number in range(2000)]
-        assert [future.result(timeout=20) for future in futures] == [number**2 for number in range(2000)]
+        assert [future.result(timeout=PATIENCE_S) for future in futures] == [number**2 for number in range(2000)]
 
 
 def test_futures_work_with_wait_and_with_threads() -> None:
     with Executor() as executor:
         futures = {executor.submit(pow, 2, n): n for n in range(20)}
-        done, rest = concurrent.futures.wait(futures, timeout=10)
+        done, rest = concurrent.futures.wait(futures, timeout=PATIENCE_S)
     assert not rest
     assert {futures[future]: future.result() for future in done} == {n: 2**n for n in range(20)}
 
 
 def _script(text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=30)
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_the_interpreters_exit_waits_for_what_was_submitted() -> None:

@@ -14,6 +14,7 @@ import pytest
 import atoll
 from atoll.exceptions import GetTimeoutError
 from atoll.util import ActorPool, as_completed, inspect_serializability, list_named_actors, map_unordered
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -55,11 +56,11 @@ def test_unordered_gives_first_what_is_there_first(actors: list[Any], tmp_path: 
     late = tmp_path / "late"
     pool.submit(lambda actor, path: actor.wait_for.remote(path), str(late))
     pool.submit(double, 21)
-    assert pool.get_next_unordered(timeout=10) == 42
+    assert pool.get_next_unordered(timeout=PATIENCE_S) == 42
     with pytest.raises(TimeoutError):
         pool.get_next_unordered(timeout=0.01)
     late.touch()
-    assert pool.get_next_unordered(timeout=10) == str(late)
+    assert pool.get_next_unordered(timeout=PATIENCE_S) == str(late)
     with pytest.raises(StopIteration):
         pool.get_next_unordered()
 
@@ -72,7 +73,7 @@ def test_a_result_that_is_late_can_be_waited_for_or_given_up(actors: list[Any], 
         pool.get_next(timeout=0.01)
     with pytest.raises(TimeoutError, match="given up"):
         pool.get_next(timeout=0.01, ignore_if_timedout=True)
-    assert pool.get_next(timeout=10) == 10
+    assert pool.get_next(timeout=PATIENCE_S) == 10
     (tmp_path / "never").touch()
 
 
@@ -97,12 +98,12 @@ def test_get_next_cannot_follow_get_next_unordered(actors: list[Any], tmp_path: 
     pool.submit(lambda actor, path: actor.wait_for.remote(path), str(late))
     pool.submit(double, 1)
     pool.submit(lambda actor, path: actor.wait_for.remote(path), str(tmp_path))
-    assert pool.get_next_unordered(timeout=10) == 2  # the second, and the turn of the first is over
-    assert pool.get_next(timeout=10) == str(tmp_path)
+    assert pool.get_next_unordered(timeout=PATIENCE_S) == 2  # the second, and the turn of the first is over
+    assert pool.get_next(timeout=PATIENCE_S) == str(tmp_path)
     with pytest.raises(ValueError, match="order"):
         pool.get_next()
     late.touch()
-    assert pool.get_next_unordered(timeout=10) == str(late)
+    assert pool.get_next_unordered(timeout=PATIENCE_S) == str(late)
 
 
 def test_an_actor_whose_call_raised_stays_in_the_pool(actors: list[Any]) -> None:
@@ -139,7 +140,7 @@ def test_as_completed_says_when_nothing_comes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_returns"):
         as_completed([ref], num_returns=1)
     (tmp_path / "late").touch()
-    assert atoll.get(ref, timeout=10) == 1
+    assert atoll.get(ref, timeout=PATIENCE_S) == 1
 
 
 def test_map_unordered_keeps_a_bounded_number_in_flight() -> None:

@@ -16,6 +16,7 @@ import pytest
 import atoll
 from atoll.exceptions import TaskCancelledError
 from atoll.util.multiprocessing import Pool
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -49,7 +50,7 @@ def test_apply_and_maps_return_what_the_standard_librarys_do(pool: Pool) -> None
     assert pool.starmap(pow, [(2, 3), (3, 2)]) == [8, 9]
     assert list(pool.imap(square, range(5), chunksize=2)) == [0, 1, 4, 9, 16]
     assert sorted(pool.imap_unordered(square, range(5))) == [0, 1, 4, 9, 16]
-    assert pool.starmap_async(pow, [(2, 3)]).get(timeout=10) == [8]
+    assert pool.starmap_async(pow, [(2, 3)]).get(timeout=PATIENCE_S) == [8]
 
 
 def test_what_a_call_raises_is_raised_by_its_result(pool: Pool) -> None:
@@ -80,7 +81,7 @@ def test_an_async_result_knows_whether_it_is_ready(pool: Pool, tmp_path: Path) -
     with pytest.raises(multiprocessing.TimeoutError):
         result.get(timeout=0.01)
     (tmp_path / "go").touch()
-    assert result.get(timeout=10) == str(tmp_path / "go")
+    assert result.get(timeout=PATIENCE_S) == str(tmp_path / "go")
     assert result.ready()
     assert result.successful()
     failed = pool.apply_async(square, (-1,))
@@ -104,11 +105,11 @@ def test_imap_takes_from_an_endless_iterable_as_results_are_taken(pool: Pool) ->
 def test_imap_unordered_gives_first_what_is_there_first(pool: Pool, tmp_path: Path) -> None:
     late = tmp_path / "late"
     results = pool.imap_unordered(wait_for, [str(late), str(tmp_path)])
-    assert results.next(timeout=10) == str(tmp_path)
+    assert results.next(timeout=PATIENCE_S) == str(tmp_path)
     with pytest.raises(multiprocessing.TimeoutError):
         results.next(timeout=0.01)
     late.touch()
-    assert results.next(timeout=10) == str(late)
+    assert results.next(timeout=PATIENCE_S) == str(late)
     with pytest.raises(StopIteration):
         results.next()
 
@@ -143,7 +144,7 @@ def test_terminate_gives_up_what_waits_and_interrupts_what_runs(tmp_path: Path) 
     pool.join()
     for result in (running, waiting):
         with pytest.raises(TaskCancelledError):
-            result.get(timeout=5)
+            result.get(timeout=PATIENCE_S)
 
 
 def test_the_initializer_runs_in_each_worker_before_its_first_call(tmp_path: Path) -> None:

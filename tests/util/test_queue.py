@@ -12,6 +12,7 @@ import pytest
 
 import atoll
 from atoll.util.queue import Empty, Full, Queue
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -67,7 +68,7 @@ def test_a_waiting_get_is_served_by_a_later_put_from_a_task(three: Queue) -> Non
         target.put(item)
 
     ref = put_later.remote(three, "from a task")
-    assert three.get(timeout=10) == "from a task"
+    assert three.get(timeout=PATIENCE_S) == "from a task"
     atoll.get(ref)
 
 
@@ -79,13 +80,13 @@ def test_a_waiting_put_is_served_by_a_later_get(three: Queue) -> None:
         return "all are in"
 
     ref = produce.remote(three)
-    assert [three.get(timeout=10) for _ in range(6)] == list(range(6))
-    assert atoll.get(ref, timeout=10) == "all are in"
+    assert [three.get(timeout=PATIENCE_S) for _ in range(6)] == list(range(6))
+    assert atoll.get(ref, timeout=PATIENCE_S) == "all are in"
 
 
 def test_coroutines_wait_side_by_side(three: Queue) -> None:
     async def work() -> list[Any]:
-        gets = [asyncio.create_task(three.get_async(timeout=10)) for _ in range(4)]
+        gets = [asyncio.create_task(three.get_async(timeout=PATIENCE_S)) for _ in range(4)]
         for number in range(4):
             await three.put_async(number)
         with pytest.raises(Empty):

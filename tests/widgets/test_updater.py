@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from atoll.exceptions import ClusterLostError
 from atoll.protocol.state import ClusterState, decode_state, encode_state
 from atoll.widgets.updater import SILENT_S, Audience, Updater
+from tests.patience import PATIENCE_S
 from tests.widgets.sample_state import sample_state
 
 
@@ -47,7 +48,7 @@ class Page:
         self.states += [decode_state(each) for each in buffers]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel_ext.real_kernel import Kernel, Ran, running_cluster
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.processes
 
@@ -125,14 +126,14 @@ def test_a_wait_that_is_given_up_takes_nothing_from_the_other(kernels: tuple[Ker
         f"go = Path(''.join(reversed({str(go)[::-1]!r})))\nwhile not go.is_file(): time.sleep(0.02)\nslow = 1"
     )
     computing = first.send(cell, observing=False)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not begun.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     waiting = second.send(cell, observing=False)
     shown = ""
     while "another notebook computes it" not in shown:
-        content = second.client.get_iopub_msg(timeout=20)["content"]
+        content = second.client.get_iopub_msg(timeout=PATIENCE_S)["content"]
         shown = str(content.get("data", ""))
     second.manager.interrupt_kernel()
     assert second.finish(waiting).error["evalue"] == "the wait was given up; the other notebook goes on"
@@ -152,12 +153,12 @@ def test_an_interrupted_wait_in_the_library_is_given_up_too(kernels: tuple[Kerne
     )
     second.good("import atoll")
     computing = first.send("atoll.cache.get_or_compute('given up', fails)", observing=False)
-    while "begun" not in str(first.client.get_iopub_msg(timeout=20)["content"].get("text", "")):
+    while "begun" not in str(first.client.get_iopub_msg(timeout=PATIENCE_S)["content"].get("text", "")):
         pass
     waiting = second.send(
         "print('waits', flush=True)\natoll.cache.get_or_compute('given up', lambda: 1)", observing=False
     )
-    while "waits" not in str(second.client.get_iopub_msg(timeout=20)["content"].get("text", "")):
+    while "waits" not in str(second.client.get_iopub_msg(timeout=PATIENCE_S)["content"].get("text", "")):
         pass
     time.sleep(0.3)  # for the claim to be on its way; an interrupt before it would pass this test as well
     second.manager.interrupt_kernel()
