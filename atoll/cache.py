@@ -7,6 +7,7 @@ table = atoll.cache.get_or_compute("flights", load)     # computed once, whoever
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -63,9 +64,11 @@ class Cache:
             name: The name.
             compute: A function without arguments.
 
+        A value that cannot be kept, since there is no room for it or it does not pickle, is returned all the same,
+        with a warning that says why; the name stays free.
+
         Raises:
             Exception: Whatever `compute` raises; the name stays free.
-            ObjectStoreFullError: There is no room for the value.
         """
         session = current_session()
         is_there, found = self._look(session, name, compute=True)
@@ -73,10 +76,16 @@ class Cache:
             return cast("T", found)
         try:
             value = compute()
-            self._publish(session, name, value)
         except BaseException:
             names.withdraw(session, name)
             raise
+        try:
+            self._publish(session, name, value)
+        except BaseException as problem:
+            names.withdraw(session, name)
+            if not isinstance(problem, Exception):
+                raise
+            warnings.warn(f"{name!r} is not kept for others: {problem}", stacklevel=2)
         return value
 
     def ref(self, name: str) -> ObjectRef[Any]:

@@ -267,6 +267,14 @@ def test_a_computation_that_fails_leaves_the_name_free() -> None:
     del atoll.cache["late"]
 
 
+def test_what_was_computed_and_cannot_be_kept_is_not_lost() -> None:
+    with pytest.warns(UserWarning, match="'unkept' is not kept for others: .*ObjectRef"):
+        (ref,) = atoll.cache.get_or_compute("unkept", lambda: [atoll.put(1)])
+    assert atoll.get(ref) == 1
+    assert atoll.cache.get_or_compute("unkept", lambda: 2) == 2
+    del atoll.cache["unkept"]
+
+
 def test_the_cache_refuses_what_would_go_with_the_kernel() -> None:
     with pytest.raises(SerializationError, match="ObjectRef"):
         atoll.cache["bad"] = [atoll.put(1)]
