@@ -23,7 +23,7 @@ from atoll.ids import new_process_id
 from atoll.object_ref import ObjectRef
 from atoll.object_ref_generator import ObjectRefGenerator
 from atoll.options import ActorOptions, TaskOptions
-from atoll.protocol.cluster_file import ClusterFile
+from atoll.protocol.cluster_file import ClusterFile, default_path
 from atoll.protocol.messages import ActorChanged, GetActor, StopCluster
 from atoll.protocol.serialization import serialize
 from atoll.remote_function import RemoteFunction
@@ -116,11 +116,19 @@ def init(
     session.start()
     session.ends_cluster = started and kind == "script"
     session.default_output = TaskPrinter(notebook=kind == "kernel") if log_to_driver else None
+    _make_current(session)
+    return session
+
+
+def _make_current(session: Session) -> None:
+    """Have everything use a session, which looks after its cluster and ends with this process."""
+    from atoll.client.lifeline import Lifeline
+
     session.leave = shutdown
+    session.daemon_away = Lifeline(session.cluster, default_path(), lambda error: session.close(str(error))).pull
     set_current_session(session)
     atexit.unregister(shutdown)
     atexit.register(shutdown)
-    return session
 
 
 def _find_or_start(

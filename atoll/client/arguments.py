@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atoll.exceptions import ClusterLostError
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.serialization import IN_BAND_BYTES, deserialize, is_plain, pack_inline, serialize
@@ -71,6 +72,7 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     ):
         args = tuple(_replace(value, refs) for value in args)
         kwargs = {name: _replace(value, refs) for name, value in kwargs.items()}
+        _check_ours(session, refs)
     if any(map(_is_long, args)):  # pickled alone at once: to find out together with the others costs as much again
         args = tuple(_put_large(session, value, refs, INLINE_BYTES) if _is_long(value) else value for value in args)
     serialized = serialize((args, kwargs))
@@ -101,6 +103,13 @@ def _replace(value: Any, refs: list[ObjectRef[Any]]) -> Any:
         return value
     refs.append(value)
     return Placeholder(len(refs) - 1)
+
+
+def _check_ours(session: Session, refs: list[ObjectRef[Any]]) -> None:
+    """Refuse refs of a session that has ended: its objects are not this one's."""
+    for ref in refs:
+        if ref._session is not session:
+            raise ClusterLostError(f"{ref!r} is of a session that has ended: put its value, or compute it, again")
 
 
 def _put_large(session: Session, value: Any, refs: list[ObjectRef[Any]], least_bytes: int = IN_BAND_BYTES) -> Any:

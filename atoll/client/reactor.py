@@ -27,6 +27,7 @@ from collections.abc import Callable
 from atoll.protocol.machine import Instant
 
 TICK_S = 0.005
+_LEAVES_WITHIN_S = 1.0
 """How often the background thread looks whether it is needed."""
 
 QUIET_TICKS = 2
@@ -187,7 +188,7 @@ class Reactor:
             Whether it is done.
         """
         self._turns += 1
-        while waiter.remaining > 0 and not (stop is not None and stop()):
+        while waiter.remaining > 0 and not self.closed and not (stop is not None and stop()):
             if until is not None and time.monotonic() >= until:
                 return False
             if self._take_lead():
@@ -201,7 +202,7 @@ class Reactor:
 
     def _lead_for(self, waiter: Waiter, until: float | None, stop: Callable[[], bool] | None) -> None:
         self._on_pause()
-        while waiter.remaining > 0:
+        while waiter.remaining > 0 and not self.closed:
             if stop is not None and stop():
                 return
             if until is not None and time.monotonic() >= until:
@@ -300,13 +301,14 @@ class Reactor:
             self._on_pause()
 
     def close(self) -> None:
-        """End the background thread and close the poll. Sockets are the caller's."""
+        """End the background thread and close the poll. Sockets are the caller's; who waits is sent away."""
         self.closed = True
         self._yield = True
         self._unpark.set()
         self.wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+        self._lead.acquire(timeout=_LEAVES_WITHIN_S)  # who leads leaves, unless it is this thread itself
         self._handlers.clear()
         self._epoll.close()
         os.close(self._wake_descriptor)

@@ -54,7 +54,7 @@ class Requests:
         with self._lock:
             pending = self._uplinks.begin(role, message)
         if pending is None:
-            raise ClusterLostError(f"the {role} of the cluster is gone; run `atoll status`")
+            raise ClusterLostError(self._uplinks.ended or f"the {role} of the cluster is gone; run `atoll status`")
         with self._interrupts as interrupted:
             self._reactor.wait(pending.waiter, until, interrupted)
         with self._lock:

@@ -131,6 +131,7 @@ class Session:
         default_output: Takes what tasks write that said nothing else about it.
         leave: How `with` ends: more than `close` where the API has begun the session.
         ends_cluster: The cluster was started for this process alone, and ends with it.
+        daemon_away: Called, with the lock held, every few seconds while a daemon is away.
     """
 
     def __init__(self, cluster: ClusterFile, process_id: ProcessId, introduction: Introduction) -> None:
@@ -152,6 +153,7 @@ class Session:
         self.default_output: TaskPrinter | TaskForwarder | None = None
         self.leave: Callable[[], None] = self.close
         self.ends_cluster = False
+        self.daemon_away: Callable[[], None] = lambda: None
         self.closed = False
         self.reactor = Reactor(self._next_deadline, self._deadline_reached, self._pause, self._tick)
         self.interrupts = Interrupts(self.reactor.wake)
@@ -166,6 +168,7 @@ class Session:
         self._uplinks.on_linked = self._linked
         self._uplinks.on_lost = self._uplink_lost
         self._uplinks.on_refused = self._refused
+        self._uplinks.on_away = self._uplink_away
         self._requests = Requests(self.lock, self._switchboard, self._uplinks, self.reactor, self.interrupts)
         self._starting: Waiter | None = None
         self._start_error: AtollError | None = None
@@ -239,6 +242,9 @@ class Session:
         elif uplink.role == SCHEDULER and uplink.refusal is not None:
             self._handle(DemandsRefused(type(error).__name__, str(error)))
         self.reactor.wake()
+
+    def _uplink_away(self) -> None:
+        self.daemon_away()
 
     def _uplink_lost(self, uplink: Uplink, peer: Peer) -> None:
         if uplink.role == AGENT:
@@ -489,7 +495,7 @@ class Session:
             self._forget_waker(missing, one_less)
             self.outputs.show()
         if self.closed:
-            raise ClusterLostError("the session was closed while something waited for its values")
+            raise ClusterLostError(self._uplinks.ended)
         return done
 
     def _forget_waker(self, object_ids: Sequence[bytes], waker: Callable[[], None]) -> None:
@@ -693,17 +699,21 @@ class Session:
         if not self.closed:
             self.leave()
 
-    def close(self) -> None:
-        """Leave the cluster: close all channels. Anonymous objects and tasks of this process end with it."""
-        if self.closed:
-            return
+    def close(self, why: str = "the session was closed while something waited for its values") -> None:
+        """Leave the cluster: close all channels. Anonymous objects and tasks of this process end with it.
+
+        Args:
+            why: What is told to those that wait.
+        """
         with self.lock:
+            if self.closed:
+                return
             self._switchboard.flush()
-        self.closed = True
+            self._uplinks.fail_all(why)
+            self.closed = True
         self.reactor.close()
         with self.lock:
             self._switchboard.close()
-            self._uplinks.fail_all("the session was closed")
             for waiting in self._wakers.values():
                 for wake in waiting:
                     wake()

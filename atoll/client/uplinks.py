@@ -27,6 +27,9 @@ REFUSED_EVERY_S = 1.0
 LOST_AFTER_S = 15.0
 """So long a daemon may be away, to be restarted, before what waits for it fails."""
 
+AWAY_S = 3.0
+"""When a daemon has been away for so long, whoever looks after the cluster does not: then the session does."""
+
 SCHEDULER = "scheduler"
 AGENT = "agent"
 
@@ -66,9 +69,10 @@ class Uplink:
         retry_at: When to dial again, if there is no channel.
         introduced: The number of our introduction.
         refusal: Why it wants nothing to do with us, if it has said so; what is asked of it fails with that.
+        away_since: When the daemon was lost, or when that was told last; None while it is there.
     """
 
-    __slots__ = ("channel", "introduced", "linked", "path", "refusal", "retry_at", "role")
+    __slots__ = ("away_since", "channel", "introduced", "linked", "path", "refusal", "retry_at", "role")
 
     def __init__(self, role: str, path: str) -> None:
         self.role = role
@@ -78,6 +82,7 @@ class Uplink:
         self.retry_at: float | None = None
         self.introduced = 0
         self.refusal: Exception | None = None
+        self.away_since: float | None = None
 
 
 class PendingRequest:
@@ -107,6 +112,8 @@ class Uplinks:
         on_linked: Called when a daemon knows us, again too.
         on_lost: Called when one that knew us is gone.
         on_refused: Called when a daemon and we cannot speak with each other at all, each time that it was tried.
+        on_away: Called every `AWAY_S` while one that was there is away.
+        ended: Why there is no cluster any more; empty while there is.
         answers: What was said when they linked: `JobRegistered` and `ProcessAttached`.
     """
 
@@ -128,6 +135,8 @@ class Uplinks:
         self.on_linked: Callable[[Uplink, Any], None] = lambda _uplink, _answer: None
         self.on_lost: Callable[[Uplink, Peer], None] = lambda _uplink, _peer: None
         self.on_refused: Callable[[Uplink, AtollError], None] = lambda _uplink, _error: None
+        self.on_away: Callable[[], None] = lambda: None
+        self.ended = ""
 
     def of(self, channel: Channel) -> Uplink | None:
         """Return the uplink that a channel is, if it is one."""
@@ -196,6 +205,7 @@ class Uplinks:
     def _link(self, uplink: Uplink, answer: Any) -> None:
         uplink.linked = True
         uplink.refusal = None
+        uplink.away_since = None
         self.on_linked(uplink, answer)
 
     def lost(self, uplink: Uplink, error: AtollError | None) -> None:
@@ -216,11 +226,15 @@ class Uplinks:
                 text = f"the connection to the {uplink.role} was lost while it answered; try again"
                 self.answer(number, Failed(number, "ClusterLostError", text))
         if was_linked:
+            uplink.away_since = time.monotonic()
             self.on_lost(uplink, channel.peer)
 
     def retry(self, now: float) -> None:
-        """Dial the daemons whose time has come."""
+        """Dial the daemons whose time has come, and tell of those that are away for long."""
         for uplink in self.by_role.values():
+            if uplink.away_since is not None and now - uplink.away_since >= AWAY_S:
+                uplink.away_since = now
+                self.on_away()
             if uplink.retry_at is not None and uplink.retry_at <= now:
                 self.connect(uplink)
 
@@ -258,5 +272,6 @@ class Uplinks:
 
     def fail_all(self, text: str) -> None:
         """Fail every request that waits: the session ends."""
+        self.ended = text
         for number in list(self._requests):
             self.answer(number, Failed(number, "ClusterLostError", text))

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 import atoll
+from atoll.client import uplinks
+from atoll.client.launch import find_cluster, stop_cluster
 from atoll.client.supervisor import Supervisor
+from atoll.protocol.cluster_file import ClusterFile
 from tests.nodeagent.running import is_alive
 from tests.patience import PATIENCE_S, eventually
 
@@ -31,6 +34,22 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
         yield made
         atoll.shutdown()
         made.stop()
+        assert not [path for path in Path(directory).rglob("*") if path.suffix != ".lock"]
+
+
+@pytest.fixture
+def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterFile]:
+    """A cluster that this process has started, which nobody else looks after."""
+    monkeypatch.setattr(uplinks, "AWAY_S", 0.2)
+    with tempfile.TemporaryDirectory(prefix="atoll-test-") as directory:
+        monkeypatch.setenv("ATOLL_RUNTIME_DIR", directory)
+        monkeypatch.setenv("ATOLL_NUM_CPUS", "2")
+        monkeypatch.setenv("ATOLL_STORE_CAPACITY_BYTES", "64M")
+        yield atoll.init().cluster
+        atoll.shutdown()
+        left = find_cluster()
+        if left is not None:
+            stop_cluster(left)
         assert not [path for path in Path(directory).rglob("*") if path.suffix != ".lock"]
 
 
@@ -111,6 +130,52 @@ def test_r4_what_is_read_after_an_agent_was_replaced_is_not_what_lay_there_befor
     assert [value[0] for value in after] == [100, 101, 102]
     assert atoll.get([first_byte.remote(ref) for ref in put], timeout=PATIENCE_S) == [200, 201, 202]
     assert seen == bytes(200_000), "what was read before stays as it was"
+
+
+@pytest.mark.parametrize("dead", ["scheduler", "agent"])
+def test_r5_a_session_starts_a_daemon_again_that_nobody_else_looks_after(own_cluster: ClusterFile, dead: str) -> None:
+    assert atoll.get(until_there.remote("/")) == "there"
+    os.kill(own_cluster.scheduler_pid if dead == "scheduler" else own_cluster.agent_pid, signal.SIGKILL)
+    # A lease of another shape, which only a scheduler can give.
+    again = until_there.options(max_retries=-1, num_cpus=0.5).remote("/")
+    assert atoll.get(again, timeout=15) == "there"
+    now = find_cluster()
+    assert now is not None
+    assert now.cluster_id == own_cluster.cluster_id
+
+
+def test_a_cluster_that_was_stopped_is_told_to_who_waits_and_the_next_call_has_another(
+    own_cluster: ClusterFile, tmp_path: Path
+) -> None:
+    counter = Counter.options(name="tally", lifetime="detached").remote()
+    assert atoll.get(counter.add.remote()) == 1
+    never = until_there.remote(str(tmp_path / "never"))
+    future = never.future()
+    stop_cluster(own_cluster)
+    with pytest.raises(atoll.exceptions.ClusterLostError, match="was stopped, and what it held is gone"):
+        atoll.get(never, timeout=15)
+    with pytest.raises(atoll.exceptions.ClusterLostError, match="was stopped"):
+        future.result(timeout=5)
+    assert atoll.get(until_there.remote("/"), timeout=15) == "there"
+    with pytest.raises(ValueError, match="no actor has the name 'tally'"):
+        atoll.get_actor("tally")
+    with pytest.raises(atoll.exceptions.ClusterLostError, match="of a session that has ended"):
+        until_there.remote(never)
+
+
+def test_a_question_to_a_cluster_that_was_stopped_says_so(own_cluster: ClusterFile) -> None:
+    session = atoll.init()
+    stop_cluster(own_cluster)
+    with pytest.raises(atoll.exceptions.ClusterLostError, match="was stopped, and what it held is gone"):
+        session.state()
+
+
+def test_of_a_cluster_whose_daemons_are_all_dead_nothing_is_left(own_cluster: ClusterFile, tmp_path: Path) -> None:
+    never = until_there.remote(str(tmp_path / "never"))
+    for pid in (own_cluster.scheduler_pid, own_cluster.agent_pid):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(atoll.exceptions.ClusterLostError, match="daemons have died, and with them what it held"):
+        atoll.get(never, timeout=15)
 
 
 def _wait_for_restart(supervisor: Supervisor) -> None:
