@@ -138,7 +138,7 @@ def test_r5_a_session_starts_a_daemon_again_that_nobody_else_looks_after(own_clu
     os.kill(own_cluster.scheduler_pid if dead == "scheduler" else own_cluster.agent_pid, signal.SIGKILL)
     # A lease of another shape, which only a scheduler can give.
     again = until_there.options(max_retries=-1, num_cpus=0.5).remote("/")
-    assert atoll.get(again, timeout=15) == "there"
+    assert atoll.get(again, timeout=PATIENCE_S) == "there"
     now = find_cluster()
     assert now is not None
     assert now.cluster_id == own_cluster.cluster_id
@@ -153,10 +153,10 @@ def test_a_cluster_that_was_stopped_is_told_to_who_waits_and_the_next_call_has_a
     future = never.future()
     stop_cluster(own_cluster)
     with pytest.raises(atoll.exceptions.ClusterLostError, match="was stopped, and what it held is gone"):
-        atoll.get(never, timeout=15)
+        atoll.get(never, timeout=PATIENCE_S)
     with pytest.raises(atoll.exceptions.ClusterLostError, match="was stopped"):
-        future.result(timeout=5)
-    assert atoll.get(until_there.remote("/"), timeout=15) == "there"
+        future.result(timeout=PATIENCE_S)
+    assert atoll.get(until_there.remote("/"), timeout=PATIENCE_S) == "there"
     with pytest.raises(ValueError, match="no actor has the name 'tally'"):
         atoll.get_actor("tally")
     with pytest.raises(atoll.exceptions.ClusterLostError, match="of a session that has ended"):
@@ -175,7 +175,7 @@ def test_of_a_cluster_whose_daemons_are_all_dead_nothing_is_left(own_cluster: Cl
     for pid in (own_cluster.scheduler_pid, own_cluster.agent_pid):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(atoll.exceptions.ClusterLostError, match="daemons have died, and with them what it held"):
-        atoll.get(never, timeout=15)
+        atoll.get(never, timeout=PATIENCE_S)
 
 
 def _wait_for_restart(supervisor: Supervisor) -> None:
