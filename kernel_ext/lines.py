@@ -1,14 +1,15 @@
-"""How lines about cells look: as text, and as HTML that suits the notebook's theme. Pure.
+"""How lines about cells look: as text, as HTML that suits the notebook's theme, and as parts for a page. Pure.
 
 State is a glyph and a colour. Everything that a user has named is escaped. The HTML has no script and asks for nothing,
-and where its style is taken away, as GitHub does, the words are the same.
+and where its style is taken away, as GitHub does, the words are the same. `widgets/js/cells/line.js` draws the parts in
+the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _BLUE = "var(--jp-brand-color1,var(--vscode-charts-blue,#1976d2))"
 _GREEN = "var(--jp-success-color1,var(--vscode-charts-green,#2e7d32))"
@@ -38,16 +39,35 @@ class Part(NamedTuple):
     Attributes:
         text: As plain text.
         title: What is shown when the mouse rests on it, if that is more.
-        html: Instead of the text, where HTML can do better; safe as it is.
         strong: Whether it stands out.
         faint: Whether it stands back.
+        share: From 0 to 1, drawn as a bar before the text; None for none.
+        blocks: A row of blocks that is drawn close behind the text.
     """
 
     text: str
     title: str = ""
-    html: str = ""
     strong: bool = False
     faint: bool = False
+    share: float | None = None
+    blocks: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.blocks}" if self.blocks else self.text
+
+
+class Row(NamedTuple):
+    """A line, before it is text or HTML.
+
+    Attributes:
+        state: One of `STATES`.
+        head: What it is about.
+        parts: What is said of that, each set off from the one before.
+    """
+
+    state: str
+    head: tuple[Part, ...]
+    parts: tuple[Part, ...]
 
 
 def duration(seconds: float) -> str:
@@ -64,18 +84,12 @@ def duration(seconds: float) -> str:
 
 
 def bundle_of(state: str, head: Sequence[Part], parts: Iterable[Part]) -> dict[str, str]:
-    """Return a line as text and as HTML.
-
-    Args:
-        state: One of `STATES`.
-        head: What it is about.
-        parts: What is said of that, each set off from the one before.
-    """
+    """Return a line as text and as HTML. See `Row` for the arguments."""
     glyph, colour = STATES[state]
     rest = list(parts)
-    title = " ".join(part.text for part in head)
-    text = f"{glyph} {title}  {' · '.join(part.text for part in rest)}" if head else ""
-    text = text or f"{glyph} {' · '.join(part.text for part in rest)}"
+    title = " ".join(map(str, head))
+    text = f"{glyph} {title}  {' · '.join(map(str, rest))}" if head else ""
+    text = text or f"{glyph} {' · '.join(map(str, rest))}"
     sign = f'<span style="color:{colour};display:inline-block;width:1.2em">{glyph}</span>'
     about = " ".join(_html(part) for part in head)
     gap = '<span style="opacity:.45"> · </span>'
@@ -84,10 +98,34 @@ def bundle_of(state: str, head: Sequence[Part], parts: Iterable[Part]) -> dict[s
     return {"text/plain": text.rstrip(), "text/html": f'<div style="{_ROW}">{sign}{about}{space}{said}</div>'}
 
 
+def parts_of(row: Row) -> dict[str, Any]:
+    """Return a line as JSON that a page can draw without any HTML in it; what is empty is left out."""
+    return {
+        "state": row.state,
+        "head": [_said(part) for part in row.head],
+        "parts": [_said(part) for part in row.parts],
+    }
+
+
+def _said(part: Part) -> dict[str, Any]:
+    return {name: value for name, value in part._asdict().items() if value not in ("", False, None)}
+
+
 def _html(part: Part) -> str:
-    text = part.html or escape(part.text)
+    text = escape(part.text)
+    if part.share is not None:
+        text = f"{_bar(part.share)} {text}"
+    if part.blocks:
+        text = f'{text} <span style="letter-spacing:-.05em">{escape(part.blocks)}</span>'
     title = f' title="{escape(part.title)}"' if part.title and part.title != part.text else ""
     if part.strong:
         return f"<b{title}>{text}</b>"
     style = ' style="opacity:.55"' if part.faint else ""
     return f"<span{title}{style}>{text}</span>" if title or style else text
+
+
+def _bar(share: float) -> str:
+    outer = "display:inline-block;width:9em;height:.55em;border-radius:.3em;overflow:hidden;"
+    outer += "background:var(--jp-border-color2,var(--vscode-editorWidget-border,#ccc))"
+    inner = "display:block;height:100%;background:var(--jp-brand-color1,var(--vscode-progressBar-background,#1976d2))"
+    return f'<span style="{outer}"><span style="{inner};width:{share:.1%}"></span></span>'

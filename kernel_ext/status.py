@@ -82,21 +82,10 @@ def progress_parts(progress: Progress | None) -> list[Part]:
     """Return how far something is."""
     if progress is None:
         return []
-    from html import escape
-
     count = f"{progress.done:g}" + (f"/{progress.total:g}" if progress.total else "")
     words = f"{count} {progress.text}".strip()
     share = progress.share
-    if share is None:
-        return [Part(words)]
-    return [Part(f"{share:.0%} {words}", html=f"{_bar(share)} {share:.0%} {escape(words)}")]
-
-
-def _bar(share: float) -> str:
-    outer = "display:inline-block;width:9em;height:.55em;border-radius:.3em;overflow:hidden;"
-    outer += "background:var(--jp-border-color2,var(--vscode-editorWidget-border,#ccc))"
-    inner = "display:block;height:100%;background:var(--jp-brand-color1,var(--vscode-progressBar-background,#1976d2))"
-    return f'<span style="{outer}"><span style="{inner};width:{share:.1%}"></span></span>'
+    return [Part(words) if share is None else Part(f"{share:.0%} {words}", share=share)]
 
 
 class StatusLine:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from atoll.kernel_ext.background.story import CANCELLED, DONE, FAILED, RUNNING, WAITING, CellStory
-from atoll.kernel_ext.lines import Part, bundle_of, duration
+from atoll.kernel_ext.lines import Part, Row, bundle_of, duration
 from atoll.kernel_ext.status import progress_parts
 from atoll.resources import format_bytes
 
@@ -23,16 +23,21 @@ def sparkline(values: list[float], top: float) -> str:
     return "".join(_BLOCKS[min(steps, max(0, round(value / top * steps)))] for value in values)
 
 
-def shown(story: CellStory, now: float) -> dict[str, str]:
-    """Return the line as text and as HTML.
+def row_of(story: CellStory, now: float) -> Row:
+    """Return the line.
 
     Args:
         story: What is known.
         now: Wall clock.
     """
     glyph = {WAITING: "waiting", RUNNING: "running", DONE: "done", FAILED: "failed", CANCELLED: "cancelled"}
-    head = [Part(story.name, strong=True), Part(story.record, faint=True)]
-    return bundle_of(glyph.get(story.phase, "sent"), head, _parts(story, now))
+    head = (Part(story.name, strong=True), Part(story.record, faint=True))
+    return Row(glyph.get(story.phase, "sent"), head, tuple(_parts(story, now)))
+
+
+def shown(story: CellStory, now: float) -> dict[str, str]:
+    """Return the line as text and as HTML; see `row_of`."""
+    return bundle_of(*row_of(story, now))
 
 
 def _parts(story: CellStory, now: float) -> list[Part]:
@@ -90,8 +95,7 @@ def _load(story: CellStory) -> list[Part]:
         values = [sample.cpu_percent for sample in story.samples]
         what, percent, top = "CPU", last.cpu_percent, max(100.0, *values)
     drawn = sparkline(values, top)
-    html = f'{what} {percent:.0f} % <span style="letter-spacing:-.05em">{drawn}</span>'
-    return [Part(f"{what} {percent:.0f} % {drawn}", html=html), Part(_size(last.memory_bytes))]
+    return [Part(f"{what} {percent:.0f} %", blocks=drawn), Part(_size(last.memory_bytes))]
 
 
 def _size(size_bytes: int) -> str:
