@@ -62,6 +62,11 @@ class Course(msgspec.Struct):
     ending: Ending | None = None
 
 
+def read_attempt(payload: bytes) -> Attempt:
+    """Read the payload of an `attempt` piece."""
+    return msgspec.msgpack.decode(payload, type=Attempt)
+
+
 def course_of(reader: RecordReader) -> Course:
     """Read how far a cell has come."""
     course = Course()
@@ -71,7 +76,7 @@ def course_of(reader: RecordReader) -> Course:
         elif kind == BEGIN:
             course.head = read_head(payload)
         elif kind == ATTEMPT:
-            course.attempts.append(msgspec.msgpack.decode(payload, type=Attempt))
+            course.attempts.append(read_attempt(payload))
         elif kind == END:
             course.ending = read_ending(payload)
     return course

@@ -43,7 +43,7 @@ class Glance(msgspec.Struct, frozen=True):
     demands: list[DemandState]
 
 
-_read_glance = msgspec.json.Decoder(Glance).decode
+read_glance = msgspec.json.Decoder(Glance).decode
 
 
 class Running(Protocol):
@@ -225,6 +225,10 @@ class Engine(Protocol):
 
     def job(self) -> str:
         """Return this session's id, in hex."""
+        ...
+
+    def cluster_id(self) -> str:
+        """Return the id of the cluster."""
         ...
 
     def directory(self) -> str:
@@ -514,7 +518,7 @@ class AtollEngine:
         if error is not None:
             raise error
         assert isinstance(answer, State)
-        return _read_glance(answer.state)
+        return read_glance(answer.state)
 
     def why(self, of: Any) -> Explanation:
         """See `Engine`."""
@@ -541,6 +545,11 @@ class AtollEngine:
         from atoll.client.current import current_session
 
         return bytes(current_session().job).hex()
+
+    def cluster_id(self) -> str:
+        """See `Engine`."""
+        cluster_id: str = self._session().cluster.cluster_id
+        return cluster_id
 
     def directory(self) -> str:
         """See `Engine`."""

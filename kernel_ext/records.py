@@ -93,6 +93,7 @@ class Head(msgspec.Struct, array_like=True):
         sent_at: Wall clock, seconds since 1970.
         host: The actor inside of which it runs; empty for a process of its own.
         waits_for: The cells that it waits for before it asks for resources, for people.
+        notify: Whether the browser is to tell of its end.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Head(msgspec.Struct, array_like=True):
     sent_at: float
     host: str = ""
     waits_for: str = ""
+    notify: bool = False
 
 
 def directory_of(session_directory: str) -> Path:
@@ -150,6 +152,15 @@ def _kinds(path: Path, first: int | None = None) -> list[str]:
 def write_head(session_directory: str, record: str, head: Head) -> None:
     """Write what a background cell is, before it is sent."""
     append_piece(session_directory, record, BEGIN, _encode(head))
+
+
+def head_of(session_directory: str, record: str) -> Head | None:
+    """Return what a background cell is; None if there is no cell of that number, or it is no background cell."""
+    try:
+        pieces = itertools.islice(RecordReader(session_directory, record).pieces(), FIRST_PIECES)
+        return next((read_head(payload) for _number, kind, payload in pieces if kind == BEGIN), None)
+    except FileNotFoundError:
+        return None
 
 
 def write_ending(session_directory: str, record: str, ending: Ending) -> None:

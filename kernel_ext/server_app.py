@@ -14,6 +14,7 @@ from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Float
 
 from atoll.client.supervisor import Supervisor
+from atoll.kernel_ext.server.cells import CellPages
 from atoll.kernel_ext.server.cluster import ServerCluster
 from atoll.kernel_ext.server.handlers import API, routes
 
@@ -45,7 +46,8 @@ class AtollExtension(ExtensionApp):  # type: ignore[misc] # jupyter_server comes
 
     def initialize_handlers(self) -> None:
         """Add the routes."""
-        self.handlers.extend(routes(self.cluster))
+        self.cells = CellPages(self.cluster)
+        self.handlers.extend(routes(self.cluster, self.cells))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Start the cluster in the background, once the server runs."""

@@ -1,5 +1,6 @@
 /**
- * Bundle js/ into static/. With --check, write nothing and fail if static/ is not what js/ makes.
+ * Bundle js/ into static/ (what anywidget loads) and labextension/ (what JupyterLab loads). With --check, write nothing
+ * and fail if one of them is not what js/ makes.
  */
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -8,21 +9,22 @@ import { build } from "esbuild";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const check = process.argv.includes("--check");
 
-const result = await build({
+const shared = {
   absWorkingDir: here("."),
-  entryPoints: { dashboard: "js/main.js" },
   bundle: true,
-  format: "esm",
   target: "es2022",
   minify: true,
   charset: "utf8",
   legalComments: "none",
   loader: { ".css": "text" },
-  outdir: "static",
   write: !check,
-});
+};
+const results = await Promise.all([
+  build({ ...shared, entryPoints: { dashboard: "js/main.js" }, format: "esm", outdir: "static" }),
+  build({ ...shared, entryPoints: { cells: "js/cells/main.js" }, format: "iife", outdir: "labextension/static" }),
+]);
 
-for (const file of check ? result.outputFiles : []) {
+for (const file of check ? results.flatMap((result) => result.outputFiles ?? []) : []) {
   const committed = await readFile(file.path, "utf8").catch(() => "");
   if (committed !== file.text) {
     console.error(`${file.path} is not what js/ makes: run \`npm run bundle\``);

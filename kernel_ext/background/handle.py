@@ -7,7 +7,6 @@ whoever works there. `fit["model"]` takes one.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import secrets
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from typing import Any
 from atoll import exceptions
 from atoll.kernel_ext.background.ear import CANCEL, say
 from atoll.kernel_ext.background.line import why_it_failed
+from atoll.kernel_ext.background.live import Page
 from atoll.kernel_ext.background.story import CANCELLED, CellStory
 from atoll.kernel_ext.background.watcher import Follower, Line, watcher
 from atoll.kernel_ext.cell_messages import LAST, CellFailure, CellResult
@@ -23,7 +23,7 @@ from atoll.kernel_ext.engine import Running, current_engine
 from atoll.kernel_ext.errors import failure_to_raise, named_error, with_header
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames
 from atoll.kernel_ext.outputs import NoSink, Sink, sink_here, sink_later
-from atoll.kernel_ext.records import BEGIN, FIRST_PIECES, Ending, RecordReader, read_head, write_ending
+from atoll.kernel_ext.records import Ending, RecordReader, head_of, write_ending
 
 
 class BackgroundCell:
@@ -56,17 +56,10 @@ class BackgroundCell:
         Raises:
             KeyError: There is no background cell of that number.
         """
-        directory = current_engine().directory()
-        try:
-            pieces = itertools.islice(RecordReader(directory, record).pieces(), FIRST_PIECES)
-            first = next((payload for _number, kind, payload in pieces if kind == BEGIN), None)
-        except FileNotFoundError:
-            first = None
-        if first is None:
+        head = head_of(current_engine().directory(), record)
+        if head is None:
             raise KeyError(f"there is no background cell {record}")
-        head = read_head(first)
-        story = CellStory(record, head.name, head.label, head.sent_at, head.host, head.waits_for)
-        return cls(story, namespace if namespace is not None else {"__name__": "__main__"})
+        return cls(CellStory.of(record, head), namespace if namespace is not None else {"__name__": "__main__"})
 
     def follow(self, sink: Sink) -> Follower:
         """Have this process follow it, and show its output; called once."""
@@ -215,15 +208,21 @@ class BackgroundCell:
         error = known(text) if isinstance(known, type) and issubclass(known, exceptions.AtollError) else None
         return named_error(kind, text, lines, error) if error is None else error
 
-    def show_line(self, sink: Sink) -> None:
-        """Show its line in one more place, where it stays live, if lines are wanted."""
+    def show_line(self, sink: Sink, *, output: bool = False) -> None:
+        """Show its line in one more place, where it stays live, if lines are wanted.
+
+        Args:
+            sink: The place.
+            output: Whether its output is shown there, too.
+        """
         from atoll.kernel_ext.status import lines_are_shown
 
         if not lines_are_shown():
             return
         self._over()
         assert self._follower is not None
-        self._follower.add_line(Line(sink, secrets.token_hex(8)))
+        page = Page(current_engine().cluster_id(), output) if sink.updates else None
+        self._follower.add_line(Line(sink, secrets.token_hex(8), page))
 
     def _ipython_display_(self) -> None:
         """Show its line, live."""

@@ -19,7 +19,7 @@ from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Options, Running, current_engine
 from atoll.kernel_ext.errors import named_error, one_line
 from atoll.kernel_ext.outputs import NoSink, Sink, sink_for_later
-from atoll.kernel_ext.records import Head, directory_of, write_head
+from atoll.kernel_ext.records import directory_of, write_head
 from atoll.kernel_ext.status import Status, StatusLine, duration
 from atoll.progress_messages import PROGRESS
 
@@ -47,7 +47,7 @@ class KernelCells:
         shell.events.register("pre_run_cell", self.notices.before_cell)
 
     def begin(
-        self, request: CellRequest, options: Options, name: str, needed: Needed, *, quiet: bool
+        self, request: CellRequest, options: Options, name: str, needed: Needed, *, quiet: bool, notify: bool = False
     ) -> BackgroundCell:
         """Send a cell that outlives this kernel.
 
@@ -57,6 +57,7 @@ class KernelCells:
             name: What it is called.
             needed: What it waits for.
             quiet: Whether to show no line.
+            notify: Whether the browser is to tell of its end.
 
         Raises:
             Exception: It cannot be sent; in one line.
@@ -66,7 +67,7 @@ class KernelCells:
             self._swept = True
             engine.sweep()
         waits = [cell for cell in needed if not cell.done()]
-        story = CellStory(request.record, name, name, time.time(), waits_for=_listed(waits))
+        story = CellStory(request.record, name, name, time.time(), waits_for=_listed(waits), notify=notify)
         request.kept = True
         self._write_head(story)
         try:
@@ -76,13 +77,15 @@ class KernelCells:
             raise one_line(error) from None
         return self._followed(BackgroundCell(story, self._shell.user_ns), quiet)
 
-    def begin_inside(self, request: CellRequest, host: str, actor: Any, name: str, *, quiet: bool) -> BackgroundCell:
-        """Send a cell into an actor, and do not wait for it.
+    def begin_inside(
+        self, request: CellRequest, host: str, actor: Any, name: str, *, quiet: bool, notify: bool = False
+    ) -> BackgroundCell:
+        """Send a cell into an actor, and do not wait for it; see `begin`.
 
         Raises:
             Exception: It cannot be sent; in one line.
         """
-        story = CellStory(request.record, name, f"{name} on {host}", time.time(), host=host)
+        story = CellStory(request.record, name, f"{name} on {host}", time.time(), host=host, notify=notify)
         request.kept = True
         self._write_head(story)
 
@@ -98,8 +101,7 @@ class KernelCells:
 
     @staticmethod
     def _write_head(story: CellStory) -> None:
-        head = Head(story.name, story.label, story.sent_at, story.host, story.waits_for)
-        write_head(current_engine().directory(), story.record, head)
+        write_head(current_engine().directory(), story.record, story.head)
 
     def _followed(self, cell: BackgroundCell, quiet: bool) -> BackgroundCell:
         self.adopt(cell, sink_for_later(self._shell), quiet=quiet)
@@ -126,7 +128,7 @@ class KernelCells:
         """Show a cell where `sink` says, and have what it has set go with its handle."""
         follower = cell.follow(sink)
         if not quiet and not isinstance(sink, NoSink):
-            cell.show_line(sink)
+            cell.show_line(sink, output=True)
         watcher().follow(follower)
         self._handles[cell.record] = cell
         weakref.finalize(cell, self.notices.gone, cell.record).atexit = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from atoll.kernel_ext.cell_course import ATTEMPT, read_attempt
 from atoll.kernel_ext.engine import Glance
 from atoll.kernel_ext.records import BEGIN, END, Ending, Head, read_ending, read_head
 from atoll.progress_messages import PROGRESS, Progress, read_progress
@@ -53,6 +54,7 @@ class CellStory:
         sent_at: Wall clock.
         host: The actor inside of which it runs, for `on=`; empty for a process of its own.
         waits_for: What it waits for before it asks for resources, for people.
+        notify: Whether the browser is to tell of its end.
         phase: See above.
         reason: Why it waits.
         node: Where it runs.
@@ -71,6 +73,7 @@ class CellStory:
     sent_at: float
     host: str = ""
     waits_for: str = ""
+    notify: bool = False
     phase: str = SENT
     reason: str = ""
     node: str = ""
@@ -82,6 +85,16 @@ class CellStory:
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     progress: Progress | None = None
     _seen: bool = False
+
+    @classmethod
+    def of(cls, record: str, head: Head) -> CellStory:
+        """Return what the first piece of a cell's record tells."""
+        return cls(record, head.name, head.label, head.sent_at, head.host, head.waits_for, head.notify)
+
+    @property
+    def head(self) -> Head:
+        """What stands first in its record."""
+        return Head(self.name, self.label, self.sent_at, self.host, self.waits_for, self.notify)
 
     @property
     def ended(self) -> bool:
@@ -110,6 +123,8 @@ class CellStory:
         if kind == END:
             self._end(read_ending(payload), now)
             return
+        if kind == ATTEMPT and not self.ended:
+            self.phase, self.began_at = RUNNING, read_attempt(payload).at
         if kind == PROGRESS:
             self.progress = read_progress(payload)
         if not self.ended and self.phase != RUNNING:  # it shows something, so it runs
@@ -118,7 +133,7 @@ class CellStory:
 
     def _introduce(self, head: Head) -> None:
         self.name, self.label, self.host = head.name, head.label, head.host
-        self.sent_at, self.waits_for = head.sent_at, head.waits_for
+        self.sent_at, self.waits_for, self.notify = head.sent_at, head.waits_for, head.notify
 
     def _end(self, ending: Ending, now: float) -> None:
         self.ending = ending

@@ -7,19 +7,23 @@ more than about ten updates a second.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Protocol
 
 from atoll.exceptions import AtollError
-from atoll.kernel_ext.background.line import shown, why_it_failed
+from atoll.kernel_ext.background.line import row_of, why_it_failed
+from atoll.kernel_ext.background.live import Page, bundle
 from atoll.kernel_ext.background.story import FAILED, CellStory
 from atoll.kernel_ext.cell_messages import CellFailure
 from atoll.kernel_ext.engine import Glance, Running, current_engine
 from atoll.kernel_ext.errors import with_header
+from atoll.kernel_ext.lines import Row
 from atoll.kernel_ext.outputs import NoSink, Sink, replay
 from atoll.kernel_ext.records import END, LOST, RecordReader
 
@@ -31,24 +35,40 @@ UPDATES_A_SECOND = 10.0
 _logger = logging.getLogger("atoll.cells")
 
 
+class Shows(Protocol):
+    """Shows the line of one cell."""
+
+    def show(self, story: CellStory, row: Row) -> None:
+        """Show or update it.
+
+        Args:
+            story: What is known of the cell.
+            row: The line.
+        """
+        ...
+
+
 class Line:
-    """The line of one cell where it is shown.
+    """The line of one cell where a kernel shows it.
 
     Args:
         sink: Where that is.
         display_id: Of the display that is updated.
+        page: What a page is to know of the place; None where no page is.
     """
 
-    def __init__(self, sink: Sink, display_id: str) -> None:
+    def __init__(self, sink: Sink, display_id: str, page: Page | None = None) -> None:
         self._sink = sink
         self._display_id = display_id
-        self._shown: tuple[str, str] | None = None
+        self._page = page
+        self._shown: tuple[str, Row] | None = None
 
-    def show(self, phase: str, bundle: dict[str, str]) -> None:
+    def show(self, story: CellStory, row: Row) -> None:
         """Show or update it, if it says something new; where nothing can be updated, if the phase is another."""
-        said = (phase, bundle["text/html"])
-        if self._shown is None or (said != self._shown if self._sink.updates else phase != self._shown[0]):
-            self._sink.display(bundle, {}, {"display_id": self._display_id}, update=self._shown is not None)
+        said = (story.phase, row)
+        if self._shown is None or (said != self._shown if self._sink.updates else said[0] != self._shown[0]):
+            data = bundle(story, row, self._page)
+            self._sink.display(data, {}, {"display_id": self._display_id}, update=self._shown is not None)
             self._shown = said
 
 
@@ -69,18 +89,18 @@ class Follower:
     def __init__(self, story: CellStory, reader: RecordReader, sink: Sink, running: Running | None = None) -> None:
         self.story = story
         self.over: Future[CellStory] = Future()
-        self.lines: list[Line] = []
+        self.lines: list[Shows] = []
         self._reader = reader
         self._sink = sink
         self._running = running
         self._shown_at = float("-inf")
         self._lock = threading.Lock()
 
-    def add_line(self, line: Line) -> None:
+    def add_line(self, line: Shows) -> None:
         """Show its line in a further place."""
         with self._lock:  # it may end now, and be shown for the last time
             self.lines = [*self.lines, line]
-            line.show(self.story.phase, shown(self.story, time.time()))
+            line.show(self.story, row_of(self.story, time.time()))
 
     def mute(self) -> None:
         """Show nothing any more."""
@@ -139,10 +159,10 @@ class Follower:
         """Update its lines, if it is time."""
         if self.lines and (self.story.ended or now - self._shown_at >= every_s):
             self._shown_at = now
-            bundle = shown(self.story, now)
+            row = row_of(self.story, now)
             with self._lock:
                 for line in self.lines:
-                    line.show(self.story.phase, bundle)
+                    line.show(self.story, row)
 
 
 class Watcher:
@@ -150,10 +170,12 @@ class Watcher:
 
     Args:
         glance: Asks for the cluster's state.
+        read_every_s: How often records are read.
     """
 
-    def __init__(self, glance: Callable[[], Glance]) -> None:
+    def __init__(self, glance: Callable[[], Glance], read_every_s: float = READ_EVERY_S) -> None:
         self._glance = glance
+        self._read_every_s = read_every_s
         self._lock = threading.Lock()
         self._followers: list[Follower] = []
         self._thread: threading.Thread | None = None
@@ -169,6 +191,11 @@ class Watcher:
                 self._thread = threading.Thread(target=self._run, name="atoll-cells", daemon=True)
                 self._thread.start()
 
+    def leave(self, follower: Follower) -> None:
+        """Follow a cell no more, whether or not it has ended."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._followers.remove(follower)
+
     def _run(self) -> None:
         while True:
             with self._lock:
@@ -181,7 +208,7 @@ class Watcher:
             every_s = max(LOOK_EVERY_S, len(followers) / UPDATES_A_SECOND)
             for follower in followers:
                 self._step(follower, glance, now, every_s)
-            time.sleep(READ_EVERY_S)
+            time.sleep(self._read_every_s)
 
     def _look(self) -> Glance | None:
         if time.monotonic() < self._look_at:
@@ -200,8 +227,7 @@ class Watcher:
             _logger.warning("the output of %s cannot be shown any more", follower.story.record, exc_info=True)
             follower.mute()
         if follower.story.ended:
-            with self._lock:
-                self._followers.remove(follower)
+            self.leave(follower)
             follower.over.set_result(follower.story)
 
 

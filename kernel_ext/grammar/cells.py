@@ -125,6 +125,7 @@ RUNNING = (
 )
 
 QUIET = Flag("quiet", "show no status line")
+NOTIFY = Flag("notify", "with bg: the browser tells when it is done and nobody looks at the page, if you allow it to")
 PREEMPTIBLE = Flag("preemptible", option_of("preemptible", "", bool, "").help, "preemptible")
 
 REMOTE = Grammar(
@@ -158,6 +159,7 @@ REMOTE = Grammar(
     ),
     flags=(
         Flag("bg", "run in the background: the cell ends at once and leaves a handle"),
+        NOTIFY,
         QUIET,
         Flag("local", "run here, in the kernel, as if the line were not there"),
         Flag("dry", "say where it would run and why, and run nothing"),
@@ -181,6 +183,7 @@ DEFAULTS = Grammar(
     options=(*PLACEMENT, *RUNNING),
     flags=(
         Flag("clear", "forget what was set before"),
+        NOTIFY,
         QUIET,
         Flag("local", "run every %%remote here, in the kernel"),
         PREEMPTIBLE,

@@ -63,6 +63,9 @@ else wants, and is ended and run anew when somebody does.
 **`local`** runs the cell in the kernel, with its own lines and traceback, as if the first line were not there.
 **`dry`** says where the cell would run, or why it would wait and what would let it begin, and runs nothing.
 **`quiet`** shows no status line.
+**`notify`**, with `bg`, has the browser tell when the cell is done, if nobody looks at the page then. A page may do so
+only when you have allowed it: the cell's line has a button for that, and nothing asks you by itself. Without it the
+next cell that is executed says in a line what has ended.
 
 **Inside of an actor** (`on=llm`) the options that say where a cell runs have no meaning: it uses what the actor holds,
 in the actor's process, one cell after the other. `in=`, `out=` and `timeout=` do.

@@ -26,6 +26,8 @@ USUAL_LABEL = "%%remote"
 
 def run(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
     """`%%remote`."""
+    if "notify" in said.flags and "bg" not in said.flags:
+        raise MagicUsageError("notify goes with bg: a cell that is waited for is done when its output says so")
     said = defaults.with_defaults(said)
     _check(said)
     text = read_cell(shell, cell)
@@ -63,8 +65,8 @@ def _run_in_background(shell: Any, said: ParsedLine, text: CellText) -> None:
         waits = {**dict.fromkeys(queues.before(queue), ()), **needed}
     request = _request(shell, said, text, needed)
     options = options_of(said, current_engine().state)
-    quiet = "quiet" in said.flags
-    handle = cells_of(shell).begin(request, options, said.name or "cell", waits, quiet=quiet)
+    quiet, notify = "quiet" in said.flags, "notify" in said.flags
+    handle = cells_of(shell).begin(request, options, said.name or "cell", waits, quiet=quiet, notify=notify)
     if queue is not None:
         queues.add(queue, handle)
     _bind(shell, said, text, handle)
@@ -178,8 +180,9 @@ def _run_inside(shell: Any, said: ParsedLine, text: CellText, host: str) -> None
     label = f"{said.name or 'cell'} on {host}"
     _numbered(shell, said, request, needed, label)
     if "bg" in said.flags:
-        quiet = "quiet" in said.flags
-        handle = cells_of(shell).begin_inside(request, host, actor, said.name or "cell", quiet=quiet)
+        quiet, notify = "quiet" in said.flags, "notify" in said.flags
+        name = said.name or "cell"
+        handle = cells_of(shell).begin_inside(request, host, actor, name, quiet=quiet, notify=notify)
         _bind(shell, said, text, handle)
         return
     start: Start = lambda on_output: actor.call("cell_run", request, on_output=on_output, label=label)  # noqa: E731

@@ -59,7 +59,7 @@ def _attach_to_background(shell: Any, number: str, reader: RecordReader, at_once
         shell.displayhook.update_user_ns(cell)
     if at_once:
         return
-    cell.show_line(sink_for_later(shell))
+    cell.show_line(sink_for_later(shell), output=True)
     try:
         detached.follow(reader, ShellSink(shell), cell.done)
     except KeyboardInterrupt:

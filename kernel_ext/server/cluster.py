@@ -370,6 +370,11 @@ class ServerCluster:
             if not self._watchers:
                 self._send(WatchState(0.0))
 
+    @property
+    def file(self) -> ClusterFile | None:
+        """What is known of the cluster; None without one."""
+        return self._cluster
+
     def health(self) -> Health:
         """Return how the cluster is."""
         cluster = self._cluster

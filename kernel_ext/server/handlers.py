@@ -4,6 +4,7 @@
     GET     health              how the cluster is (`Health`), also when there is none
     GET     metrics             the cluster for Prometheus (text exposition format 0.0.4)
     GET     state/watch         WebSocket: states as they change, at most five a second
+    GET     cells/watch         WebSocket: the background cells that a page asks for (`cells.py`)
     POST    actors/<id>/kill    end an actor, for good
     DELETE  names/<name>        take a name out of the cluster's cache
     POST    cluster/restart     stop the cluster and start a fresh one
@@ -22,22 +23,21 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from jupyter_core.utils import ensure_async
-from jupyter_server.auth.decorator import authorized, ws_authenticated
+from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
-from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
 from atoll.exceptions import AtollError, ClusterError
+from atoll.kernel_ext.server.cells import CellPages, CellsHandler
 from atoll.kernel_ext.server.cluster import WATCH_INTERVAL_S, ServerCluster
 from atoll.kernel_ext.server.metrics import CONTENT_TYPE, Notebooks, exposition
+from atoll.kernel_ext.server.page_socket import RESOURCE, PageSocket
 from atoll.protocol.messages import DropName, GetState, GetUsage, KillActor, Message, State, Usage
 from atoll.protocol.state import decode_state
 from atoll.protocol.usage import decode_usage
 from atoll.widgets.changes import ChangeFilter
 
-RESOURCE = "atoll"
 API = "atoll/api"
 MAXIMUM_WATCHERS = 64
 _MAXIMUM_NAME = 1024
@@ -161,10 +161,8 @@ class RestartHandler(AtollHandler):
         await self.finish(msgspec.json.encode(self.cluster.health()))
 
 
-class WatchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):  # type: ignore[misc] # as above
-    """States as they change. Whoever may not watch hears 403 instead of an upgrade (claim S13)."""
-
-    auth_resource = RESOURCE
+class WatchHandler(PageSocket):
+    """States as they change."""
 
     def initialize(self, cluster: ServerCluster) -> None:
         """Take what the route table gives."""
@@ -172,34 +170,18 @@ class WatchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):  # type: i
         self._filter = ChangeFilter(WATCH_INTERVAL_S)
         self._sending: asyncio.Task[None] | None = None
 
-    def set_default_headers(self) -> None:
-        """Set none: they are for pages."""
-
-    def skip_check_origin(self) -> bool:
-        """Check the origin also of who brings a token: no page of another origin has business here."""
-        return False
-
-    @ws_authenticated
-    async def get(self, *path: str, **more: str) -> None:
-        """Upgrade, if the user may and the origin is ours."""
-        allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, "read", RESOURCE))
-        if not allowed or self.cluster.health().watchers >= MAXIMUM_WATCHERS:
-            raise web.HTTPError(403)
-        await super().get(*path, **more)
+    def has_room(self) -> bool:
+        """See `PageSocket`."""
+        return self.cluster.health().watchers < MAXIMUM_WATCHERS
 
     def open(self, *path: str, **more: str) -> None:
         """Begin to watch."""
         super().open(*path, **more)
         self.cluster.watch(self)
 
-    def on_message(self, message: str | bytes) -> None:
-        """Ignore it: there is nothing to ask for here."""
-
     def on_close(self) -> None:
         """Stop watching."""
         self.cluster.unwatch(self)
-        if self.ping_callback is not None:
-            self.ping_callback.stop()
         super().on_close()
 
     def take_state(self, state: bytes) -> None:
@@ -227,12 +209,13 @@ class WatchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):  # type: i
         self._sending = asyncio.get_running_loop().create_task(push())
 
 
-def routes(cluster: ServerCluster) -> list[tuple[str, type[JupyterHandler], dict[str, Any]]]:
+def routes(cluster: ServerCluster, cells: CellPages) -> list[tuple[str, type[JupyterHandler], dict[str, Any]]]:
     """Return the route table."""
     given = {"cluster": cluster}
     return [
         (rf"/{API}/state", StateHandler, given),
         (rf"/{API}/state/watch", WatchHandler, given),
+        (rf"/{API}/cells/watch", CellsHandler, {"cells": cells}),
         (rf"/{API}/metrics", MetricsHandler, {**given, "notebooks": Notebooks()}),
         (rf"/{API}/health", HealthHandler, given),
         (rf"/{API}/actors/([0-9a-f]{{32}})/kill", KillActorHandler, given),

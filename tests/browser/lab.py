@@ -86,6 +86,8 @@ def running_lab(
     home = Path(tempfile.mkdtemp(prefix="atoll-lab-", dir="/tmp"))
     for name in ("config", "data", "runtime", "notebooks", "ipython", "workspaces", "settings"):
         (home / name).mkdir(mode=0o700)
+    # Where the package is installed, it lies among the environment's own.
+    shutil.copytree(REPOSITORY / "widgets" / "labextension", home / "labextensions" / "atoll")
     token = secrets.token_hex(16)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ATOLL_", "JUPYTER_"))},
@@ -112,6 +114,7 @@ def running_lab(
             "workspaces_dir": str(home / "workspaces"),
             "user_settings_dir": str(home / "settings"),
             "extension_manager": "readonly",
+            "extra_labextensions_path": [str(home / "labextensions")],
         },
         "AtollExtension": {"start_cluster": start_cluster, "linger_s": linger_s},
     }

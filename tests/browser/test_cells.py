@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -15,8 +17,21 @@ from tests.browser.lab import PATIENCE_S, Lab, Visit, running_lab, visit
 PICTURES = os.environ.get("ATOLL_TEST_PICTURES", "")
 """A directory for pictures of what was seen; none are taken without it."""
 
-NUMBER = re.compile(r"\bt\d+\b")
-"""How a task is called in the line of its cell."""
+STEP_BY_STEP = """%%remote
+import os, pathlib, subprocess, sys, time
+from IPython.display import HTML, display
+gates = pathlib.Path({gates!r})
+def until_it_is_seen(step):
+    while not (gates / f"seen{{step}}").exists(): time.sleep(0.02)
+print("step 1"); until_it_is_seen(1)
+print("step 2", file=sys.stderr); until_it_is_seen(2)
+shown = display(HTML("step 3"), display_id=True); until_it_is_seen(3)
+shown.update(HTML("step 4")); until_it_is_seen(4)
+os.write(1, b"step 5\\n"); until_it_is_seen(5)
+subprocess.run(["echo", "step 6"], check=True); until_it_is_seen(6)
+print("step 7")
+"""
+"""Each thing that it shows is waited for by the cell itself: nothing that comes later can have brought it."""
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +79,14 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(PICTURES) / f"{name}.png")
 
 
-def test_output_is_live(seen: Visit, lab: Lab) -> None:
-    """Each line is in the page before the worker goes on to the next one, which waits for it."""
-    gates = [lab.directory / f"line-{number}-was-seen" for number in range(3)]
-    out = seen.run_new_cell(
-        "%%remote\nimport pathlib, time\n"
-        f"for number, gate in enumerate({[str(gate) for gate in gates]}):\n"
-        "    print(f'line {number}.')\n"
-        "    while not pathlib.Path(gate).exists(): time.sleep(0.01)"
-    )
-    for number, gate in enumerate(gates):
-        expect(out).to_contain_text(f"line {number}.")
-        expect(out).not_to_contain_text(f"line {number + 1}.")
-        gate.touch()
+def test_output_is_there_before_the_cell_goes_on(seen: Visit, lab: Lab) -> None:
+    gates = lab.directory / "gates"
+    gates.mkdir()
+    out = seen.run_new_cell(STEP_BY_STEP.format(gates=str(gates)))
+    for step in range(1, 8):
+        expect(out).to_contain_text(f"step {step}")
+        (gates / f"seen{step}").touch()
+    assert re.findall(r"step (\d)", out.text_content() or "") == ["1", "2", "4", "5", "6", "7"]
     picture(seen.page, "streaming")
 
 
@@ -140,24 +150,108 @@ def test_several_background_cells_each_in_its_own_output(seen: Visit, lab: Lab) 
     picture(page, "background-done")
 
 
-def test_a_page_that_is_reloaded_finds_the_cell_again(seen: Visit, lab: Lab) -> None:
-    page = seen.page
-    gate = lab.directory / "reloaded"
-    out = seen.run_new_cell(f"%%remote long bg\nprint('first words')\n{until(gate, 'steps')}print('last words')")
-    expect(out).to_contain_text("first words")
-    # The line that names the task may come after what it has printed.
-    expect(out).to_contain_text(NUMBER)
-    number = NUMBER.search(out.text_content() or "")
-    assert number is not None
-    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    page.reload()
+def reload(seen: Visit) -> None:
+    """Save the notebook and load the page again."""
+    seen.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    seen.page.reload()
     seen.wait_until_idle()
-    expect(cell(page, "%%remote long")).to_contain_text("first words")
+
+
+def saved_output(lab: Lab, text: str) -> list[dict[str, Any]]:
+    """Return the outputs of the last cell with a text in its source, as they are in the notebook's file."""
+    cells = json.loads((lab.directory / "cells.ipynb").read_text())["cells"]
+    return next(cell["outputs"] for cell in reversed(cells) if text in "".join(cell["source"]))
+
+
+FOLLOWED = """%%remote long bg
+print('first words')
+from IPython.display import HTML, display
+shown = display(HTML('a table of 1'), display_id=True)
+{before}
+print('words between')
+shown.update(HTML('a table of 2'))
+{after}
+print('last words')
+"""
+
+
+def test_a_page_that_is_reloaded_goes_on_by_itself(seen: Visit, lab: Lab) -> None:
+    page = seen.page
+    gates = [lab.directory / name for name in ("before", "after")]
+    seen.run_new_cell(FOLLOWED.format(before=until(gates[0], "steps"), after=until(gates[1], "rounds")))
+    expect(cell(page, "%%remote long")).to_contain_text("a table of 1")
+    reload(seen)
+    out = cell(page, "%%remote long")
+    expect(out).to_contain_text("steps")
+    gates[0].touch()
+    expect(out).to_contain_text(re.compile(r"●long t\d+.*rounds"))
+    expect(out).to_contain_text(re.compile("first words.*a table of 2.*words between", re.DOTALL))
     picture(page, "reloaded")
-    out = seen.run_new_cell("long")
-    expect(out).to_contain_text(re.compile(r"●long t\d+\s+on "))
-    picture(page, "reloaded-handle")
+    # Nobody's kernel feeds it any more: the cell belongs to the cluster.
+    seen.restart_kernel()
+    seen.run_new_cell("%load_ext atoll")
+    gates[1].touch()
+    expect(out).to_contain_text(re.compile(r"✓long t\d+\s+done in"))
+    expect(out).to_contain_text("last words")
+    assert (out.text_content() or "").count("first words") == 1, "what was saved is not shown twice"
+    picture(page, "reloaded-done")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    left = saved_output(lab, "%%remote long")
+    assert sorted(left[0]["data"]) == ["text/html", "text/plain"], "what stays waits for nobody"
+    assert [each["output_type"] for each in left] == ["display_data", "stream", "display_data", "stream"]
+
+
+def test_a_notebook_whose_cluster_is_gone_shows_what_was_saved(seen: Visit, lab: Lab) -> None:
+    page = seen.page
+    gate = lab.directory / "gone"
+    out = seen.run_new_cell(f"%%remote left bg\n{until(gate, 'steps')}")
+    expect(out).to_contain_text("steps")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+    cluster = lab.ask("atoll/api/health")["cluster_id"]
+    notebook = (lab.directory / "cells.ipynb").read_text()
+    assert cluster in notebook
+    (lab.directory / "old.ipynb").write_text(notebook.replace(cluster, "0" * len(cluster)))
+    other = visit(page.context, lab, "old.ipynb")
+    line = cell(other.page, "%%remote left").locator(".atoll-cell")
+    expect(line).to_have_attribute("title", re.compile("as it was when the notebook was saved"))
+    expect(line).to_contain_text(re.compile(r"●left t\d+\s+on .*steps"))
+    picture(other.page, "old")
+    assert "not found" not in (other.page.locator(".jp-Notebook").text_content() or "")
+    other.check()
+    other.page.close()
     gate.touch()
-    out = seen.run_new_cell(f"%attach {number[0]}")
-    expect(out).to_contain_text(re.compile("first words.*last words", re.DOTALL))
-    picture(page, "reloaded-attached")
+    expect(out).to_contain_text("done in")
+
+
+NOTIFICATIONS = """() => {
+    window.told = [];
+    window.Notification = class {
+        static permission = 'default';
+        static async requestPermission() { return Notification.permission = 'granted'; }
+        constructor(title, options) { window.told.push([title, options.body]); }
+        addEventListener() {}
+    };
+    Object.defineProperty(document, 'visibilityState', { get: () => window.hides ? 'hidden' : 'visible' });
+}"""
+
+
+def test_the_browser_tells_of_an_end_when_nobody_looks_and_it_may(seen: Visit, lab: Lab) -> None:
+    page = seen.page
+    page.evaluate(NOTIFICATIONS)
+    gates = [lab.directory / name for name in ("told1", "told2")]
+    looked_at = seen.run_new_cell(f"%%remote seen bg notify\n{until(gates[0], 'steps')}")
+    expect(looked_at).to_contain_text("steps")
+    assert page.evaluate("() => Notification.permission") == "default", "nobody is asked unprompted"
+    page.get_by_role("button", name="allow notifications").click()
+    expect(page.get_by_role("button", name="allow notifications")).to_have_count(0)
+    gates[0].touch()
+    expect(looked_at).to_contain_text("done in")
+    unseen = seen.run_new_cell(f"%%remote unseen bg notify\n{until(gates[1], 'steps')}")
+    expect(unseen).to_contain_text("steps")
+    page.evaluate("() => { window.hides = true; }")
+    gates[1].touch()
+    page.wait_for_function("() => window.told.length > 0")
+    told = page.evaluate("() => window.told")
+    assert len(told) == 1
+    assert re.fullmatch(r"✓ unseen t\d+", told[0][0])
+    assert told[0][1].startswith("done in")

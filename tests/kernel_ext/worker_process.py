@@ -226,6 +226,9 @@ class ProcessEngine:
         ]
         return ClusterState("c" * 16, "0.1.0", time.time(), time.time(), False, [], [], actors, [], [], [], [], [])
 
+    def cluster_id(self) -> str:
+        return "c" * 16
+
     def directory(self) -> str:
         return self.kept
 

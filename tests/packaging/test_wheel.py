@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -94,6 +95,14 @@ def test_the_wheel_takes_one_name_only(wheel: Path) -> None:
 def test_the_wheel_enables_the_server_extension(wheel: Path) -> None:
     inside = zipfile.ZipFile(wheel).namelist()
     assert [name for name in inside if name.endswith("etc/jupyter/jupyter_server_config.d/atoll.json")]
+
+
+def test_the_wheel_brings_what_jupyterlab_loads(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    described = [name for name in archive.namelist() if name.endswith("share/jupyter/labextensions/atoll/package.json")]
+    assert len(described) == 1
+    build = json.loads(archive.read(described[0]))["jupyterlab"]["_build"]
+    assert described[0].replace("package.json", build["load"]) in archive.namelist()
 
 
 def test_installing_enables_the_server_extension(fresh_python: Path, tmp_path: Path) -> None:

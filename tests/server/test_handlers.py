@@ -23,6 +23,7 @@ from tests.widgets.sample_state import NOW, sample_state
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ACTOR = "e1" * 16
 WATCH = "atoll/api/state/watch"
+CELLS = "atoll/api/cells/watch"
 
 
 def our_routes(app: ServerApp) -> Iterator[tuple[str, type[RequestHandler]]]:
@@ -55,6 +56,7 @@ def test_the_router_has_all_our_routes(extension: Any, jp_serverapp: ServerApp, 
     assert paths == {
         "atoll/api/state",
         "atoll/api/state/watch",
+        "atoll/api/cells/watch",
         "atoll/api/health",
         "atoll/api/metrics",
         f"atoll/api/actors/{ACTOR}/kill",
@@ -75,7 +77,7 @@ async def test_s12_every_route_and_method_rejects_anonymous_use(
             ours = getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
             implemented += ours
             assert status == 403 if ours else status in (403, 405), f"{method} {path}: {status}"
-    assert implemented >= 13
+    assert implemented >= 14
     assert len(scheduler.messages) == said
 
 
@@ -249,10 +251,10 @@ async def test_watch_says_when_the_scheduler_is_lost(scheduler: HandScheduler, j
     socket.close()
 
 
-async def upgrade_status(port: int, base_url: str, headers: dict[str, str]) -> int:
+async def upgrade_status(port: int, base_url: str, headers: dict[str, str], path: str = WATCH) -> int:
     from tornado.httpclient import HTTPRequest
 
-    request = HTTPRequest(f"ws://localhost:{port}{base_url}{WATCH}", headers=headers)
+    request = HTTPRequest(f"ws://localhost:{port}{base_url}{path}", headers=headers)
     try:
         socket = await websocket_connect(request)
     except HTTPClientError as error:
@@ -283,20 +285,22 @@ async def test_s13_foreign_and_look_alike_origins_get_403_at_the_upgrade(
     origin: str,
 ) -> None:
     ours = {**jp_auth_header, "Origin": f"http://localhost:{jp_http_port}"}
-    assert await upgrade_status(jp_http_port, jp_base_url, ours) == 101
     headers = {**jp_auth_header, "Origin": origin.format(port=jp_http_port)}
-    assert await upgrade_status(jp_http_port, jp_base_url, headers) == 403
+    for path in (WATCH, CELLS):
+        assert await upgrade_status(jp_http_port, jp_base_url, ours, path) == 101
+        assert await upgrade_status(jp_http_port, jp_base_url, headers, path) == 403
 
 
 async def test_s13_no_user_no_upgrade(
     scheduler: HandScheduler, http_server: Any, jp_http_port: int, jp_base_url: str
 ) -> None:
     for headers in ({}, {"Authorization": "token wrong"}, {"Origin": f"http://localhost:{jp_http_port}"}):
-        assert await upgrade_status(jp_http_port, jp_base_url, dict(headers)) == 403
+        for path in (WATCH, CELLS):
+            assert await upgrade_status(jp_http_port, jp_base_url, dict(headers), path) == 403
 
 
 def test_no_pattern_is_open_at_its_end() -> None:
     from atoll.kernel_ext.server.handlers import routes
 
-    for pattern, _handler, _given in routes(None):  # type: ignore[arg-type] # only the patterns are read
+    for pattern, _handler, _given in routes(None, None):  # type: ignore[arg-type] # only the patterns are read
         assert re.fullmatch(pattern, "/atoll/api/state/../../x") is None

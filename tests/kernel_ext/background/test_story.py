@@ -7,6 +7,7 @@ import pytest
 
 from atoll.kernel_ext.background.line import shown, sparkline
 from atoll.kernel_ext.background.story import MISSING_AFTER_S, NAMESPACE, WAITS, CellStory
+from atoll.kernel_ext.cell_course import ATTEMPT, Attempt
 from atoll.kernel_ext.engine import Glance
 from atoll.kernel_ext.records import BEGIN, END, Ending, Head
 from atoll.progress_messages import PROGRESS, Progress, encode_progress
@@ -60,6 +61,16 @@ def test_output_tells_that_it_runs_before_the_cluster_does() -> None:
     assert told.sent_at == 999.0
     told.take("stdout", b"x", 1001.0)
     assert told.phase == "running"
+
+
+def test_who_follows_it_later_knows_when_it_began() -> None:
+    told = CellStory.of("t42", Head("fit", "fit", 999.0, notify=True))
+    told.take(BEGIN, pack(told.head), 1060.0)
+    told.take(ATTEMPT, pack(Attempt("reef", 7, 1000.0)), 1060.0)
+    told.take("stdout", b"x", 1060.0)
+    assert told.phase == "running"
+    assert text(told, 1060.0).endswith("1 min 00 s")
+    assert told.notify
 
 
 def test_failed_and_cancelled() -> None:
