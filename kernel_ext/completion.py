@@ -17,11 +17,16 @@ from IPython.core.completer import SimpleCompletion, context_matcher
 
 from atoll.exceptions import AtollError
 from atoll.kernel_ext import grammar
+from atoll.kernel_ext.background.handle import BackgroundCell
 from atoll.kernel_ext.detached import kept_numbers
 from atoll.kernel_ext.engine import Engine, current_engine
 from atoll.kernel_ext.grammar import Grammar
 from atoll.kernel_ext.kept import cached_names, named
 from atoll.kernel_ext.queues import queues
+from atoll.kernel_ext.views import actors_view, gpus_view, jobs_view, objects_view
+
+_SPACE = re.compile(r"[\s,]")
+"""What would end a word of a line."""
 
 IDENTIFIER = "atoll.magics"
 """Of the matcher, as IPython lists and disables them."""
@@ -48,7 +53,10 @@ def matcher(grammars: Sequence[Grammar], namespace: Mapping[str, Any]) -> Callab
     """
 
     def known(kind: str) -> Iterable[str]:
-        return [name for name in namespace if not name.startswith("_")] if kind == "name" else known_values(kind)
+        if kind == "name":
+            return [name for name in namespace if not name.startswith("_")]
+        handles = [name for name, value in namespace.items() if isinstance(value, BackgroundCell) and name[0] != "_"]
+        return [*(handles if kind in ("cell", "why") else ()), *known_values(kind)]
 
     by_magic = {schema.magic: schema for schema in grammars}
 
@@ -114,6 +122,10 @@ KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
     "gpu": _models,
     "label": lambda engine: (f"{name}:{value}" for node in engine.state().nodes for name, value in node.labels.items()),
     "near": _near,
+    "device": lambda engine: gpus_view(engine.state()).known(),
+    "actors": lambda engine: actors_view(engine.state()).known(),
+    "job": lambda engine: jobs_view(engine.state()).known(),
+    "object": lambda engine: objects_view(engine.state()).known(),
     "node": lambda engine: (node.name for node in engine.state().nodes),
     "queue": lambda _engine: queues.names(),
     "why": lambda engine: (*_cells(engine), *_actors(engine)),
@@ -125,6 +137,6 @@ KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
 def known_values(kind: str) -> list[str]:
     """Return what there is of a kind, if the cluster can be asked."""
     try:
-        return list(dict.fromkeys(KINDS[kind](current_engine())))
+        return list(dict.fromkeys(name for name in KINDS[kind](current_engine()) if not _SPACE.search(name)))
     except (AtollError, OSError):
         return []

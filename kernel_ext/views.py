@@ -5,11 +5,13 @@ A table is made once and rendered twice. Whatever a user has named is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
 from atoll.kernel_ext.background.story import NAMESPACE as BACKGROUND
+from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
@@ -26,6 +28,7 @@ class View:
         rows: Cells as text.
         empty: What is said where there is no row.
         notes: Lines below.
+        names: Of each row, by what it can be asked for.
     """
 
     title: str
@@ -33,6 +36,24 @@ class View:
     rows: tuple[tuple[str, ...], ...]
     empty: str
     notes: tuple[str, ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
+
+    def known(self) -> list[str]:
+        """Return all that can be asked for, each once, in the order of the rows."""
+        return list(dict.fromkeys(name for names in self.names for name in names if name))
+
+    def only(self, wanted: Sequence[str]) -> View:
+        """Return the rows that somebody asks for by their names; all of them where nothing is asked for.
+
+        Raises:
+            MagicUsageError: There is none of a name; says what there is.
+        """
+        for name in wanted:
+            if name not in self.known():
+                near = difflib.get_close_matches(name, self.known(), n=3, cutoff=0.4) or self.known()[:5]
+                raise MagicUsageError(f"there is no {name} here" + (f"; there is {', '.join(near)}" if near else ""))
+        rows = [row for row, names in zip(self.rows, self.names, strict=True) if {*wanted} & {*names}]
+        return replace(self, rows=tuple(rows)) if wanted else self
 
     def text(self) -> str:
         """Return it for a terminal."""
@@ -99,7 +120,8 @@ def _simulated(state: ClusterState) -> tuple[str, ...]:
 def cluster_view(state: ClusterState) -> View:
     """Return the nodes: `%cluster`."""
     rows = []
-    for node in sorted(state.nodes, key=lambda node: node.name):
+    nodes = sorted(state.nodes, key=lambda node: node.name)
+    for node in nodes:
         total, free = node.resources_total.get(CPU, 0), node.resources_free.get(CPU, 0)
         rows.append(
             (
@@ -129,7 +151,8 @@ def cluster_view(state: ClusterState) -> View:
     ]
     title = f"Atoll {state.version} · " + " · ".join(part for part in parts if part)
     headings = ("NODE", "CPUS LEASED", ">BUSY", ">MEMORY", ">STORE", "GPUS")
-    return View(title, headings, tuple(rows), "no nodes", (*notes, *_simulated(state)))
+    known = tuple((node.name,) for node in nodes)
+    return View(title, headings, tuple(rows), "no nodes", (*notes, *_simulated(state)), known)
 
 
 def _gpus_of(devices: list[DeviceState]) -> str:
@@ -147,9 +170,12 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
     names = {item.job: item.name or item.kind for item in state.jobs}
     actors = {actor.actor_id: actor.name or actor.class_name for actor in state.actors}
     cells = {actor.actor_id: actor.name for actor in state.actors if actor.namespace == BACKGROUND}
-    rows = []
+    rows, known = [], []
     for lease in sorted(state.leases, key=lambda lease: (lease.since, lease.lease_id)):
         session = names.get(lease.job, "-") + (" (this one)" if job and lease.job == job else "")
+        number = cells.get(lease.actor, "").partition(" ")[0]
+        held_by = "" if number else actors.get(lease.actor, "")
+        known.append((number, lease.label, lease.doing, held_by, names.get(lease.job, "")))
         rows.append(
             (
                 _doing(lease, actors, cells),
@@ -165,6 +191,7 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
     for demand in state.demands:
         session = names.get(demand.job, "-") + (" (this one)" if job and demand.job == job else "")
         since = duration(max(0.0, state.now - demand.since))
+        known.append((demand.label, names.get(demand.job, "")))
         rows.append(
             (
                 _waiting(demand),
@@ -180,7 +207,7 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
     connected = [item for item in state.jobs if item.connected and item.kind != "server"]
     headings = ("RUNS", "SESSION", "STATE", "HOLDS", ">CPU", ">MEMORY", ">FOR", ">PID")
     title = f"{counted(len(connected), 'session')}, {counted(len(state.leases), 'worker')} in use"
-    return View(title, headings, tuple(rows), "nothing runs")
+    return View(title, headings, tuple(rows), "nothing runs", names=tuple(known))
 
 
 def _waiting(demand: DemandState) -> str:
@@ -219,7 +246,7 @@ def actors_view(state: ClusterState) -> View:
 
     rows = []
     own = [actor for actor in state.actors if actor.namespace != BACKGROUND]
-    for actor in sorted(own, key=order):
+    for actor in (own := sorted(own, key=order)):
         lease = leases.get(actor.actor_id)
         rows.append(
             (
@@ -237,7 +264,8 @@ def actors_view(state: ClusterState) -> View:
         )
     living = sum(actor.state != "dead" for actor in own)
     headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">CALLS", ">LAST", ">AGE", ">PID")
-    return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", _simulated(state))
+    known = tuple((actor.name or actor.class_name,) for actor in own)
+    return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", _simulated(state), known)
 
 
 def objects_view(state: ClusterState) -> View:
@@ -256,7 +284,9 @@ def objects_view(state: ClusterState) -> View:
         rows.append((f"({item.object_id[-8:]})", "ready", format_bytes(item.size_bytes), str(item.pins), owner))
     total = sum(item.size_bytes for item in state.objects)
     title = f"{counted(len(rows), 'object')}, {format_bytes(total)} in shared memory"
-    return View(title, ("OBJECT", "STATE", ">SIZE", ">IN USE BY", "OWNER"), tuple(rows), "the store is empty")
+    headings = ("OBJECT", "STATE", ">SIZE", ">IN USE BY", "OWNER")
+    named = tuple((row[0].strip("()"), row[4] if row[4] in owners.values() else "") for row in rows)
+    return View(title, headings, tuple(rows), "the store is empty", names=named)
 
 
 def gpus_view(state: ClusterState) -> View:
@@ -275,7 +305,8 @@ def gpus_view(state: ClusterState) -> View:
     ]
     headings = ("GPU", "MODEL", "BUSY", ">MEMORY", ">HELD", "HELD BY")
     notes = (*quarantine_lines(state), *_simulated(state))
-    return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", notes)
+    known = tuple((row[0], row[0].rpartition(":")[0]) for row in rows)
+    return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", notes, known)
 
 
 VIEWS: dict[str, Callable[[ClusterState], View]] = {

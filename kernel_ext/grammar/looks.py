@@ -7,31 +7,49 @@ from atoll.kernel_ext.grammar.schema import Flag, Grammar
 CLUSTER = Grammar(
     magic="%cluster",
     summary="Show the cluster's nodes: what they have, what is used, what waits.",
-    examples=(("%cluster", "every node"),),
+    examples=(("%cluster", "every node"), ("%cluster big", "the node big")),
+    names_help="nodes; all if not said",
+    names_known="node",
+    name_free=True,
 )
 
 JOBS = Grammar(
     magic="%jobs",
     summary="Show what runs and what waits, of all sessions.",
-    examples=(("%jobs", "every session"),),
+    examples=(
+        ("%jobs", "every session"),
+        ("%jobs fit sales.ipynb", "what is called fit, and what that notebook has sent"),
+    ),
+    names_help="cells by number or name, functions, actors, notebooks; everything if not said",
+    names_known="job",
+    name_free=True,
 )
 
 ACTORS = Grammar(
     magic="%actors",
     summary="Show the actors of the cluster.",
-    examples=(("%actors", "every actor, those that have died for a while too"),),
+    examples=(("%actors", "every actor, those that have died for a while too"), ("%actors llm", "one of them")),
+    names_help="actors; all if not said",
+    names_known="actors",
+    name_free=True,
 )
 
 OBJECTS = Grammar(
     magic="%objects",
     summary="Show the names of the cache and the objects in shared memory, the largest first.",
-    examples=(("%objects", "every object"),),
+    examples=(("%objects", "every object"), ("%objects sales.ipynb", "those that a notebook has made")),
+    names_help="names of the cache, ends of ids, notebooks; everything if not said",
+    names_known="object",
+    name_free=True,
 )
 
 GPUS = Grammar(
     magic="%gpus",
     summary="Show the GPUs: how busy they are, who holds them.",
-    examples=(("%gpus", "every GPU"),),
+    examples=(("%gpus", "every GPU"), ("%gpus big", "those of the node big"), ("%gpus big:0", "one of them")),
+    names_help="GPUs, or nodes; all if not said",
+    names_known="device",
+    name_free=True,
 )
 
 USAGE = Grammar(
@@ -60,7 +78,7 @@ DASHBOARD = Grammar(
     examples=(("%dashboard", "below this cell"),),
 )
 
-_CELL = "the number of a cell, as its status line and %jobs have it: t42"
+_CELL = "the number of a cell, as its status line and %jobs have it (t42), or the variable of a background cell"
 
 WHY = Grammar(
     magic="%why",
@@ -85,7 +103,7 @@ WHY = Grammar(
 LOGS = Grammar(
     magic="%logs",
     summary="Show what a cell has shown so far, also after a reload or a restart of the kernel.",
-    examples=(("%logs t42", "all that the cell has shown"),),
+    examples=(("%logs t42", "all that the cell has shown"), ("%logs fit", "a background cell by its variable")),
     name_help=_CELL,
     name_free=True,
     name_known="cell",

@@ -105,8 +105,9 @@ def _section(grammar: Grammar) -> Iterator[str]:
     yield from (f"    {example:<{width}}{what}" for example, what in grammar.examples)
     yield ""
     if not grammar.options and not grammar.flags:
-        if grammar.name_help:
-            yield from (f"`{usage(grammar)}`: {grammar.name_help}.", "")
+        told = grammar.name_help or grammar.names_help
+        if told:
+            yield from (f"`{usage(grammar)}`: {told}.", "")
     else:
         yield from (f"`{usage(grammar)}`", "")
         yield from _options(grammar)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.kernel_ext import detached
-from atoll.kernel_ext.background.handle import result_of
+from atoll.kernel_ext.background.handle import BackgroundCell, result_of
 from atoll.kernel_ext.background.kernel import cells_of
 from atoll.kernel_ext.errors import CellInterrupted, failure_to_raise, named_error
 from atoll.kernel_ext.grammar import ParsedLine
@@ -15,15 +15,22 @@ from atoll.kernel_ext.records import RecordReader
 from atoll.kernel_ext.remote_cell import apply_result, take_over_detached
 
 
+def _number(shell: Any, said: ParsedLine) -> str:
+    """Return the number of the cell that a line names, also by the variable of its handle."""
+    name = said.name or ""
+    value = shell.user_ns.get(name)
+    return value.record if isinstance(value, BackgroundCell) else name
+
+
 def logs(shell: Any, said: ParsedLine, _cell: str) -> None:
     """`%logs t42`."""
-    _name, reader = detached.reader_of("%logs", said.name or "")
+    _name, reader = detached.reader_of("%logs", _number(shell, said))
     detached.show(reader, ShellSink(shell))
 
 
 def attach(shell: Any, said: ParsedLine, _cell: str) -> None:
     """`%attach t42`."""
-    name, reader = detached.reader_of("%attach", said.name or "")
+    name, reader = detached.reader_of("%attach", _number(shell, said))
     try:
         _attach_to_background(shell, name, reader, "bg" in said.flags)
     except KeyError:
@@ -73,7 +80,7 @@ def _attach_to_background(shell: Any, number: str, reader: RecordReader, at_once
 
 def traceback(shell: Any, said: ParsedLine, _cell: str) -> None:
     """`%tb t42`; without a number, IPython's own."""
-    name = said.name or ""
+    name = _number(shell, said)
     if not detached.is_number(name):
         from IPython.core.magics.basic import BasicMagics
 

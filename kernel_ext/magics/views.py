@@ -10,29 +10,29 @@ from atoll.kernel_ext.usage_view import Views, usage_view
 from atoll.kernel_ext.views import View, actors_view, cluster_view, gpus_view, jobs_view, objects_view
 
 
-def cluster(_shell: Any, _said: ParsedLine, _cell: str) -> View:
+def cluster(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%cluster`."""
-    return cluster_view(current_engine().state())
+    return cluster_view(current_engine().state()).only(said.names)
 
 
-def jobs(_shell: Any, _said: ParsedLine, _cell: str) -> View:
+def jobs(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%jobs`."""
-    return jobs_view(current_engine().state(), current_engine().job())
+    return jobs_view(current_engine().state(), current_engine().job()).only(said.names)
 
 
-def actors(_shell: Any, _said: ParsedLine, _cell: str) -> View:
+def actors(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%actors`."""
-    return actors_view(current_engine().state())
+    return actors_view(current_engine().state()).only(said.names)
 
 
-def objects(_shell: Any, _said: ParsedLine, _cell: str) -> View:
+def objects(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%objects`."""
-    return objects_view(current_engine().state())
+    return objects_view(current_engine().state()).only(said.names)
 
 
-def gpus(_shell: Any, _said: ParsedLine, _cell: str) -> View:
+def gpus(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%gpus`."""
-    return gpus_view(current_engine().state())
+    return gpus_view(current_engine().state()).only(said.names)
 
 
 def usage(_shell: Any, said: ParsedLine, _cell: str) -> View | Views:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.kernel_ext.views import VIEWS, View, actors_view, bar, cluster_view, gpus_view, jobs_view, objects_view
 from atoll.protocol.state import (
     ActorState,
@@ -78,6 +80,28 @@ def test_jobs_marks_this_session_and_says_what_waits() -> None:
     assert " ".join(lines[4].split()) == "fit one.ipynb (this one) running 1 CPU, 1 GPU 98 % 1 GiB 10 s 101"
     assert "next (2 times)" in lines[5]
     assert "waiting: 1 GPU is held by fit" in lines[5]
+
+
+def test_a_view_shows_what_is_asked_for_by_the_names_that_it_offers() -> None:
+    view = jobs_view(state(), "j1")
+    assert view.known() == ["llm", "two.ipynb", "fit", "one.ipynb", "next"]
+    assert [row[0] for row in view.only(["fit"]).rows] == ["fit"]
+    assert [row[0] for row in view.only(["one.ipynb"]).rows] == ["fit", "next (2 times)"]
+    assert [row[0] for row in view.only(["llm", "next"]).rows] == ["actor llm", "next (2 times)"]
+    assert view.only(()) == view
+    with pytest.raises(MagicUsageError, match=r"there is no fitt here; there is fit"):
+        view.only(["fitt"])
+    assert objects_view(state()).known() == ["busy", "flights", "ddccbbaa", "one.ipynb"]
+    assert gpus_view(state()).only(["reef"]).rows == gpus_view(state()).only(["reef:0"]).rows
+    assert cluster_view(state()).known() == ["reef"]
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_every_row_has_names(view: Callable[[ClusterState], View]) -> None:
+    made = view(state())
+    assert len(made.names) == len(made.rows)
+    for name in made.known():
+        assert made.only([name]).rows
 
 
 def test_actors_have_the_living_first() -> None:

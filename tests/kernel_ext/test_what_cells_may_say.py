@@ -232,6 +232,12 @@ def test_what_there_is_completes_in_a_kernel(kernel: Kernel) -> None:
     assert completed("%%remote on=help") == ["%%remote on=helper"]
     assert "%why helper" in completed("%why ")
     assert completed("%remote def") == ["%remote defaults"]
+    assert completed("%actors help") == ["%actors helper"]
+    assert completed("%jobs hel") == ["%jobs helper"]
+    assert f"%cluster {node}" in completed("%cluster ")
+    kernel.good("%%remote sleeper bg quiet\npass")
+    assert completed("%logs sl") == ["%logs sleeper"]
+    assert kernel.good("%logs sleeper").text() == ""
     kernel.good("frame = 1")
     assert completed("%%remote in=fra") == ["%%remote in=frame"]
 
