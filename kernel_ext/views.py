@@ -170,7 +170,8 @@ def jobs_view(state: ClusterState, job: str = "") -> View:
     names = {item.job: item.name or item.kind for item in state.jobs}
     actors = {actor.actor_id: actor.name or actor.class_name for actor in state.actors}
     cells = {actor.actor_id: actor.name for actor in state.actors if actor.namespace == BACKGROUND}
-    rows, known = [], []
+    rows = []
+    known: list[tuple[str, ...]] = []
     for lease in sorted(state.leases, key=lambda lease: (lease.since, lease.lease_id)):
         session = names.get(lease.job, "-") + (" (this one)" if job and lease.job == job else "")
         number = cells.get(lease.actor, "").partition(" ")[0]

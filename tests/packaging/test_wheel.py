@@ -79,7 +79,7 @@ def test_the_wheel_has_every_module_and_static_file(wheel: Path) -> None:
         for folder, package in ROOMS.items()
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
-        and "node_modules" not in path.parts
+        and not {"node_modules", "labextension"} & {*path.parts}
         and (path.suffix == ".py" or path.name == "py.typed" or path.parent.name == "static")
         and f"{package}/{path.relative_to(ROOT / folder)}" not in inside
     ]
