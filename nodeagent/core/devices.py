@@ -146,6 +146,17 @@ class Devices:
         claim.shares, claim.state, claim.since = shares, HELD, now
         return True
 
+    def take_over(self, lease_id: int, worker_id: bytes, now: Instant) -> None:
+        """A lease that has its devices gets a worker that became warm on them meanwhile: one claim of both is left.
+
+        That is the worker's, which knows what was there before it.
+        """
+        own = self._warm.pop(worker_id, None)
+        if own is not None:
+            claim = self._claims.pop(own)
+            claim.shares, claim.state, claim.since = self._claims[lease_id].shares, HELD, now
+            self._claims[lease_id] = claim
+
     def _try(self, lease_id: int) -> None:
         claim = self._claims[lease_id]
         claim.look_at = None

@@ -229,6 +229,8 @@ class Leases:
     def _give_worker(self, lease: Lease, now: Instant) -> None:
         lease.starts += 1
         lease.worker = self._pool.obtain(lease.key, lease.lease_id, lease.job, now)
+        if lease.devices:
+            self.devices.take_over(lease.lease_id, lease.worker.worker_id, now)
         if lease.worker.state == "leased":
             self._begin(lease, lease.worker, now)
 

@@ -253,6 +253,20 @@ def test_a_warm_worker_is_ended_after_a_while_and_its_memory_looked_at(driver: C
     assert driver.said(LeaseEnded) == []
 
 
+def test_a_worker_that_becomes_warm_while_the_next_lease_claims_its_share_holds_it_once(driver: CoreDriver) -> None:
+    worker_id = begin_on_device(driver, units=5_000)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    driver.answers_claims = False
+    driver.start_lease(2, devices=[share(0, 5_000)])
+    claim = driver.take(ClaimDevices)[-1]
+    driver.event(DeviceMemoryMeasured(1, memory(WARM_BYTES, worker=WARM_BYTES)))
+    driver.claim(claim)
+    assert [(started.lease_id, started.worker_id) for started in driver.said(LeaseStarted)] == [(2, worker_id)]
+    driver.event(ProcessExited(worker_id, None, 9))
+    driver.event(DeviceMemoryMeasured(2, memory(0)))
+    assert driver.locked == {}, "nobody is left who could let go of it"
+
+
 def test_an_actors_worker_and_one_that_is_to_be_killed_are_never_kept(driver: CoreDriver) -> None:
     worker_id = begin_on_device(driver)
     driver.message(SCHEDULER, EndLease(1, kill=False))
