@@ -343,8 +343,9 @@ class Devices:
                     held[share.uuid] = held.get(share.uuid, 0) + share.units
         if any(units > UNITS_PER_ONE for units in held.values()):
             return f"a device is held more than once: {held}"
-        if any(self._claims[key].state != WARM for key in self._warm.values()):
-            return "a warm worker's devices are said to be something else"
+        warm = [key for key, claim in self._claims.items() if claim.state == WARM]
+        if sorted(warm) != sorted(self._warm.values()):
+            return f"the claims {warm} are warm, and those of warm workers are {list(self._warm.values())}"
         return None
 
 

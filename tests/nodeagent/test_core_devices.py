@@ -267,6 +267,33 @@ def test_a_worker_that_becomes_warm_while_the_next_lease_claims_its_share_holds_
     assert driver.locked == {}, "nobody is left who could let go of it"
 
 
+def test_a_lease_that_claims_its_share_while_a_worker_cools_gets_that_worker_and_leaves_nothing_behind(
+    driver: CoreDriver,
+) -> None:
+    worker_id = begin_on_device(driver, units=2_500)
+    driver.message(SCHEDULER, EndLease(1, kill=False))
+    driver.answers_claims = False
+    driver.take(ClaimDevices)
+    driver.start_lease(2, devices=[share(0, 2_500)])
+    (claim,) = driver.take(ClaimDevices)
+    driver.event(DeviceMemoryMeasured(1, memory(GIB // 4, worker=GIB // 4)))
+    assert driver.said(LeaseEnded) == [LeaseEnded(1)]
+    driver.claim(claim)
+    (started,) = driver.said(LeaseStarted)
+    assert (started.lease_id, started.worker_id) == (2, worker_id)
+    driver.message(SCHEDULER, EndLease(2, kill=False))
+    driver.event(DeviceMemoryMeasured(2, memory(GIB // 4, worker=GIB // 4)))
+    assert driver.said(LeaseEnded) == [LeaseEnded(2)]
+
+    # Whoever wants the whole device gets it, once the one worker has ended.
+    driver.answers_claims = True
+    driver.start_lease(3, devices=[share(0)], job=b"job-0002")
+    assert driver.exit_killed() == [worker_id]
+    driver.event(DeviceMemoryMeasured(driver.take(MeasureDeviceMemory)[-1].lease_id, memory(0)))
+    driver.advance(0.001)
+    assert [fork.devices for fork in driver.forks() if fork.devices] == [["GPU-0"]]
+
+
 def test_an_actors_worker_and_one_that_is_to_be_killed_are_never_kept(driver: CoreDriver) -> None:
     worker_id = begin_on_device(driver)
     driver.message(SCHEDULER, EndLease(1, kill=False))
