@@ -30,6 +30,9 @@ _COMPREHENSIONS = {
 }
 
 
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
 @dataclass(frozen=True)
 class CellNames:
     """What the analysis found.
@@ -111,6 +114,22 @@ class _Scopes:
         """Return what the scope reads and sets of the module's names."""
         found = _Globals()
         for table in self._tables.get((name, line), ()):
+            self._collect(table, found)
+        return found
+
+    def globals_of_comprehension(self, node: _Comprehension) -> _Globals:
+        """Return what a comprehension reads and sets of the module's names.
+
+        From Python 3.12 on, one that is no generator is a part of the scope around it and has no table of its own. A
+        generator with the same clauses has one, and treats names likewise.
+        """
+        name = _COMPREHENSIONS[type(node)]
+        if (name, node.lineno) in self._tables:
+            return self.globals_of(name, node.lineno)
+        element = ast.Tuple([node.key, node.value], ast.Load()) if isinstance(node, ast.DictComp) else node.elt
+        generator = ast.unparse(ast.GeneratorExp(element, node.generators))
+        found = _Globals()
+        for table in symtable.symtable(generator, "<cell>", "exec").get_children():
             self._collect(table, found)
         return found
 
@@ -412,9 +431,9 @@ class _Flow(ast.NodeVisitor):
             self._take_globals(found)
             self._set(node.name)
 
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
+    def _comprehension(self, node: _Comprehension) -> None:
         self.visit(node.generators[0].iter)
-        self._take_globals(self._scopes.globals_of(_COMPREHENSIONS[type(node)], node.lineno))
+        self._take_globals(self._scopes.globals_of_comprehension(node))
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # noqa: N815
 

@@ -172,6 +172,8 @@ def _code_of(shell: Any, body: str, place: CellPlace) -> str:
     try:
         transformed: str = shell.transform_cell(body)
     except SyntaxError as error:
+        if error.lineno is not None:
+            error.lineno += place.lines_before
         raise syntax_error(error, _syntax_lines(shell, error)) from None
     # IPython drops empty lines at the beginning; they count all the same.
     lines = body.splitlines()

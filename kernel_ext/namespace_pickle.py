@@ -291,9 +291,9 @@ def unpack_names(
     outer = (_arriving.namespace, _arriving.refs, _arriving.buffers)
     _arriving.namespace, _arriving.refs, _arriving.buffers = namespace, packed.refs, iter(row)
     try:
-        unpickler: Any = pickle.Unpickler(io.BytesIO(_seeding(len(seeds)) + packed.data), buffers=_arriving.buffers)
+        unpickler: Any = _Unpickler(io.BytesIO(_seeding(len(seeds)) + packed.data), buffers=_arriving.buffers)
         if seeds:
-            unpickler.persistent_load = seeds.__getitem__
+            unpickler.seeds = seeds
             unpickler.load()
         values: Namespace = unpickler.load()
         if remember:
@@ -301,6 +301,16 @@ def unpack_names(
     finally:
         _arriving.namespace, _arriving.refs, _arriving.buffers = outer
     return values
+
+
+class _Unpickler(pickle.Unpickler):
+    """Is handed the objects that are known here. Python 3.13.0 takes no other `persistent_load` than a class's own."""
+
+    seeds: Sequence[Any] = ()
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the object of this number."""
+        return self.seeds[pid]
 
 
 def _seeding(count: int) -> bytes:

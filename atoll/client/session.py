@@ -533,9 +533,10 @@ class Session:
         return entry.state, entry.value
 
     def loaders(self) -> ThreadPoolExecutor:
-        """Return the thread that loads values for futures."""
+        """Return the thread that loads values for futures, begun at once: an interpreter that ends begins none."""
         if self._loaders is None:
             self._loaders = ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-values")
+            self._loaders.submit(int)
         return self._loaders
 
     # ------------------------------------------------------------------------------------------------ objects

@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+from atoll.client.current import current_session
 from atoll.util import remote_calls
 from atoll.util.calls import Call, CallQueue
 
@@ -103,6 +104,7 @@ class Executor(concurrent.futures.Executor):
             future.set_exception(error)
 
         call = Call(fn, args, kwargs, begin=future.set_running_or_notify_cancel, finish=finish, mode=mode)
+        current_session().loaders()  # the thread that takes results in: at the interpreter's end none is begun any more
         self._calls.submit(call)
         return future
 

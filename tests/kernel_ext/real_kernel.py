@@ -204,6 +204,7 @@ def plain(value: Any) -> Any:
     value = re.sub(r"\x1b\[[0-9;]*m", "", value)
     value = re.sub(r"Cell\s+In\s*\[\d+\]", "Cell In[N]", value)
     value = re.sub(r"0x[0-9a-fA-F]{6,}", "0xN", value)
+    value = re.sub(r"\(pid=\d+\)", "(pid=N)", value)  # Python 3.12 warns who forks beside threads
     # Python says a warning once for a place in the code, and the local cell comes first.
     value = re.sub(r"^.*UserWarning: To exit:.*\n.*\n", "", value)
     value = re.sub(r"(CPU times:|Wall time:) .*", r"\1 T", value)
