@@ -133,7 +133,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             return future
         name = _name_of(func)
         begin = future.set_running_or_notify_cancel
-        self._calls.submit(Call(run_batch, (_disguised(payload), *arrays), {}, begin=begin, finish=finish, name=name))
+        self._calls.submit(Call(run_batch, (payload, *arrays), {}, begin=begin, finish=finish, name=name))
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
@@ -261,18 +261,6 @@ def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any]
     return file.getvalue()
 
 
-_MAIN = b"__main__"
-_DISGUISE = b"\0main\xff\xfe\0"
-"""Stands for the name in a payload: one that mentions it would be pickled again, by value, as an argument."""
-
-
-def _disguised(payload: bytes) -> tuple[bool, bytes]:
-    """Return a payload that does not mention `__main__`, and whether it had to be changed for that."""
-    if _MAIN not in payload or _DISGUISE in payload:
-        return False, payload
-    return True, payload.replace(_MAIN, _DISGUISE)
-
-
 _arrays: tuple[Any, ...] = ()
 
 
@@ -281,13 +269,12 @@ def shared_array(number: int) -> Any:
     return _arrays[number]
 
 
-def run_batch(disguised: tuple[bool, bytes], *arrays: Any) -> Any:
+def run_batch(payload: bytes, *arrays: Any) -> Any:
     """Run a batch of joblib's. Runs as a task; `arrays` are views of shared memory."""
     global _arrays
-    changed, payload = disguised
     _arrays = arrays
     try:
-        batch = pickle.loads(payload.replace(_DISGUISE, _MAIN) if changed else payload)
+        batch = pickle.loads(payload)
     finally:
         _arrays = ()
     return batch()
