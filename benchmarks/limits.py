@@ -41,10 +41,12 @@ def echo_process() -> Iterator[socket.socket]:
     command = [sys.executable, "-m", "benchmarks.limits", str(theirs.fileno())]
     with ours, subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as process:
         theirs.close()
-        send(ours, pickle.dumps(CALL))
-        receive(ours)
-        yield ours
-        ours.close()
+        try:
+            send(ours, pickle.dumps(CALL))
+            receive(ours)
+            yield ours
+        finally:
+            ours.close()  # so that it ends, however we do
         process.wait()
 
 

@@ -1,11 +1,14 @@
 """A client whose system calls, and whose worker's, are counted: `python -m tests.benchmarks.counted_client PATH COUNT`.
 
-The marks are around so many synchronous tasks, or calls of an actor. Exit code 3: this kernel cannot count.
+The marks are around so many synchronous tasks, or calls of an actor. What it prints is how many turns other threads of
+this process have had meanwhile. Exit code 3: this kernel cannot count.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+from pathlib import Path
 
 import atoll
 from tests.benchmarks.system_calls import CannotCount, mark, watch_me
@@ -30,6 +33,16 @@ class Idle:
         watch_me(path, "worker")
 
 
+def turns_of_others() -> int:
+    """Return how often the other threads of this process have gone to sleep again so far."""
+    turns = 0
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != threading.get_native_id():
+            lines = (task / "status").read_text().splitlines()
+            turns += next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+    return turns
+
+
 def main(path: str, kind: str, count: int) -> None:
     atoll.init(start=False)
     if kind == "actor":
@@ -47,10 +60,12 @@ def main(path: str, kind: str, count: int) -> None:
         sys.exit(3)
     for _ in range(20):
         atoll.get(submit())
+    before = turns_of_others()
     mark()
     for _ in range(count):
         atoll.get(submit())
     mark()
+    print(turns_of_others() - before)
     atoll.shutdown()
 
 

@@ -145,11 +145,14 @@ class Watcher:
     Attributes:
         counts: By name of the watched: its calls between the marks.
         marks: So many marks were seen.
+        took_s: How long it was from the first to the last, in seconds.
     """
 
     def __init__(self, path: Path) -> None:
         self.counts: dict[str, Counter[str]] = {}
         self.marks = 0
+        self.took_s = 0.0
+        self._marked_at = 0.0
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
         self._server.listen()
@@ -202,6 +205,8 @@ class Watcher:
             machine = platform.machine()
             if number == NUMBERS[machine]["marker"]:
                 self.marks += 1
+                now = time.monotonic()
+                self.took_s, self._marked_at = now - self._marked_at, now
             elif self.marks == 1:
                 known = NAMES[machine].get(number, f"call {number}")
                 self.counts.setdefault(self._names[listener], Counter())[known] += 1
