@@ -90,10 +90,11 @@ def holders_of(device: DeviceState) -> str:
 
 
 def quarantine_lines(state: ClusterState) -> list[str]:
-    """Return a line for each GPU that is quarantined: why, and how it is given again."""
+    """Return a line for each GPU that is quarantined: why, for how long, and how it is given again before."""
     return [
         f"GPU {device.index} of {node.name} is {printable(device.trouble, 200)}; "
-        f"`atoll gpu release {device.uuid}` gives it again"
+        f"`atoll gpu release {device.uuid}` gives it again now, otherwise it is "
+        + (f"in {duration(device.quarantined_for_s)}" if device.quarantined_for_s else "when its memory is free")
         for node in state.nodes
         for device in node.devices
         if device.quarantined

@@ -215,6 +215,17 @@ class Engine(Protocol):
         """Return what notebooks, cells and actors have held and used."""
         ...
 
+    def release_gpu(self, gpu: str) -> None:
+        """Have a quarantined GPU given again.
+
+        Args:
+            gpu: Its number, `NODE:NUMBER`, or its UUID.
+
+        Raises:
+            AtollError: There is no such GPU, or it is not quarantined.
+        """
+        ...
+
     def glance(self) -> Glance:
         """Return the part of the cluster's state that lines about cells need. Never begins a session.
 
@@ -502,6 +513,18 @@ class AtollEngine:
         from atoll.accounting import fetch_report
 
         return fetch_report()
+
+    def release_gpu(self, gpu: str) -> None:
+        """See `Engine`."""
+        self._api()
+        from atoll.client.connection import failure
+        from atoll.client.current import current_session
+        from atoll.protocol.messages import ReleaseDevice
+
+        session = current_session()
+        problem = failure(session.ask_scheduler(ReleaseDevice(session.next_request(), gpu)))
+        if problem is not None:
+            raise problem
 
     def glance(self) -> Glance:
         """See `Engine`."""

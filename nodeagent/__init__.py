@@ -21,6 +21,7 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     segments.py processes.py    what only Linux has
     monitor.py logs.py          what is measured, the workers' output
     gpus.py     who knows the devices: nvml.py, or simulated_gpus.py;  device_locks.py  who may use them
+    device_records.py   what they have failed at, for the agents that come
     device_errors.py    what CUDA says to workers
     host_memory.py  what processes and the host use of memory
 """

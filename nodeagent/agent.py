@@ -39,6 +39,7 @@ from atoll.nodeagent.core.events import (
     DialAgent,
     DialScheduler,
     Exit,
+    ForgetDevice,
     ForkFailed,
     ForkWorker,
     KillWorker,
@@ -46,6 +47,7 @@ from atoll.nodeagent.core.events import (
     MeasureMemory,
     ObserveNode,
     ProcessExited,
+    RememberDevice,
     RestoreCheckpoint,
     RestoreObject,
     SendPiece,
@@ -59,6 +61,7 @@ from atoll.nodeagent.core.events import (
     ZygoteDied,
 )
 from atoll.nodeagent.device_locks import open_locks
+from atoll.nodeagent.device_records import DeviceRecords
 from atoll.nodeagent.gpus import Provider, find_checkpoints, find_provider
 from atoll.nodeagent.host_memory import HostMemory
 from atoll.nodeagent.logs import WorkerLogs
@@ -118,6 +121,7 @@ class NodeAgent:
         devices = self._provider.devices()
         simulated = any(device.simulated for device in devices)
         self._locks = open_locks(settings.device_locks, self._directory, simulated=simulated) if devices else None
+        self._records = DeviceRecords(self._locks.directory) if self._locks is not None else None
         self._monitor = Monitor(self._provider, self._locks)
         self._host_memory = host_memory or HostMemory()
         self._checkpoints = find_checkpoints(self._provider)
@@ -131,6 +135,7 @@ class NodeAgent:
             patience_s=settings.store_patience_s,
             kept_free_bytes=settings.memory_kept_free_bytes,
             no_checkpoint=self._checkpoints.why_not(),
+            device_records=self._records.read([device.uuid for device in devices]) if self._records else (),
         )
         self.endpoint = Endpoint(self._key, Identity("agent", self.node.node_id), self.deliver)
         self._zygotes: dict[str, ZygoteProcess] = {}
@@ -167,6 +172,8 @@ class NodeAgent:
             DeleteSpillFile: self._memory.delete,
             ClaimDevices: self._claim_devices,
             UnlockDevices: self._unlock_devices,
+            RememberDevice: self._remember_device,
+            ForgetDevice: self._forget_device,
             MeasureDeviceMemory: self._measure,
             MeasureMemory: self._measure_memory,
             CheckpointDevices: self._checkpoint,
@@ -391,6 +398,15 @@ class NodeAgent:
     def _unlock_devices(self, action: UnlockDevices) -> None:
         """In the same thread as claims, so that what is claimed anew is not let go of."""
         self._measuring_thread.submit(self._monitor.unlock, action.uuids)
+
+    def _remember_device(self, action: RememberDevice) -> None:
+        """At once, so that it is written before anybody hears of it: some bytes, three times in ten minutes at most."""
+        assert self._records is not None, "what fails is a device"
+        self._records.remember(action.record)
+
+    def _forget_device(self, action: ForgetDevice) -> None:
+        if self._records is not None:
+            self._records.forget(action.uuid)
 
     def _measure(self, action: MeasureDeviceMemory) -> None:
         work = self._measuring_thread.submit(self._monitor.measure, action.lease_id, action.uuids, action.worker_pid)

@@ -46,6 +46,11 @@ class DeviceLocks:
         self._directory = directory
         self._held: dict[str, int] = {}
 
+    @property
+    def directory(self) -> Path:
+        """Where the files are: ours alone."""
+        return self._directory
+
     def take(self, uuids: list[str]) -> dict[str, str]:
         """Lock devices, all of them or none but those that are locked already.
 
@@ -126,7 +131,12 @@ class DeviceLocks:
         self.release(list(self._held))
 
     def _path(self, uuid: str) -> Path:
-        return self._directory / f"{uuid.replace('/', '_')}.lock"  # the UUIDs of old MIG instances have slashes
+        return self._directory / f"{file_name_of(uuid)}.lock"
+
+
+def file_name_of(uuid: str) -> str:
+    """Return the name of a device for files: the UUIDs of old MIG instances have slashes."""
+    return uuid.replace("/", "_")
 
 
 def _described(descriptor: int) -> str:

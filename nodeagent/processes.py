@@ -48,6 +48,11 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def boot() -> str:
+    """Return what tells this run of the system from those before; monotonic clocks begin anew with each."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def thread_count() -> int:
     """Return how many threads this process has, those of libraries too."""
     return sum(1 for _entry in Path("/proc/self/task").iterdir())

@@ -19,6 +19,7 @@ class DeviceState(msgspec.Struct, frozen=True):
         trouble: Why nobody is given it, in words; empty if nothing is wrong with it.
         quarantined: Whether that is because it has failed too often, and somebody may lift it.
         part: Whether it is a part of a device (a MIG instance).
+        quarantined_for_s: For how long it still is; 0 if it is not, or until its memory is free.
     """
 
     uuid: str
@@ -35,6 +36,7 @@ class DeviceState(msgspec.Struct, frozen=True):
     trouble: str = ""
     quarantined: bool = False
     part: bool = False
+    quarantined_for_s: float = 0.0
 
 
 class DrainState(msgspec.Struct, frozen=True):

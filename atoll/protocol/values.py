@@ -248,6 +248,7 @@ class DeviceSample(msgspec.Struct, frozen=True, array_like=True):
         outsiders: Those processes, the largest first.
         trouble: Why it is not given to anybody now, in words; empty if nothing is wrong with it.
         quarantined: Whether that is because it has failed too often.
+        quarantined_for_s: For how long it still is; 0 if it is not, or until its memory is free.
     """
 
     uuid: str
@@ -257,6 +258,7 @@ class DeviceSample(msgspec.Struct, frozen=True, array_like=True):
     outsiders: list[Outsider] = []
     trouble: str = ""
     quarantined: bool = False
+    quarantined_for_s: float = 0.0
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from atoll.kernel_ext.grammar.schema import Flag, Grammar
+from atoll.kernel_ext.grammar.schema import Flag, Grammar, Option
+from atoll.kernel_ext.grammar.values import read_device
 
 CLUSTER = Grammar(
     magic="%cluster",
@@ -45,11 +46,25 @@ OBJECTS = Grammar(
 
 GPUS = Grammar(
     magic="%gpus",
-    summary="Show the GPUs: how busy they are, who holds them.",
-    examples=(("%gpus", "every GPU"), ("%gpus big", "those of the node big"), ("%gpus big:0", "one of them")),
+    summary="Show the GPUs: how busy they are, who holds them, which are quarantined.",
+    examples=(
+        ("%gpus", "every GPU"),
+        ("%gpus big", "those of the node big"),
+        ("%gpus big:0", "one of them"),
+        ("%gpus release=2", "give GPU 2 again, which was quarantined since it failed"),
+    ),
     names_help="GPUs, or nodes; all if not said",
     names_known="device",
     name_free=True,
+    options=(
+        Option(
+            "release",
+            "GPU",
+            "give a quarantined GPU again: its number, or NODE:NUMBER, or its UUID",
+            read_device,
+            "2",
+        ),
+    ),
 )
 
 USAGE = Grammar(

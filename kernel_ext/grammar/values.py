@@ -215,6 +215,18 @@ class Places:
     manner: str = "only"
 
 
+def read_device(value: Any) -> str:
+    """Read which GPU is meant: its number, `node:number`, or its UUID.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"[\w./:-]+", text):
+        raise ValueError("is no GPU: write its number, NODE:NUMBER, or its UUID, as %gpus shows them")
+    return text
+
+
 def read_places(value: Any) -> Places:
     """Read `big`, `big,small`, `~big` (rather there) or `!big` (not there).
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from atoll.exceptions import AtollError
 from atoll.kernel_ext.engine import current_engine
-from atoll.kernel_ext.grammar import ParsedLine
+from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.usage_view import Views, usage_view
 from atoll.kernel_ext.views import View, actors_view, cluster_view, gpus_view, jobs_view, objects_view
 
@@ -32,6 +33,12 @@ def objects(_shell: Any, said: ParsedLine, _cell: str) -> View:
 
 def gpus(_shell: Any, said: ParsedLine, _cell: str) -> View:
     """`%gpus`."""
+    released = said.get("release")
+    if released is not None:
+        try:
+            current_engine().release_gpu(released)
+        except AtollError as error:
+            raise MagicUsageError(f"%gpus release={released}: {error}") from None
     return gpus_view(current_engine().state()).only(said.names)
 
 

@@ -7,7 +7,7 @@ only a worker that this agent forked may say that it has started. Whoever says s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from atoll.nodeagent.core.events import (
     AgentUnreachable,
     DestroySegment,
     DeviceMemoryMeasured,
+    DeviceRecord,
     DevicesCheckpointed,
     DevicesClaimed,
     DialScheduler,
@@ -168,6 +169,7 @@ class AgentCore:
         patience_s: How long somebody waits for room in a full store while nothing moves.
         kept_free_bytes: Memory that is kept free on the host; what is usual for its size if 0.
         no_checkpoint: Why the driver cannot give up what a process has on its devices; empty if it can.
+        device_records: What agents before this one held against devices.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class AgentCore:
         patience_s: float = PATIENCE_S,
         kept_free_bytes: int = 0,
         no_checkpoint: str = "",
+        device_records: Iterable[DeviceRecord] = (),
     ) -> None:
         self.node = node
         self._outbox = Outbox()
@@ -198,6 +201,7 @@ class AgentCore:
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
         offered_bytes = node.resources.get(MEMORY, 0) // UNITS_PER_ONE
         self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room, no_checkpoint)
+        self.leases.devices.health.recall(device_records, now)
         self._story = Story()
         self._roles: dict[Peer, tuple[str, bytes]] = {}
         self._without_scheduler_since: Instant | None = now
@@ -367,7 +371,8 @@ class AgentCore:
         self._outbox.scheduler = peer
         self._dialling = False
         self._without_scheduler_since = None
-        self._sample_at = Instant(now + BUSY_SAMPLE_S)
+        # What is held against a device from before is told before somebody is given it.
+        self._sample_at = now if self.leases.devices.health.any_trouble() else Instant(now + BUSY_SAMPLE_S)
         self.store.await_confirmations()
         self.transfers.scheduler_linked()
         holding = self.leases.holding()
@@ -448,7 +453,8 @@ class AgentCore:
 
     def _fault_reported(self, peer: Peer, message: ReportDeviceFault, now: Instant) -> None:
         self.leases.worker_reports_fault(peer, message.text, message.counts, now)
-        self._tell_sample()
+        self._tell_sample(now)
+        self.leases.withdraw_from_quarantined(now)
 
     def _release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
         self.transfers.withdraw(peer, message.object_ids)
@@ -562,7 +568,9 @@ class AgentCore:
         self._observed = event
         for fault in event.faults:
             self.leases.device_failed(fault, now)
-        self._tell_sample()
+        self._tell_sample(now)  # first, so that the scheduler does not place there again what is withdrawn now
+        if event.faults:
+            self.leases.withdraw_from_quarantined(now)
 
     def _devices_claimed(self, event: DevicesClaimed, now: Instant) -> None:
         """Go on with the lease; if it is given up, the scheduler first learns why, so that it looks elsewhere."""
@@ -573,22 +581,27 @@ class AgentCore:
             fresh = {sample.uuid: sample for sample in event.samples}
             devices = [fresh.get(sample.uuid, sample) for sample in self._observed.devices]
             self._observed = msgspec.structs.replace(self._observed, devices=devices)
-            self._tell_sample()
+            self._tell_sample(now)
         self.leases.give_up(event.lease_id, text)
 
     def _release_device(self, message: ReleaseDevice, now: Instant) -> None:
         """Somebody answers for a device that was quarantined."""
         self.leases.devices.health.lift(message.uuid)
-        self._tell_sample()
+        self._tell_sample(now)
 
-    def _tell_sample(self) -> None:
+    def _tell_sample(self, now: Instant) -> None:
         """Tell the scheduler what was observed last, and what is held against devices."""
         event = self._observed
         if event is None:
             return
         health = self.leases.devices.health
         devices = [
-            msgspec.structs.replace(device, trouble=trouble, quarantined=True)
+            msgspec.structs.replace(
+                device,
+                trouble=trouble,
+                quarantined=True,
+                quarantined_for_s=health.quarantined_for_s(device.uuid, now),
+            )
             if (trouble := health.trouble(device.uuid))
             else device
             for device in event.devices

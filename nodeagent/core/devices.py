@@ -118,7 +118,7 @@ class Devices:
         self._claims: dict[int, Claim] = {}
         self._warm: dict[bytes, int] = {}
         self._last_key = 0
-        self.health = DeviceHealth()
+        self.health = DeviceHealth(outbox)
 
     def in_use(self) -> tuple[str, ...]:
         """Return the devices that are locked, or are about to be, in order."""

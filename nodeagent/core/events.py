@@ -166,6 +166,20 @@ class DeviceFault(msgspec.Struct, frozen=True):
     counts: bool = True
 
 
+class DeviceRecord(msgspec.Struct, frozen=True):
+    """What is held against a device, for an agent that comes after this one.
+
+    Attributes:
+        uuid: The device.
+        faults: When it failed, and at what, the oldest first. Instants are of this boot of the host.
+        until: Until when it is quarantined for that; 0 if it is not.
+    """
+
+    uuid: str
+    faults: list[tuple[float, str]]
+    until: float = 0.0
+
+
 class WorkerMemory(msgspec.Struct, frozen=True):
     """The memory of a worker and of all that it has started.
 
@@ -407,6 +421,18 @@ class UnlockDevices(Action, frozen=True):
     """Let go of the locks of devices; workers that live still hold them."""
 
     uuids: list[str]
+
+
+class RememberDevice(Action, frozen=True):
+    """Write down what is held against a device, so that the next agent of the host knows it."""
+
+    record: DeviceRecord
+
+
+class ForgetDevice(Action, frozen=True):
+    """Nothing is held against a device any more: whoever looked after it says so."""
+
+    uuid: str
 
 
 class MeasureDeviceMemory(Action, frozen=True):

@@ -426,6 +426,18 @@ class Leases:
         self._replace(lease, worker, f"the worker (pid {worker.pid}) was replaced after an error of its GPU: {text}")
         self._pool.retire(worker, now)
 
+    def withdraw_from_quarantined(self, now: Instant) -> None:
+        """Give up the leases that have their devices, and no worker on them yet, where one is not to be given now."""
+        for lease in self.leases():
+            if lease.state != "starting" or lease.claiming:
+                continue
+            share = next((share for share in lease.devices if self.devices.health.trouble(share.uuid)), None)
+            if share is not None:
+                text = f"GPU {share.index} is {self.devices.health.trouble(share.uuid)}"
+                if lease.worker is not None:
+                    self._pool.kill(lease.worker, now)
+                self._fail(lease, DEVICES_TAKEN, text)
+
     @staticmethod
     def _replace(lease: Lease, worker: Worker, cause: str) -> None:
         """The worker of a lease ends, and not because the scheduler wished it."""

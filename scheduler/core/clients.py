@@ -355,25 +355,36 @@ class ClientDesk:
         self._agents.refuse_impossible()
 
     def release_device(self, record: PeerRecord, message: ReleaseDevice) -> None:
-        """Have a quarantined device given again."""
+        """Have a quarantined device given again. Several nodes of one host have the same devices."""
+        all_of_them = [(node, use) for node in self._cluster.nodes for use in node.devices.values()]
         found = [
             (node, use)
-            for node in self._cluster.nodes
-            for use in node.devices.values()
-            if use.device.uuid.startswith(message.uuid) or (message.uuid == str(use.device.index))
+            for node, use in all_of_them
+            if message.uuid
+            and (
+                use.device.uuid.startswith(message.uuid)
+                or message.uuid in {str(use.device.index), f"{node.name}:{use.device.index}"}
+            )
         ]
-        if len(found) != 1:
-            known = ", ".join(use.device.uuid for node in self._cluster.nodes for use in node.devices.values())
-            text = f"{len(found) or 'no'} GPUs are meant by {message.uuid!r}; there are: {known or 'none'}"
+        meant = dict.fromkeys(use.device.uuid for _node, use in found)
+        if len(meant) != 1:
+            names = (f"{use.device.uuid} ({node.name}:{use.device.index})" for node, use in all_of_them)
+            known = ", ".join(names)
+            text = f"{len(meant) or 'no'} GPUs are meant by {message.uuid!r}; there are: {known or 'none'}"
             self._turn.fail(record.peer, message.request, "AtollError", text)
             return
-        ((node, use),) = found
-        if not use.condition.quarantined:
+        quarantined = [(node, use) for node, use in found if use.condition.quarantined]
+        if not quarantined:
+            ((_node, use), *_others) = found
             trouble = use.condition.trouble or "nothing is wrong with it"
             text = f"GPU {use.device.index} ({use.device.uuid}) is not quarantined: {trouble}"
             self._turn.fail(record.peer, message.request, "AtollError", text)
             return
-        self._turn.send(node.peer, ReleaseDevice(0, use.device.uuid))
+        for node, use in quarantined:
+            # The node hears of it before it hears of a lease that is placed there now.
+            self._turn.send(node.peer, ReleaseDevice(0, use.device.uuid))
+            node.lift_quarantine(use.device.uuid)
+        self._cluster.demands.queues.unblock()
         self._turn.send(record.peer, Done(message.request))
 
     def explain(self, record: PeerRecord, message: Explain) -> None:

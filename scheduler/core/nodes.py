@@ -224,6 +224,11 @@ class Node:
             self._freed()
         return freed
 
+    def lift_quarantine(self, uuid: str) -> None:
+        """Somebody answers for a device."""
+        self.devices[uuid].condition.lift()
+        self._freed()
+
     def _freed(self) -> None:
         self._changes.taken.append(self)
         self._changes.freed.append(self)

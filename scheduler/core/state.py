@@ -100,6 +100,7 @@ def _device(cluster: Cluster, node: Node, uuid: str, sample: DeviceSample | None
         trouble=use.condition.trouble,
         quarantined=use.condition.quarantined,
         part=bool(device.parent),
+        quarantined_for_s=sample.quarantined_for_s if sample else 0.0,
     )
 
 

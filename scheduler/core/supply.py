@@ -88,10 +88,15 @@ class DeviceCondition:
         self.trouble, self.quarantined = sample.trouble, sample.quarantined
         return better
 
+    def lift(self) -> None:
+        """Somebody answers for the device: it is given again, whatever was seen of it."""
+        self.trouble, self.quarantined = "", False
+
     def text(self, device: Device) -> str:
         """Return in words what keeps the device from being given, empty if nothing does."""
         if self.trouble:
-            return f"GPU {device.index} is {self.trouble}"
+            remedy = f" (`atoll gpu release {device.uuid}` gives it again)" if self.quarantined else ""
+            return f"GPU {device.index} is {self.trouble}{remedy}"
         if not self.foreign_bytes:
             return ""
         who = " and ".join(map(str, self.outsiders[:2])) or "processes"

@@ -101,8 +101,9 @@ def test_r14_a_gpu_that_fails_again_and_again_is_quarantined_shown_and_given_aga
     assert "quarantined after 3 faults" in shown
     assert "`atoll gpu release SIM-GPU-00000002` gives it again" in shown
     assert "GPU 2 is quarantined" in str(atoll.simulate(num_gpus=4))
+    assert "gives it again now, otherwise it is in " in shown
     assert main(["gpu", "release", "SIM-GPU-00000002"]) == 0
-    eventually(lambda: not devices()[2].quarantined, "it is given again")
+    assert atoll.get(where.options(num_gpus=4).remote(), timeout=20), "it is given again, at once"
     assert main(["gpu", "release", "2"]) == 1
     assert "is not quarantined: nothing is wrong with it" in capsys.readouterr().err
 

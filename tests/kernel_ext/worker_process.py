@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from atoll.exceptions import TaskError, TaskUnschedulableError
+from atoll.exceptions import AtollError, TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine import Glance, OnOutput, Options
 from atoll.protocol.state import ActorState, ClusterState
@@ -238,6 +238,9 @@ class ProcessEngine:
 
     def usage(self) -> UsageReport:
         return UsageReport(0.0, 0.0, 0, [])
+
+    def release_gpu(self, gpu: str) -> None:
+        raise AtollError(f"no GPUs are meant by {gpu!r}")
 
     def job(self) -> str:
         return self.job_id

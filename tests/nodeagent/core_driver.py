@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import count
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from atoll.nodeagent.core.events import (
     DeleteSpillFile,
     DestroySegment,
     DeviceMemory,
+    DeviceRecord,
     DevicesClaimed,
     ForkWorker,
     KillWorker,
@@ -65,6 +67,7 @@ class CoreDriver:
         prepared_bytes: int = 0,
         memory_bytes: int = 16 * 2**30,
         no_checkpoint: str = "",
+        device_records: Iterable[DeviceRecord] = (),
     ) -> None:
         ids = count(1)
         node = NodeDescription(
@@ -84,6 +87,7 @@ class CoreDriver:
             Instant(self.now),
             prepared_bytes=prepared_bytes,
             no_checkpoint=no_checkpoint,
+            device_records=device_records,
         )
         self.actions: list[Action] = list(self.core.start())
         self.segments: dict[int, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from atoll.nodeagent.core.device_health import FAULTS_WITHIN_S, QUARANTINE_S
@@ -11,10 +12,14 @@ from atoll.nodeagent.core.events import (
     DeviceFault,
     DeviceMemory,
     DeviceMemoryMeasured,
+    DeviceRecord,
+    ForgetDevice,
     KillWorker,
     MeasureDeviceMemory,
     NodeObserved,
+    ObserveNode,
     ProcessExited,
+    RememberDevice,
     UnlockDevices,
 )
 from atoll.protocol.messages import (
@@ -32,6 +37,7 @@ from atoll.protocol.values import DeviceSample
 from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
 
 GIB = 2**30
+SAMPLES = [DeviceSample(f"GPU-{number}", 0.0, 0) for number in range(2)]
 
 
 @pytest.fixture
@@ -102,9 +108,8 @@ def test_a_share_is_free_when_no_process_of_its_worker_is_left(driver: CoreDrive
 
 def observe(driver: CoreDriver, *faults: DeviceFault) -> list[DeviceSample]:
     """A sample is taken; return what the scheduler is told of the devices."""
-    samples = [DeviceSample(f"GPU-{number}", 0.0, 0) for number in range(2)]
     driver.said(NodeSampled)
-    driver.event(NodeObserved(0.0, 0, 0, samples, [], faults))
+    driver.event(NodeObserved(0.0, 0, 0, SAMPLES, [], faults))
     return driver.said(NodeSampled)[-1].sample.devices
 
 
@@ -381,6 +386,77 @@ def test_a_quarantine_is_lifted_by_who_has_looked_after_the_device(driver: CoreD
     driver.message(SCHEDULER, ReleaseDevice(0, "GPU-0"))
     assert not driver.said(NodeSampled)[-1].sample.devices[0].quarantined
     assert not observe(driver, DeviceFault("GPU-0", "XID 79"))[0].quarantined, "what was before is forgotten"
+
+
+def written(driver: CoreDriver) -> list[DeviceRecord]:
+    """What the next agent would read."""
+    records = {action.record.uuid: action.record for action in driver.take(RememberDevice)}
+    for forgotten in driver.take(ForgetDevice):
+        records.pop(forgotten.uuid, None)
+    return list(records.values())
+
+
+def test_r14_what_a_device_has_failed_at_outlives_the_agent(driver: CoreDriver) -> None:
+    observe(driver, DeviceFault("GPU-0", "XID 79"), DeviceFault("GPU-1", "XID 48"), DeviceFault("GPU-1", "XID 48"))
+    observe(driver, DeviceFault("GPU-1", "XID 95"))
+    records = written(driver)
+    assert [(record.uuid, len(record.faults), record.until > 0) for record in records] == [
+        ("GPU-0", 1, False),
+        ("GPU-1", 3, True),
+    ]
+    after = CoreDriver(device_records=records)
+    after.advance(0.0)
+    assert after.take(ObserveNode), "it looks at once, since there is something to tell"
+    good, bad = observe(after)
+    assert (good.trouble, good.quarantined) == ("", False)
+    assert (bad.trouble, bad.quarantined) == ("quarantined after 3 faults, the last: XID 95", True)
+    assert bad.quarantined_for_s == pytest.approx(QUARANTINE_S, abs=5.0)
+    after.define()
+    after.start_lease(1, devices=[share(1)])
+    (failed,) = after.said(LeaseFailed)
+    assert (failed.kind, after.forks()) == (DEVICES_TAKEN, [])
+    assert observe(after, *[DeviceFault("GPU-0", "XID 79")] * 2)[0].quarantined, "the first of three was before"
+    after.advance(QUARANTINE_S)
+    assert [device.trouble for device in observe(after)] == ["", ""]
+
+
+def test_a_quarantine_that_was_lifted_or_is_over_is_not_recalled(driver: CoreDriver) -> None:
+    observe(driver, *[DeviceFault("GPU-0", "XID 79")] * 3)
+    record = driver.take(RememberDevice)[-1].record
+    driver.message(SCHEDULER, ReleaseDevice(0, "GPU-0"))
+    assert driver.take(ForgetDevice) == [ForgetDevice("GPU-0")]
+    later = CoreDriver(device_records=[msgspec.structs.replace(record, until=99.0)])
+    assert observe(later)[0].trouble == ""
+    assert not observe(later, DeviceFault("GPU-0", "XID 79"))[0].quarantined
+    for_ever = CoreDriver(device_records=[msgspec.structs.replace(record, until=1e12)])
+    assert 0.0 < observe(for_ever)[0].quarantined_for_s <= QUARANTINE_S
+
+
+def test_a_lease_whose_worker_is_not_there_yet_does_not_begin_on_a_device_that_is_quarantined_meanwhile(
+    driver: CoreDriver,
+) -> None:
+    observe(driver)
+    driver.define()
+    driver.start_lease(1, devices=[share(0)])
+    driver.start_lease(2, devices=[share(1)])
+    first, second = driver.forks()
+    driver.actions.clear()
+    driver.event(NodeObserved(0.0, 0, 0, SAMPLES, [], (DeviceFault("GPU-0", "XID 79"),) * 3))
+    told = [getattr(action, "message", None) for action in driver.actions]
+    (failed,) = driver.said(LeaseFailed)
+    assert (failed.lease_id, failed.kind) == (1, DEVICES_TAKEN)
+    kinds = [type(message) for message in told if isinstance(message, NodeSampled | LeaseFailed)]
+    assert kinds == [NodeSampled, LeaseFailed], "else the scheduler would place it there again"
+    assert driver.exit_killed() == [first.worker_id]
+    driver.run_worker(second.worker_id)
+    assert [started.lease_id for started in driver.said(LeaseStarted)] == [2]
+    assert list(driver.locked) == ["GPU-1"]
+
+
+def test_a_device_that_fails_all_the_time_is_written_down_three_times(driver: CoreDriver) -> None:
+    for _number in range(20):
+        observe(driver, *[DeviceFault("GPU-0", "XID 79")] * 5)
+    assert len(driver.take(RememberDevice)) == 3
 
 
 def test_a_programs_own_fault_costs_its_worker_and_nothing_else(driver: CoreDriver) -> None:

@@ -56,7 +56,11 @@ def test_a_device_that_is_kept_away_is_given_to_nobody_and_the_reason_says_why()
     trouble = "quarantined after 3 faults, the last: XID 79"
     say_sample(world, agent, DeviceSample("SIM-GPU-0", 0, 0, trouble=trouble, quarantined=True))
     assert placed(world, client, GPU=0.5) == []
-    assert world.state(client).demands[0].reason.endswith(f"GPU 0 is {trouble}")
+    assert (
+        world.state(client)
+        .demands[0]
+        .reason.endswith(f"GPU 0 is {trouble} (`atoll gpu release SIM-GPU-0` gives it again)")
+    )
     device = world.state(client).nodes[0].devices[0]
     assert (device.trouble, device.quarantined) == (trouble, True)
     say_sample(world, agent, DeviceSample("SIM-GPU-0", 0, 0))
@@ -91,15 +95,33 @@ def test_a_bundle_sees_what_happens_to_its_device() -> None:
 def test_a_quarantine_is_lifted_by_uuid_or_number() -> None:
     world = World()
     agent, client = world.agent(cpus=4, gpus=2), world.client()
-    say_sample(world, agent, DeviceSample("SIM-GPU-1", 0, 0, trouble="quarantined: so", quarantined=True))
-    for name in ("SIM-GPU-1", "1"):
+    bad = DeviceSample("SIM-GPU-1", 0, 0, trouble="quarantined: so", quarantined=True)
+    for name in ("SIM-GPU-1", "1", "host-1:1"):
+        say_sample(world, agent, bad)
         world.say(client, m.ReleaseDevice(7, name))
         assert world.heard(client, m.Done)
         assert world.heard(agent, m.ReleaseDevice) == [m.ReleaseDevice(0, "SIM-GPU-1")]
-    for name, said in (("SIM-GPU-0", "is not quarantined"), ("SIM", "2 GPUs are meant"), ("7", "no GPUs are meant")):
+    for name, said in (
+        ("SIM-GPU-0", "is not quarantined"),
+        ("SIM", "2 GPUs are meant by 'SIM'; there are: SIM-GPU-0 (host-1:0), SIM-GPU-1 (host-1:1)"),
+        ("7", "no GPUs are meant"),
+        ("", "no GPUs are meant"),
+    ):
         world.say(client, m.ReleaseDevice(8, name))
         (failed,) = world.heard(client, m.Failed)
         assert said in failed.text
+
+
+def test_a_device_of_two_nodes_of_one_host_is_given_again_on_both() -> None:
+    world = World()
+    agents, client = [world.agent(number, gpus=1) for number in (1, 2)], world.client()
+    for agent in agents:
+        say_sample(world, agent, DeviceSample("SIM-GPU-0", 0, 0, trouble="quarantined: so", quarantined=True))
+    assert placed(world, client, GPU=1) == []
+    world.say(client, m.ReleaseDevice(7, "SIM-GPU-0"))
+    assert world.heard(client, m.Done)
+    assert len(world.granted(client)) == 1, "what waits for it gets it at once"
+    assert [world.heard(agent, m.ReleaseDevice) for agent in agents] == [[m.ReleaseDevice(0, "SIM-GPU-0")]] * 2
 
 
 # ---------------------------------------------------------------------------------------------- parts of devices

@@ -2,10 +2,12 @@
 
 Real: the cores of the scheduler and of the agents, one after the other. Simulated: processes (they live, hang in the
 driver, and die), the locks of devices (held by a process while it lives, inherited by its children), the driver
-(which frees a dead process's memory when it likes), and the messages, which come in order and late.
+(which frees a dead process's memory when it likes), what is written down of faults, and the messages, which come in
+order and late.
 
 What is checked after every step is seen from outside: which living processes hold which device, and whose memory lies
-on it. Either safeguard can be switched off, to see that the check would find what it guards against.
+on it, and that nobody is given a device that is quarantined. Each safeguard can be switched off, to see
+that the check would find what it guards against.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 
 from atoll.nodeagent.core import events as e
 from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.device_health import FAULTS_WITHIN_S, MAXIMUM_FAULTS, QUARANTINE_S
 from atoll.protocol import messages as m
 from atoll.protocol.machine import DeadlineReached, Event, Instant, Peer, PeerConnected, PeerLost, Received, Send
 from atoll.protocol.values import Device, DeviceSample
@@ -48,11 +51,12 @@ class DeviceBox:
         seed: Of everything.
         locks: Whether devices are locked.
         measured: Whether the agent is told the truth about memory; else that all is free.
+        written_down: Whether what devices have failed at outlives the agent.
     """
 
-    def __init__(self, seed: int, *, locks: bool = True, measured: bool = True) -> None:
+    def __init__(self, seed: int, *, locks: bool = True, measured: bool = True, written_down: bool = True) -> None:
         self.random = random.Random(f"{seed}/devices")
-        self.locks, self.measured = locks, measured
+        self.locks, self.measured, self.written_down = locks, measured, written_down
         self.world = World()
         self.counts: Counter[str] = Counter()
         self.devices = [Device(f"SIM-GPU-{n}", n, "simulated GPU", 16 * GIB, simulated=True) for n in range(GPUS)]
@@ -65,6 +69,9 @@ class DeviceBox:
         self.to_scheduler: deque[m.Message] = deque()
         self._numbers, self._agents = 0, 0
         self.agent: AgentCore | None = None
+        self.written: dict[str, e.DeviceRecord] = {}
+        self.faults: dict[str, list[float]] = {device.uuid: [] for device in self.devices}
+        self.quarantined: dict[str, float] = {}
         self.start_agent()
         while self.to_agent or self.to_scheduler:
             self._deliver()
@@ -83,7 +90,8 @@ class DeviceBox:
         node_id = b"node%04d" % self._agents
         resources = {CPU: 8 * UNITS_PER_ONE, GPU: GPUS * UNITS_PER_ONE}
         node = NodeDescription(node_id, "box", 1, "/agent", resources, self.devices, {}, GIB)
-        self.agent = AgentCore(node, lambda: b"wk%06d" % self._number(), self.world.now)
+        known = list(self.written.values()) if self.written_down else []
+        self.agent = AgentCore(node, lambda: b"wk%06d" % self._number(), self.world.now, device_records=known)
         self.agent_id = node_id
         self.agent_peer = self.world.connect("agent", node_id)
         self._carry_out(self.agent.start())
@@ -129,8 +137,9 @@ class DeviceBox:
                     found = self._memory(action.uuids, action.worker_pid)
                     self.to_agent.append(e.DeviceMemoryMeasured(action.lease_id, found))
                 case e.ObserveNode():
-                    samples = [DeviceSample(device.uuid, 0.0, 0) for device in self.devices]
-                    self.to_agent.append(e.NodeObserved(0.0, 0, GIB, samples, []))
+                    self.to_agent.append(self._observed())
+                case e.RememberDevice() | e.ForgetDevice():
+                    self._write_down(action)
                 case e.MeasureMemory():
                     self.to_agent.append(e.MemoryMeasured([], 64 * GIB, 32 * GIB))
                 case _:
@@ -158,6 +167,7 @@ class DeviceBox:
             process.shares = {share.uuid: share.units for share in message.devices}
             self._check_memory(process)
             for uuid in process.shares:
+                assert self.quarantined.get(uuid, 0.0) <= self.world.now, f"{uuid} is quarantined, and given"
                 self.memory[uuid][process.pid] = self.random.choice([640, 640, 1024, 4096]) * 2**20
         elif isinstance(message, m.FinishLease):
             process.shares = {}
@@ -210,13 +220,22 @@ class DeviceBox:
             for pid in [pid for pid in held if pid not in living and self.random.random() < 0.5]:
                 del held[pid]
 
+    def _observed(self, *faults: e.DeviceFault) -> e.NodeObserved:
+        return e.NodeObserved(0.0, 0, GIB, [DeviceSample(device.uuid, 0.0, 0) for device in self.devices], [], faults)
+
+    def _write_down(self, action: e.RememberDevice | e.ForgetDevice) -> None:
+        if isinstance(action, e.RememberDevice):
+            self.written[action.record.uuid] = action.record
+        else:
+            self.written.pop(action.uuid, None)
+
     # ---------------------------------------------------------------------------------------------------- a step
 
     def step(self) -> None:
         """Let one thing happen, some messages come, and time pass; then look."""
         self.world.checks = self.random.random() < 0.1  # of everything, every time, would take most of the time
-        acts = [self.acquire, self.release, self.crash, self.restart_agent, self.free_memory]
-        self.random.choices(acts, weights=[6, 5, 2, 0.3, 3])[0]()
+        acts = [self.acquire, self.release, self.crash, self.restart_agent, self.free_memory, self.fail, self.lift]
+        self.random.choices(acts, weights=[6, 5, 2, 0.3, 3, 0.15, 0.6])[0]()
         for process in [process for process in self.processes.values() if process.doomed]:
             if self.random.random() < 0.15:
                 self.end_process(process)
@@ -274,6 +293,25 @@ class DeviceBox:
         self.counts["agent restart"] += 1
         self.kill_agent()
         self.start_agent()
+
+    def fail(self) -> None:
+        """A device fails, and the agent learns it now."""
+        uuid = self.random.choice(self.devices).uuid
+        since = self.world.now - FAULTS_WITHIN_S
+        self.faults[uuid] = [when for when in self.faults[uuid] if when > since] + [self.world.now]
+        if len(self.faults[uuid]) >= MAXIMUM_FAULTS and self.quarantined.get(uuid, 0.0) <= self.world.now:
+            self.counts["quarantine"] += 1
+            self.quarantined[uuid] = self.world.now + QUARANTINE_S
+        self.give(self._observed(e.DeviceFault(uuid, "XID 79")))
+
+    def lift(self) -> None:
+        """Somebody has looked after a device that is quarantined."""
+        uuid = next((uuid for uuid, until in self.quarantined.items() if until > self.world.now), None)
+        if uuid is not None:
+            self.counts["lift"] += 1
+            self.give(Received(SCHEDULER, m.ReleaseDevice(0, uuid)))
+            self.faults[uuid].clear()
+            del self.quarantined[uuid]
 
     # -------------------------------------------------------------------------------------------------- checking
 

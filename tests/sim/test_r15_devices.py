@@ -23,10 +23,17 @@ def test_r15_ten_thousand_steps_never_give_a_device_to_two(seed: int) -> None:
     assert box.counts["warm"] > 10
     assert box.counts["agent restart"] > 20
     assert box.counts["held at once"] == 3
+    assert box.counts["quarantine"] > 3
+    assert box.counts["lift"] > 3
 
 
 @pytest.mark.parametrize(
-    ("safeguards", "found"), [({"locks": False}, "is held by"), ({"measured": False}, "while memory of")]
+    ("safeguards", "found"),
+    [
+        ({"locks": False}, "is held by"),
+        ({"measured": False}, "while memory of"),
+        ({"written_down": False}, "is quarantined, and given"),
+    ],
 )
 def test_r15_without_a_safeguard_it_happens(safeguards: dict[str, bool], found: str) -> None:
     box = DeviceBox(0, **safeguards)
