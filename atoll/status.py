@@ -54,6 +54,14 @@ def resources_text(amounts: Mapping[str, float]) -> str:
     return ", ".join(parts) or "nothing"
 
 
+def gpus_of(item: LeaseState | ActorState) -> str:
+    """Return the GPUs of a worker or an actor, and whether it has given them up for a while."""
+    if item.away:
+        numbers = ", ".join(map(str, item.away))
+        return f"{numbers} wanted back" if item.wanted_back else f"{numbers} given up"
+    return ", ".join(map(str, item.devices)) or "-"
+
+
 def _of(part: float, whole: float) -> str:
     return f"{format_bytes(part)} / {format_bytes(whole)}"
 
@@ -142,7 +150,7 @@ def _leases(state: ClusterState) -> list[str]:
             jobs.get(lease.job) or "-",
             actors.get(lease.actor, "-") if lease.actor else "-",
             resources_text(lease.resources),
-            ",".join(map(str, lease.devices)) or "-",
+            gpus_of(lease),
             f"{lease.cpu_percent:.0f} %",
             format_bytes(lease.memory_bytes),
             str(lease.pid),
@@ -165,13 +173,14 @@ def _actors(actors: list[ActorState], state: ClusterState) -> list[str]:
             actor.class_name,
             actor.state + (f" ({actor.incarnation} restarts)" if actor.incarnation else ""),
             resources_text(actor.resources),
+            gpus_of(actor),
             duration(state.now - actor.created),
             str(actor.pid) if actor.pid else "-",
             actor.cause or "-",
         ]
         for actor in actors
     ]
-    return table(["ACTOR", "CLASS", "STATE", "HOLDS", ">AGE", ">PID", "CAUSE"], rows)
+    return table(["ACTOR", "CLASS", "STATE", "HOLDS", "GPUS", ">AGE", ">PID", "CAUSE"], rows)
 
 
 def _demands(state: ClusterState) -> list[str]:

@@ -15,7 +15,7 @@ from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
-from atoll.status import holders_of, quarantine_lines, store_of
+from atoll.status import gpus_of, holders_of, quarantine_lines, store_of
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def actors_view(state: ClusterState) -> View:
                 actor.state + (f": {actor.cause}" if actor.cause and actor.state == "dead" else ""),
                 nodes.get(actor.node_id, "-") if actor.state != "dead" else "-",
                 resources_text(actor.resources),
-                ", ".join(map(str, actor.devices)) or "-",
+                gpus_of(actor),
                 format_bytes(lease.memory_bytes) if lease is not None else "-",
                 str(actor.calls) if actor.state != "dead" else "-",
                 duration(max(0.0, state.now - actor.last_call)) if actor.last_call else "-",

@@ -13,7 +13,7 @@ from html import escape
 
 from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState, NodeState, ObjectState
 from atoll.resources import from_units, to_units
-from atoll.status import holders_of
+from atoll.status import gpus_of, holders_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST_ROWS = 40
@@ -126,7 +126,7 @@ def _lease_rows(state: ClusterState) -> list[list[str]]:
         return [
             what + (" (waits)" if lease.blocked else ""),
             f"{nodes.get(lease.node_id, lease.node_id[:8])} {lease.pid}",
-            ", ".join(map(str, lease.devices)),
+            gpus_of(lease).replace("-", ""),
             f"{lease.cpu_percent:.0f}%",
             size(lease.memory_bytes),
             duration(state.now - lease.since),

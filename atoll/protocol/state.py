@@ -92,7 +92,11 @@ class NodeState(msgspec.Struct, frozen=True):
 
 
 class LeaseState(msgspec.Struct, frozen=True):
-    """A worker in use. `doing` is what it runs now, or empty; `actor` is its actor's id, or empty."""
+    """A worker in use. `doing` is what it runs now, or empty; `actor` is its actor's id, or empty.
+
+    `devices` are what it holds now, `away` those that its idle actor has given up until the next call; `wanted_back`
+    says that this call has come.
+    """
 
     lease_id: int
     node_id: str
@@ -108,12 +112,15 @@ class LeaseState(msgspec.Struct, frozen=True):
     since: float
     cpu_percent: float
     memory_bytes: int
+    away: list[int] = []
+    wanted_back: bool = False
 
 
 class ActorState(msgspec.Struct, frozen=True):
     """An actor, dead ones too for a while. `state` is as in `ActorChanged`.
 
-    `calls` are those that its process has ended, `last_call` is when the last of them did; 0 for never.
+    `calls` are those that its process has ended, `last_call` is when the last of them did; 0 for never. `devices`,
+    `away` and `wanted_back` are as in `LeaseState`.
     """
 
     actor_id: str
@@ -131,6 +138,8 @@ class ActorState(msgspec.Struct, frozen=True):
     created: float
     calls: int = 0
     last_call: float = 0.0
+    away: list[int] = []
+    wanted_back: bool = False
 
 
 class JobState(msgspec.Struct, frozen=True):

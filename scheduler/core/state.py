@@ -140,6 +140,8 @@ def _lease(cluster: Cluster, lease: Lease, sample: WorkerSample | None) -> Lease
         since=cluster.turn.wall(lease.since),
         cpu_percent=sample.cpu_percent if sample else 0.0,
         memory_bytes=sample.memory_bytes if sample else 0,
+        away=[share.index for share in lease.away],
+        wanted_back=lease.wanted_since is not None,
     )
 
 
@@ -162,6 +164,8 @@ def _actor(cluster: Cluster, actor: Actor) -> ActorState:
         created=actor.created,
         calls=calls,
         last_call=last_call,
+        away=[share.index for share in lease.away] if lease else [],
+        wanted_back=lease is not None and lease.wanted_since is not None,
     )
 
 

@@ -111,6 +111,15 @@ def test_actors_have_the_living_first() -> None:
     assert view.title == "1 actor"
 
 
+def test_an_idle_actor_is_shown_to_have_given_its_gpus_up() -> None:
+    shown = state()
+    alive = next(actor for actor in shown.actors if actor.state == "alive")
+    away = msgspec.structs.replace(alive, away=[0, 1])
+    wanted = msgspec.structs.replace(alive, actor_id="a9", name="vlm", away=[2], wanted_back=True)
+    view = actors_view(msgspec.structs.replace(shown, actors=[away, wanted]))
+    assert [row[view.headings.index("GPUS")] for row in view.rows] == ["0, 1 given up", "2 wanted back"]
+
+
 def test_actors_are_shown_with_their_calls_and_background_cells_are_among_what_runs() -> None:
     shown = state()
     alive = next(actor for actor in shown.actors if actor.state == "alive")

@@ -89,8 +89,8 @@ def test_status_shows_everything_aligned() -> None:
         "  fit   running  flights.ipynb  -      1 CPU, 1 GPU  0     99 %  512 MiB   11",
         "",
         "1 actor",
-        "  ACTOR  CLASS  STATE  HOLDS      AGE  PID  CAUSE",
-        "  llm    Llm    alive  0.5 CPU  1 min   12  -",
+        "  ACTOR  CLASS  STATE  HOLDS    GPUS    AGE  PID  CAUSE",
+        "  llm    Llm    alive  0.5 CPU  -     1 min   12  -",
         "",
         "3 requests waiting",
         "  WAITS  COUNT  JOB            FOR    SINCE  BECAUSE",
@@ -104,6 +104,14 @@ def test_status_shows_everything_aligned() -> None:
         "  OBJECT            NAME       SIZE  PINS",
         "  0f0f0f0f0f0f0f0f  flights  40 MiB     1",
     ]
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(False, "0, 2 given up"), (True, "0, 2 wanted back")])
+def test_status_shows_what_an_idle_actor_has_given_up(wanted: bool, said: str) -> None:
+    actor = msgspec.structs.replace(state().actors[0], away=[0, 2], wanted_back=wanted)
+    lease = msgspec.structs.replace(state().leases[0], devices=[], away=[0, 2], wanted_back=wanted)
+    shown = status_lines(cluster_file(Path("/nowhere")), state(actors=[actor], leases=[lease]), Painter(io.StringIO()))
+    assert sum(said in line for line in shown) == 2
 
 
 def test_status_of_an_empty_cluster_is_short() -> None:

@@ -59,6 +59,25 @@ def test_others_get_the_device_and_the_job_is_charged_for_what_it_holds(case: Ca
     assert len(case.world.granted(case.client)) == 1
 
 
+def test_it_is_shown_what_is_given_up_and_wanted_back(case: Case) -> None:
+    def shown() -> list[tuple[list[int], list[int], bool]]:
+        state = case.world.state(case.client)
+        both = [*state.leases, *state.actors]
+        return [(each.devices, each.away, each.wanted_back) for each in both if each.devices or each.away]
+
+    assert shown() == [([0], [], False)] * 2
+    case.release()
+    assert shown() == [([], [0], False)] * 2
+    other = case.world.client(2)
+    case.world.demand(other, 1, GPU=1)
+    (grant,) = case.world.granted(other)
+    case.want()
+    assert [each for each in shown() if each[1]] == [([], [0], True)] * 2
+    case.world.say(other, m.ReturnLease(grant.lease_id))
+    case.world.serve()
+    assert shown() == [([0], [], False)] * 2
+
+
 def test_it_is_given_back_at_once_if_nobody_has_it(case: Case) -> None:
     case.release()
     case.want()

@@ -87,3 +87,24 @@ export function objectLabel(id) {
 export function shortId(id) {
   return id.slice(0, 8);
 }
+
+/**
+ * The GPUs of a worker or an actor, and whether it has given them up for a while.
+ *
+ * @param {{devices: number[], away?: number[], wanted_back?: boolean}} item
+ */
+export function devicesOf(item) {
+  if (!item.away?.length) return item.devices.join(", ");
+  return `${item.away.join(", ")} ${item.wanted_back ? "wanted back" : "given up"}`;
+}
+
+/**
+ * The same for a title: what that means.
+ *
+ * @param {{devices: number[], away?: number[], wanted_back?: boolean}} item
+ */
+export function devicesTold(item) {
+  if (!item.away?.length) return "";
+  const which = `GPU ${item.away.join(", ")}`;
+  return item.wanted_back ? `A call has come and waits until ${which} is free again` : `Idle, it has given ${which} up until the next call`;
+}

@@ -1,7 +1,7 @@
 /** A card for each node: its processors as a ring, its memory, each GPU, and what is placed there. */
 
 import { element, KeyedList, setStyle, setText } from "./dom.js";
-import { formatBytes, formatDuration, formatNumber, formatShare } from "./format.js";
+import { devicesTold, formatBytes, formatDuration, formatNumber, formatShare } from "./format.js";
 import { processorHolders } from "./model.js";
 import { Bar, Glyph, Ring } from "./parts.js";
 
@@ -53,7 +53,7 @@ class DeviceTile {
     this.node.title = `${device.model}${device.simulated ? " (simulated)" : ""}\n${device.uuid}\n` +
       `held ${formatNumber(device.held * 100)}%${device.holders.length ? ` by ${device.holders.join(", ")}` : ""}` +
       (device.foreign_memory_bytes ? `\n${formatBytes(device.foreign_memory_bytes)} by processes that are not Atoll's` : "") +
-      (device.outsiders ?? []).map((each) => `\n${each}`).join("") + (device.trouble ? `\n${device.trouble}` : "");
+      (device.outsiders ?? []).map((each) => `\n${each}`).join("") + (device.trouble ? `\n${device.trouble}` : "") + (device.quarantined ? `\n%gpus release=${device.index} gives it again` : "");
     setText(this.use, `${Math.round(device.use_percent)}%`);
     this.bar.update(device.use_percent / 100);
     this.memory.update(device.memory_used_bytes / Math.max(device.memory_total_bytes, 1));
@@ -85,9 +85,10 @@ class Chip {
     const actor = lease.actor ? actors.get(lease.actor) ?? "actor" : "";
     this.glyph.update(hue, lease.blocked ? "‖" : undefined);
     setText(this.name, actor ? (lease.doing ? `${actor}.${lease.doing}` : actor) : lease.doing || lease.label || `worker ${lease.pid}`);
-    const devices = lease.devices.length ? `G${lease.devices.join(",")} ` : "";
-    setText(this.detail, devices + (lease.blocked ? "waits" : lease.doing ? formatDuration(now - lease.since) : "idle"));
-    this.node.title = `${lease.label} · pid ${lease.pid} · ${Math.round(lease.cpu_percent)}% of a core · ${formatBytes(lease.memory_bytes)}`;
+    const devices = lease.devices.length ? `G${lease.devices.join(",")} ` : lease.away?.length ? `G${lease.away.join(",")} given up ` : "";
+    setText(this.detail, devices + (lease.blocked || lease.wanted_back ? "waits" : lease.doing ? formatDuration(now - lease.since) : "idle"));
+    this.node.title = `${lease.label} · pid ${lease.pid} · ${Math.round(lease.cpu_percent)}% of a core · ${formatBytes(lease.memory_bytes)}` +
+      (lease.away?.length ? `\n${devicesTold(lease)}` : "");
     this.node.classList.toggle("busy", Boolean(lease.doing));
     this.node.classList.toggle("actor", Boolean(lease.actor));
     setStyle(this.node, "--hue", `var(--hue-${hue})`);

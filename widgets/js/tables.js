@@ -1,7 +1,7 @@
 /** Real tables: what runs, actors, objects, notebooks, what waits, and the timeline's twin for the keyboard. */
 
 import { element, KeyedList, setText } from "./dom.js";
-import { formatBytes, formatClock, formatDuration, formatNumber, formatResources, objectLabel, shortId } from "./format.js";
+import { devicesOf, devicesTold, formatBytes, formatClock, formatDuration, formatNumber, formatResources, objectLabel, shortId } from "./format.js";
 import { Bar, Glyph } from "./parts.js";
 
 /**
@@ -118,7 +118,7 @@ export function runningTable(hues) {
   const table = new Table("Running now", [
     { title: "what", grow: true, cell: marked(hues, (row) => row.job, (row) => row.what, (row) => `${row.label}\n${formatResources(row.resources)}`, (row) => (row.blocked ? "‖" : undefined)) },
     { title: "process", cell: text((row) => row.where, (row) => `pid ${row.pid}`, "quiet") },
-    { title: "GPU", cell: text((row) => row.devices.join(", "), undefined, "mono") },
+    { title: "GPU", cell: text(devicesOf, devicesTold, "mono") },
     { title: "CPU", numeric: true, cell: text((row) => `${Math.round(row.cpu_percent)}%`) },
     { title: "memory", numeric: true, cell: text((row) => formatBytes(row.memory_bytes)) },
     { title: "for", numeric: true, cell: text((row) => formatDuration(row.now - row.since)) },
@@ -153,7 +153,7 @@ export function actorTable(hues) {
     { title: "state", cell: text((row) => `${ACTOR_SIGNS[row.state] ?? "?"} ${row.state}`, (row) => row.cause) },
     { title: "class", cell: text((row) => row.class_name, undefined, "quiet") },
     { title: "process", cell: text((row) => row.where, undefined, "quiet") },
-    { title: "GPU", cell: text((row) => row.devices.join(", "), undefined, "mono") },
+    { title: "GPU", cell: text(devicesOf, devicesTold, "mono") },
     { title: "life", numeric: true, cell: text((row) => (row.incarnation ? `${row.incarnation + 1}.` : "1."), () => "Which process of this actor it is") },
     { title: "calls", numeric: true, cell: text((row) => formatNumber(row.calls),
       (row) => (row.last_call ? `the last one ended ${formatDuration(row.now - row.last_call)} ago` : "none has ended yet")) },

@@ -12,10 +12,11 @@
  * @typedef {{phase: string, since: number, deadline: number, waits_for: string[]}} DrainState
  * @typedef {{lease_id: number, node_id: string, worker_id: string, pid: number, job: string, label: string,
  *   resources: Record<string, number>, devices: number[], actor: string, doing: string, blocked: boolean,
- *   since: number, cpu_percent: number, memory_bytes: number}} LeaseState
+ *   since: number, cpu_percent: number, memory_bytes: number, away?: number[], wanted_back?: boolean}} LeaseState
  * @typedef {{actor_id: string, name: string, namespace: string, class_name: string, state: string,
  *   incarnation: number, node_id: string, pid: number, job: string, resources: Record<string, number>,
- *   devices: number[], cause: string, created: number, calls: number, last_call: number}} ActorState
+ *   devices: number[], cause: string, created: number, calls: number, last_call: number, away?: number[],
+ *   wanted_back?: boolean}} ActorState
  * @typedef {{job: string, name: string, kind: string, pid: number, namespace: string, connected: boolean,
  *   since: number, leases: number, waiting: number}} JobState
  * @typedef {{job: string, label: string, resources: Record<string, number>, count: number, since: number,
