@@ -9,7 +9,8 @@ from atoll.client.connection import failure
 from atoll.client.core.records import FAILED, PENDING, TaskRecord
 from atoll.client.current import current_session
 from atoll.object_ref import ObjectRef
-from atoll.options import TaskOptions
+from atoll.option_schema import ACTOR, TASK
+from atoll.options import ActorOptions, TaskOptions
 from atoll.protocol.explanation import DONE, RUNS, WAITS, Explanation, decode_explanation
 from atoll.protocol.messages import Explain, ExplainAll, Explained, ExplainedAll, Failed
 
@@ -51,14 +52,17 @@ def simulate(**options: Any) -> Explanation:
     """Say what would become of a task with these options if it were submitted now. Nothing is submitted.
 
     Args:
-        options: As in `@atoll.remote`: `simulate(num_gpus=2, gpu_memory="40G")`.
+        options: As in `@atoll.remote`: `simulate(num_gpus=2, gpu_memory="40G")`. With one that only actors have, as
+            `release_gpu_when_idle_s` or `lifetime`, it is an actor that would be made.
 
     Raises:
         ValueError: There is no such option, or its value makes no sense.
     """
-    checked: TaskOptions = TaskOptions().updated(options)
+    of_actor = any(name in ACTOR and name not in TASK for name in options)
+    checked: ActorOptions | TaskOptions = (ActorOptions() if of_actor else TaskOptions()).updated(options)
     session = current_session()
-    shape = checked.scheduling_class(session.environment, checked.name or "what if", 1, session.scope)
+    label, default_cpus = checked.name or "what if", 0 if of_actor else 1
+    shape = checked.scheduling_class(session.environment, label, default_cpus, session.scope)
     return _ask(session, Explain(session.next_request(), scheduling_class=shape), "")
 
 

@@ -123,6 +123,16 @@ def test_an_actor_that_is_away_is_killed_like_any_other() -> None:
     assert atoll.get(hold.remote(0.0), timeout=PATIENCE_S) == "held"
 
 
+def test_what_would_become_of_one_can_be_asked() -> None:
+    assert atoll.simulate(num_gpus=2, release_gpu_when_idle_s=60, num_cpus=0).state == "fits"
+    assert atoll.simulate(num_gpus=1, lifetime="detached", max_restarts=3).request == "1 GPU", "an actor takes no CPU"
+    assert atoll.simulate(num_gpus=99, release_gpu_when_idle_s=60).state == "impossible"
+    with pytest.raises(ValueError, match="an actor that holds GPUs"):
+        atoll.simulate(release_gpu_when_idle_s=60)
+    with pytest.raises(ValueError, match="unknown option"):
+        atoll.simulate(num_gpus=1, release_gpu_when_idle_s=60, max_calls=1)
+
+
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [({}, "holds GPUs"), ({"num_gpus": 1, "max_concurrency": 2}, "one call after the other")],

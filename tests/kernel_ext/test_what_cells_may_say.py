@@ -157,6 +157,7 @@ def test_why_a_cell_waits_says_who_holds_what_it_needs(kernel: Kernel, environme
     while "would wait" in (would := shown(kernel.good("%%remote gpu=2 dry\nx = 1"))):
         assert "waiter of notebook" in would
     assert "a cell like this would begin now on" in would
+    assert "would begin now" in shown(kernel.good("%%actor would gpu=1 idle=10m dry\nx = 1"))
     told = shown(kernel.good("%%remote gpu=3 dry\nx = 1"))
     assert "could never begin" in told
     assert "would be possible if" in told
