@@ -297,7 +297,6 @@ def test_views_show_what_there_is(kernel: Kernel) -> None:
         assert data["text/html"].startswith("<div>")
 
 
-
 def test_a_gpu_that_is_not_there_is_not_given_again(kernel: Kernel) -> None:
     said = kernel.run("%gpus release=7").error["evalue"]
     assert said == "%gpus release=7: no GPUs are meant by '7'; there are: none"

@@ -158,11 +158,11 @@ def test_a_child_that_hides_does_not_keep_the_device_when_its_worker_ends(
     agent = start_agent(**shared)
     agent.define()
     started = agent.lease(f"leave-child {tmp_path}", devices=[share(0)])
-    eventually((tmp_path / "child").exists, 5.0, "the child")
+    eventually((tmp_path / "child").exists, "the child")
     agent.scheduler.send(EndLease(started.lease_id, kill=True))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
     locks = DeviceLocks(Path(shared["ATOLL_DEVICE_LOCKS"]))
-    eventually(lambda: locks.take([share(0).uuid]) == {}, 2.0, "another cluster gets the device")
+    eventually(lambda: locks.take([share(0).uuid]) == {}, "another cluster gets the device")
     locks.close()
 
 

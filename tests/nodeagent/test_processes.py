@@ -141,7 +141,7 @@ def test_what_flees_from_its_worker_ends_with_it(start_agent: Start) -> None:
     agent.define()
     path = agent.directory / "held"
     started = agent.lease(f"flee {path}")
-    eventually(path.exists, 5.0, "it is off")
+    eventually(path.exists, "it is off")
     agent.scheduler.send(EndLease(started.lease_id, kill=True))
     agent.scheduler.expect(LeaseEnded, lease_id=started.lease_id)
     with path.open("r+") as held:
@@ -153,7 +153,7 @@ def test_what_flees_from_its_worker_ends_with_it(start_agent: Start) -> None:
                 return False
             return True
 
-        eventually(is_gone, 2.0, "nobody has what the worker handed down")
+        eventually(is_gone, "nobody has what the worker handed down")
 
 
 def test_a_daemon_counts_as_its_workers_while_that_lives(start_agent: Start) -> None:
@@ -161,7 +161,7 @@ def test_a_daemon_counts_as_its_workers_while_that_lives(start_agent: Start) -> 
     agent.define()
     path = agent.directory / "pids"
     started = agent.lease(f"spawn {path}")
-    eventually(path.exists, 5.0, "the worker's children")
+    eventually(path.exists, "the worker's children")
     pids = [int(pid) for pid in path.read_text().split()]
     other = agent.lease(cpus=2)
     assert pids[0] == started.pid
