@@ -8,6 +8,7 @@ from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.placement import Shape, shapes_of
+from atoll.scheduler.core.usage import Account
 
 ClassKey = tuple[Any, ...]
 Place = tuple[float, int, int]
@@ -36,11 +37,13 @@ class Demand:
         held: Leases that it was granted and that have not ended, by id.
         since: When it began to wait.
         early: Whether it is not to begin yet.
+        account: Where what its leases hold is counted, once it had one.
         counted, listed, kind: How the queues know it.
         failures: Starts that failed in a row.
     """
 
     __slots__ = (
+        "account",
         "actor_id",
         "arrival",
         "choices",
@@ -92,6 +95,7 @@ class Demand:
         self.wanted = 0
         self.counted = False
         self.early = False
+        self.account: Account | None = None
         self.kind: Any = None
         self.failures = 0
         self.starting: dict[int, None] = {}

@@ -17,7 +17,7 @@ import msgspec
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import Message, RegisterJob
 from atoll.protocol.values import Environment
-from atoll.resources import Amounts
+from atoll.scheduler.core.history import History
 
 if TYPE_CHECKING:
     from atoll.scheduler.core.demand import Demand
@@ -39,9 +39,9 @@ class Job:
         ended: Whether the client has gone for good.
         number: Its own, in the order in which they came.
         served: The last lease that was started for it: of sessions of equal shares, who was served last waits longest.
-        used: What its leases hold, lent CPU not counted.
-        recent: What they held on average lately, in units.
-        accounted: Until when that is counted.
+        history: What its leases and placement groups hold and held, by the fading clock of `shares`.
+        used: What they hold, lent CPU not counted: a part of the history.
+        clock_began: When the clock of its history began.
         weight: Who has twice the weight may have twice as much.
         share: Its dominant share of the cluster, of now and lately, in millionths. Queues are ordered by it.
         leases: By id, in the order of their start.
@@ -51,11 +51,12 @@ class Job:
     """
 
     __slots__ = (
-        "accounted",
+        "clock_began",
         "demands",
         "ended",
         "environment",
         "environments",
+        "history",
         "job_id",
         "kind",
         "leases",
@@ -64,7 +65,6 @@ class Job:
         "number",
         "peer",
         "pid",
-        "recent",
         "served",
         "share",
         "since",
@@ -84,9 +84,9 @@ class Job:
         self.environment = ""
         self.environments: dict[str, None] = {}
         self.since = now
-        self.used: Amounts = {}
-        self.recent: dict[str, float] = {}
-        self.accounted = now
+        self.history: History[float] = History()
+        self.used = self.history.holding
+        self.clock_began: float = now
         self.weight = 1.0
         self.served = 0
         self.share = 0
@@ -102,19 +102,8 @@ class Job:
         self.pid = message.pid
         self.namespace = message.namespace
         self.environment = environment
-
-    def charge(self, amounts: Mapping[str, int]) -> None:
-        """Count what a lease holds."""
-        for name, units in amounts.items():
-            self.used[name] = self.used.get(name, 0) + units
-
-    def discharge(self, amounts: Mapping[str, int]) -> None:
-        """Count it no more."""
-        for name, units in amounts.items():
-            self.used[name] -= units
-            assert self.used[name] >= 0, "a job is discharged of what it was charged with"
-            if not self.used[name]:
-                del self.used[name]
+        for demand in self.demands.values():
+            demand.account = None  # which depends on its name
 
 
 class JobTable:

@@ -9,7 +9,7 @@ from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node
-from atoll.scheduler.core.usage import AccountKey
+from atoll.scheduler.core.usage import Account
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 
@@ -78,7 +78,7 @@ class Lease:
         self.recalled = False
         self.recalled_for: Demand | None = None
         self.killed = False
-        self.account: AccountKey | None = None
+        self.account: Account | None = None
         self.away: list[DeviceShare] = []
         self.wanted_since: Instant | None = None
 

@@ -39,7 +39,7 @@ from atoll.scheduler.core.placement import Placement, Shape, eligible
 from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.core.usage import Ledger
+from atoll.scheduler.core.usage import Account, Ledger
 from atoll.scheduler.policy import locality
 
 MAXIMUM_START_FAILURES = 3
@@ -261,10 +261,20 @@ class LeaseTable:
             lease.name = self.name_of_actor(lease.actor_id)
         lease.node.tenants[lease.lease_id] = lease
         self._demands.queues.company_changed()
-        lease.account = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
-        self._ledger.take(lease.account, amounts, leases=1)
+        account = lease.account = self._account_of(lease)
+        self._ledger.hold(account, amounts, leases=1)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
+
+    def _account_of(self, lease: Lease) -> Account:
+        """Return where what a lease holds is counted. A demand remembers it for the next one."""
+        demand = lease.demand
+        account = demand.account if demand is not None else None
+        if account is None or account.closed:
+            account = self._ledger.account(self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id)))
+            if demand is not None:
+                demand.account = account
+        return account
 
     def nodes_changed(self) -> None:
         """All shares are to be computed anew, and everything that waits is to be tried again."""
@@ -318,7 +328,7 @@ class LeaseTable:
         self._demands.touched = True
         amounts = lease.amounts
         assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.give_back(lease.account, amounts, leases=1)
+        self._ledger.let_go(lease.account, amounts, leases=1)
         if lease.bundle is None:
             self._shares.discharge(lease.job, amounts)
         else:
@@ -465,7 +475,7 @@ class LeaseTable:
             return
         changed = {name: sign * units for name, units in amounts.items()}
         assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.take(lease.account, changed)
+        self._ledger.hold(lease.account, changed)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), changed)
             return
@@ -506,7 +516,7 @@ class LeaseTable:
             self._by_worker[worker_id] = lease
         if lease.lease_id < self.first_id and lease.account is not None:
             giver = self._ledger.key_of_groups(bundle.group.job) if bundle is not None else None
-            self._ledger.resume(lease.account, lease.amounts, start.begun, lease.lease_id, giver)
+            self._ledger.resume(lease.account.key, lease.amounts, start.begun, lease.lease_id, giver)
         return lease
 
     def claim(self, record: PeerRecord) -> None:

@@ -79,7 +79,8 @@ class UseMeter:
             cpu_before_s, key = (known or {}).get(worker.worker_id, (0.0, None))
             if known is None:
                 cpu_before_s = worker.cpu_time_s  # a node's first sample: what was before is not known, or was counted
-            key = self._runs_for(worker.worker_id, lease.account) if lease is not None and lease.account else key
+            if lease is not None and lease.account is not None:
+                key = self._runs_for(worker.worker_id, lease.account.key)
             seen[worker.worker_id] = (worker.cpu_time_s, key)
             if key is not None:
                 self._use(key, worker, cpu_before_s, elapsed_us if lease is not None else 0)
@@ -106,7 +107,7 @@ class UseMeter:
             served = self._served.get(span.worker_id)
             if lease is not None and lease.account is not None:
                 moved = served.moved if served is not None else {}
-                served = Served(lease.account, dict(lease.amounts), span.name, moved)
+                served = Served(lease.account.key, dict(lease.amounts), span.name, moved)
                 self._served[span.worker_id] = served
             if served is None:
                 continue
@@ -135,7 +136,7 @@ class UseMeter:
             return
         for lease, units in holders:
             assert lease.account is not None, "a lease that holds something has an account"
-            self._ledger.use(lease.account, {GPU: used * units // total})
+            self._ledger.use(lease.account.key, {GPU: used * units // total})
 
     def node_gone(self, node: Node) -> None:
         """Nothing more comes from there."""

@@ -17,7 +17,7 @@ from atoll.resources import Amounts
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.policy.fair_share import Rules, dominant_share, follow
+from atoll.scheduler.policy.fair_share import FadingClock, Rules, dominant_share, recent_average, share_lately
 
 SHARE_STEP = 500
 """Queues know shares to so many millionths: finer, and each placement would put what waits in order anew."""
@@ -39,8 +39,8 @@ class ShareTable:
         self._turn = turn
         self._nodes = nodes
         self._rules = rules
-        self._half_life_s = rules.half_life_s
-        self._stale: dict[bytes, Job] = {}
+        self._clock = FadingClock(rules.half_life_s, turn.now)
+        self._stale: dict[int, Job] = {}
         self._tick_at = Instant(turn.now + TICK_S)
         self._left: OrderedDict[tuple[str, str], tuple[dict[str, float], Instant]] = OrderedDict()
 
@@ -48,26 +48,26 @@ class ShareTable:
 
     def charge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count what a session holds from now on."""
-        self._account(job)
-        job.charge(amounts)
-        self._stale[job.job_id] = job
+        job.history.take(amounts, self._read(job))
+        self._stale[job.number] = job
 
     def discharge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count it no more."""
-        self._account(job)
-        job.discharge(amounts)
-        self._stale[job.job_id] = job
+        job.history.give_back(amounts, self._read(job))
+        self._stale[job.number] = job
 
-    def _account(self, job: Job) -> None:
-        elapsed_s = self._turn.now - job.accounted
-        if elapsed_s > 0.0:
-            job.accounted = self._turn.now
-            if job.used or job.recent:
-                follow(job.recent, job.used, elapsed_s, self._half_life_s)
+    def _read(self, job: Job) -> float:
+        """Read the clock by which a session's history is noted."""
+        clock = self._clock.read(self._turn.now)
+        if job.clock_began != self._clock.began:  # it counts anew: for each session when that is next needed
+            if job.history.noted:
+                job.history.scale(self._clock.fades(self._clock.began - job.clock_began))
+            job.clock_began = self._clock.began
+        return clock
 
     def stale(self, jobs: Iterable[Job]) -> None:
         """Compute these shares anew: what they are shares of has changed, or their weights."""
-        self._stale.update((job.job_id, job) for job in jobs)
+        self._stale.update((job.number, job) for job in jobs)
 
     # --------------------------------------------------------------------------------------------------- the shares
 
@@ -94,13 +94,13 @@ class ShareTable:
 
     def next_tick(self) -> Instant | None:
         """Return when shares will have changed with time; None if they do not."""
-        return self._tick_at if self._half_life_s else None
+        return self._tick_at if self._rules.half_life_s else None
 
     def of(self, job: Job, used: Amounts | None = None) -> int:
         """Return a session's share in millionths, of now and lately; with another use of now, if it is given."""
-        self._account(job)
-        held = job.used if used is None else used
-        return dominant_share(held, job.recent, self._nodes.totals, job.weight)
+        if used is None:
+            return share_lately(job.used, job.history.noted, self._read(job), self._nodes.totals, job.weight)
+        return dominant_share(used, self.recent(job), self._nodes.totals, job.weight)
 
     def now_of(self, job: Job, used: Amounts | None = None) -> int:
         """Return the same of what it holds now alone."""
@@ -108,8 +108,11 @@ class ShareTable:
 
     def recent_of(self, job: Job) -> int:
         """Return the same of what it held lately alone."""
-        self._account(job)
-        return dominant_share({}, job.recent, self._nodes.totals, job.weight)
+        return dominant_share({}, self.recent(job), self._nodes.totals, job.weight)
+
+    def recent(self, job: Job) -> dict[str, float]:
+        """Return what it held on average lately, in units."""
+        return recent_average(job.used, job.history.noted, self._read(job))
 
     # ------------------------------------------------------------------------------------------ sessions come and go
 
@@ -118,18 +121,22 @@ class ShareTable:
         job.weight = self._rules.weight_of(job.name, weight)
         left = self._left.pop((job.namespace, job.name), None) if job.name else None
         if left is not None:
-            recent, when = left
-            follow(recent, {}, self._turn.now - when, self._half_life_s)
-            for name, units in recent.items():
-                job.recent[name] = job.recent.get(name, 0.0) + units
+            self._remember(job, *left)
         self.stale([job])
+
+    def _remember(self, job: Job, recent: Mapping[str, float], when: Instant) -> None:
+        """Take what was held lately, on average until an instant, for what this session has held."""
+        weight = self._read(job) * self._clock.fades(self._turn.now - when)
+        noted = job.history.noted
+        for name, units in recent.items():
+            noted[name] = noted.get(name, 0.0) - units * weight
 
     def gone(self, job: Job) -> None:
         """A session is forgotten; what it used lately is not."""
-        self._stale.pop(job.job_id, None)
-        self._account(job)
-        if job.name and job.recent:
-            self._left[job.namespace, job.name] = (job.recent, self._turn.now)
+        self._stale.pop(job.number, None)
+        recent = {name: units for name, units in self.recent(job).items() if units >= 1.0}
+        if job.name and recent:
+            self._left[job.namespace, job.name] = (recent, self._turn.now)
             self._left.move_to_end((job.namespace, job.name))
             if len(self._left) > MAXIMUM_REMEMBERED:
                 self._left.popitem(last=False)

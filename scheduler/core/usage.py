@@ -1,12 +1,12 @@
 """Who has held and used how much, for how long: CPU-, GPU- and byte-seconds by notebook, cell and actor.
 
-What is *held* is integrated, not sampled. Each account knows what it holds and since when; whenever that changes, what
-it held until then is added up first. So a change costs the same however many leases there are, and the sum over all
+What is *held* is integrated, not sampled. Each account has a `History`, in which every change is noted with its time,
+and which is added up when somebody asks. So a change costs the same however many leases there are, and the sum over all
 accounts is at every moment the integral of what is occupied on all nodes. Amounts are integers (units times
 microseconds): nothing is lost to rounding in months.
 
-    lease or bundle takes ─▶ settle, add to holding        midnight ─▶ settle all; today begins anew
-    gives back, lends CPU ─▶ settle, take off holding      too many accounts ─▶ the longest quiet ones are added up
+    lease or bundle takes ─▶ noted        asked, written down, midnight ─▶ settled: noted changes become sums
+    gives back, lends CPU ─▶ noted        too many accounts ─▶ the longest quiet ones are added up
 
 A lease in a placement group moves what it takes from the group's account to its own, and back.
 
@@ -30,6 +30,7 @@ from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.usage import EARLIER, OTHERS, RESERVED, UsageReport, UsageRow
 from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core.history import History
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.turn import Turn
 
@@ -75,8 +76,8 @@ class Account:
     """What one cell, function or actor holds, has held and has used.
 
     Attributes:
-        holding: In units, now.
-        since_us: Since when; what it held before is in the sums.
+        history: What it holds, and has held since it was settled. Its clock counts microseconds.
+        settled_us: Until when what was held is in the sums.
         leases: That it has.
         held: Units times microseconds, before today.
         held_today: Likewise, since midnight.
@@ -85,26 +86,28 @@ class Account:
         restored_until_us: To when a predecessor of this scheduler has counted; 0 if none has.
         changed: Whether it is not written down as it is.
         changed_us: When it changed last.
+        closed: Whether it was added up with others, and is not to be used any more.
     """
 
     __slots__ = (
         "changed",
         "changed_us",
+        "closed",
         "held",
         "held_today",
-        "holding",
+        "history",
         "key",
         "leases",
         "restored_until_us",
-        "since_us",
+        "settled_us",
         "used",
         "used_today",
     )
 
-    def __init__(self, key: AccountKey, since_us: int) -> None:
+    def __init__(self, key: AccountKey, now_us: int) -> None:
         self.key = key
-        self.holding: Sums = {}
-        self.since_us = since_us
+        self.history: History[int] = History()
+        self.settled_us = now_us
         self.leases = 0
         self.held: Sums = {}
         self.held_today: Sums = {}
@@ -112,16 +115,20 @@ class Account:
         self.used_today: Sums = {}
         self.restored_until_us = 0
         self.changed = False
-        self.changed_us = since_us
+        self.changed_us = now_us
+        self.closed = False
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it holds nothing."""
+        return not self.history.holding and not self.leases
 
     def settle(self, now_us: int) -> None:
         """Add up what was held until now."""
-        elapsed = now_us - self.since_us
-        if elapsed:
-            self.since_us = now_us
-            today = self.held_today
-            for name, units in self.holding.items():
-                today[name] = today.get(name, 0) + units * elapsed
+        if self.history.noted:
+            _add(self.held_today, self.history.sums(now_us))
+            self.history.begin(now_us)
+        self.settled_us = now_us
 
     def end_day(self) -> None:
         """What was today is before."""
@@ -187,22 +194,40 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------------- held
 
-    def take(self, key: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
+    def account(self, key: AccountKey) -> Account:
+        """Return an account, for `hold` and `let_go`. It is good for as long as it is not `closed`."""
+        account = self._accounts.get(key)
+        if account is None:
+            while len(self._accounts) >= MAXIMUM_ACCOUNTS and self._add_up_the_quietest():
+                pass
+            account = self._accounts[key] = Account(key, self._now_us())
+        return account
+
+    def hold(self, account: Account, amounts: Mapping[str, int], *, leases: int = 0) -> None:
         """Count what is held from now on."""
-        account = self._settled(key)
+        now_us = self._now_us()
+        account.history.take(amounts, now_us)
         account.leases += leases
-        _add(account.holding, amounts)
+        account.changed_us = now_us
+        if not account.changed:
+            self._note_change(account)
 
-    def give_back(self, key: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
+    def let_go(self, account: Account, amounts: Mapping[str, int], *, leases: int = 0) -> None:
         """Count it no more from now on."""
-        account = self._settled(key)
+        now_us = self._now_us()
+        account.history.give_back(amounts, now_us)
         account.leases -= leases
-        _add(account.holding, amounts, -1)
+        account.changed_us = now_us
+        if not account.changed:
+            self._note_change(account)
 
-    def move(self, giver: AccountKey, taker: AccountKey, amounts: Mapping[str, int], *, leases: int = 0) -> None:
-        """Count for another account what one has held."""
-        self.give_back(giver, amounts)
-        self.take(taker, amounts, leases=leases)
+    def take(self, key: AccountKey, amounts: Mapping[str, int]) -> None:
+        """As `hold`, by the key of an account."""
+        self.hold(self.account(key), amounts)
+
+    def give_back(self, key: AccountKey, amounts: Mapping[str, int]) -> None:
+        """As `let_go`, by the key of an account."""
+        self.let_go(self.account(key), amounts)
 
     def resume(
         self,
@@ -225,7 +250,7 @@ class Ledger:
         if number in self._resumed:
             return
         self._resumed[number] = None
-        now_us, midnight_us = account.since_us, self._day * _DAY_US - self._to_local_us
+        now_us, midnight_us = account.settled_us, self._day * _DAY_US - self._to_local_us
         from_us = max(account.restored_until_us or self._began_us, round(begun * _MICRO))
         before, today = max(0, midnight_us - from_us), max(0, now_us - max(from_us, midnight_us))
         for each, sign in ((account, 1), *([(self._settled(giver), -1)] if giver is not None else [])):
@@ -247,18 +272,16 @@ class Ledger:
     def _settled(self, key: AccountKey) -> Account:
         """Return an account, with everything added up until now. It is about to change."""
         now_us = self._now_us()
-        account = self._accounts.get(key)
-        if account is None:
-            while len(self._accounts) >= MAXIMUM_ACCOUNTS and self._add_up_the_quietest():
-                pass
-            account = self._accounts[key] = Account(key, now_us)
-        if account.since_us != now_us:
-            account.settle(now_us)
+        account = self.account(key)
+        account.settle(now_us)
         account.changed_us = now_us
         if not account.changed:
-            account.changed = True
-            self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
+            self._note_change(account)
         return account
+
+    def _note_change(self, account: Account) -> None:
+        account.changed = True
+        self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
 
     def _now_us(self) -> int:
         counted, now_us = self._counted
@@ -280,19 +303,20 @@ class Ledger:
 
         False if all hold something: then there are no more than leases, and those are bounded.
         """
-        quiet = (account for account in self._accounts.values() if not account.holding and not account.leases)
-        rivals = (account for account in quiet if account.key.notebook != OTHERS)
+        rivals = (each for each in self._accounts.values() if each.is_quiet and each.key.notebook != OTHERS)
         victim = min(rivals, key=lambda account: account.changed_us, default=None)
         if victim is None:
             return False
         del self._accounts[victim.key]
+        victim.closed = True
+        victim.settle(self._now_us())
         self._turn.remove_record(TABLE, _record_key(victim.key))
         key = victim.key
         alone = key.cell == EARLIER or not any(other.notebook == key.notebook for other in self._accounts)
         target = AccountKey(OTHERS, "", EARLIER) if alone else AccountKey(key.notebook, key.kind, EARLIER)
         heir = self._accounts.get(target)
         if heir is None:
-            heir = self._accounts[target] = Account(target, victim.since_us)
+            heir = self._accounts[target] = Account(target, victim.settled_us)
         for name in ("held", "held_today", "used", "used_today"):
             _add(getattr(heir, name), getattr(victim, name))
         heir.changed, heir.changed_us = True, max(heir.changed_us, victim.changed_us)
@@ -305,7 +329,7 @@ class Ledger:
         now_us = self._now_us()
         holding = False
         for account in self._accounts.values():
-            if account.holding:
+            if account.history.holding:
                 holding = True
             elif not account.changed:
                 continue
@@ -318,7 +342,7 @@ class Ledger:
     def _saved(self, account: Account) -> SavedAccount:
         sums = (account.held, account.held_today, account.used, account.used_today)
         texts = [{name: str(amount) for name, amount in each.items()} for each in sums]
-        return SavedAccount(account.key, account.since_us, self._day, *texts)
+        return SavedAccount(account.key, account.settled_us, self._day, *texts)
 
     def restore(self, value: bytes) -> None:
         """Take up an account from the journal.
@@ -375,7 +399,7 @@ class Ledger:
             _add(total, amounts)
         holding: Sums = {}
         for account in self._accounts.values():
-            _add(holding, account.holding)
+            _add(holding, account.history.holding)
         if holding != total:
             raise InternalError(f"accounts hold {holding}, and {total} is occupied")
 

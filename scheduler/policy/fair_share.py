@@ -4,6 +4,7 @@ A session's share of a resource is what it holds now, and what it held on averag
 The largest of these is its dominant share; divided by its weight it is what is compared: the least goes first.
 
     recent average   ◀── half of the difference to what is held is made up for in each half-life
+                     =   what is held - the sum of all changes, each halved for each half-life since
 
 So a GPU held for an hour counts when the hour is over, less and less; and who has begun just now goes before it, until
 both have had the same. What is held now counts as much as what was held, so that nobody takes all for a long time only
@@ -12,7 +13,7 @@ because others had something before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -40,24 +41,69 @@ class Rules(NamedTuple):
         return min(max(next(said, asked), LEAST_WEIGHT), MOST_WEIGHT)
 
 
-def follow(recent: MutableMapping[str, float], used: Mapping[str, int], elapsed_s: float, half_life_s: float) -> None:
-    """Bring a recent average up to date, after a time in which so much was held.
+LONGEST = 60.0
+"""Half-lives for which a clock runs before it counts anew: powers of two are exact that far, and far from too large."""
+
+
+class FadingClock:
+    """A clock that doubles in each half-life: a change that is noted by it weighs half as much a half-life later.
 
     Args:
-        recent: Units by resource; changed.
-        used: Units that were held all the time.
-        elapsed_s: For how long.
-        half_life_s: After which the past counts half; 0 if it does not count.
+        half_life_s: After which the past counts half; 0 if it does not count: then the clock stands still.
+        now: The time at which it begins.
+
+    Attributes:
+        began: When it began to count, last.
     """
-    if not half_life_s:
-        return
-    kept = 2.0 ** (-elapsed_s / half_life_s)
-    made_up = 1.0 - kept
-    if not recent.keys() <= used.keys():
-        for name in recent.keys() - used.keys():
-            recent[name] *= kept
-    for name, units in used.items():
-        recent[name] = recent.get(name, 0.0) * kept + units * made_up
+
+    __slots__ = ("_half_life_s", "_read", "began")
+
+    def __init__(self, half_life_s: float, now: float) -> None:
+        self._half_life_s = half_life_s
+        self.began = now
+        self._read = (now, 1.0)
+
+    def read(self, now: float) -> float:
+        """Return what it says; at least 1. Now and then it begins anew: see `began`."""
+        when, found = self._read
+        if when != now:
+            found = 1.0
+            if self._half_life_s:
+                if now - self.began > LONGEST * self._half_life_s:
+                    self.began = now
+                found = 2.0 ** ((now - self.began) / self._half_life_s)
+            self._read = (now, found)
+        return found
+
+    def fades(self, elapsed_s: float) -> float:
+        """Return how much is left of the past after a time, of 1."""
+        return 2.0 ** (-elapsed_s / self._half_life_s) if self._half_life_s else 0.0
+
+
+def recent_average(used: Mapping[str, int], noted: Mapping[str, float], clock: float) -> dict[str, float]:
+    """Return what was held on average lately, in units by resource.
+
+    Args:
+        used: Units held now.
+        noted: All changes of that, each times the fading clock when it was made.
+        clock: What the fading clock says now.
+    """
+    return {name: max(0.0, used.get(name, 0) - before / clock) for name, before in noted.items()}
+
+
+def share_lately(
+    used: Mapping[str, int], noted: Mapping[str, float], clock: float, totals: Mapping[str, int], weight: float
+) -> int:
+    """Return `dominant_share` of what is used and its `recent_average`, at once: it is asked at every placement."""
+    share = 0.0
+    for name, before in noted.items():
+        total = totals.get(name)
+        if total:
+            units = used.get(name, 0)
+            part = (units + max(0.0, units - before / clock)) / total
+            if part > share:
+                share = part
+    return int(share * MILLION / weight)
 
 
 def dominant_share(

@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from atoll.protocol import messages as m
 from atoll.resources import UNITS_PER_ONE
-from atoll.scheduler.policy.fair_share import Rules, dominant_share, follow
+from atoll.scheduler.core.history import History
+from atoll.scheduler.policy.fair_share import HALF_LIFE_S, FadingClock, Rules, dominant_share, recent_average, share_lately
 from tests.scheduler.world import PYTHON, World, job_id
 
 ONE = UNITS_PER_ONE
 
 
+def recent(history: History[float], clock: float) -> dict[str, float]:
+    return recent_average(history.holding, history.noted, clock)
+
+
 def test_half_of_what_was_held_counts_after_a_half_life() -> None:
-    recent: dict[str, float] = {}
-    follow(recent, {"GPU": ONE}, 60.0, 60.0)
-    assert recent == {"GPU": pytest.approx(ONE / 2)}
-    follow(recent, {}, 60.0, 60.0)
-    assert recent == {"GPU": pytest.approx(ONE / 4)}
-    in_steps: dict[str, float] = {}
-    for _ in range(600):
-        follow(in_steps, {"GPU": ONE}, 0.1, 60.0)
-    assert in_steps["GPU"] == pytest.approx(ONE / 2), "however often it is looked at"
+    clock, history = FadingClock(60.0, 1000.0), History[float]()
+    history.take({"GPU": ONE}, clock.read(1000.0))
+    assert recent(history, clock.read(1060.0)) == {"GPU": pytest.approx(ONE / 2)}
+    history.give_back({"GPU": ONE}, clock.read(1060.0))
+    assert recent(history, clock.read(1120.0)) == {"GPU": pytest.approx(ONE / 4)}
+
+
+def test_the_average_is_that_of_small_steps() -> None:
+    """Beside the definition: in each step, a part of the difference to what is held is made up for."""
+    chance, clock, history = random.Random(3), FadingClock(60.0, 0.0), History[float]()
+    average = 0.0
+    for step in range(20_000):  # half an hour and more
+        now = step * 0.1
+        if chance.random() < 0.05:
+            if chance.random() < 0.5:
+                history.take({"CPU": ONE}, clock.read(now))
+            elif history.holding:
+                history.give_back({"CPU": ONE}, clock.read(now))
+        kept = 2.0 ** (-0.1 / 60.0)
+        average = average * kept + history.holding.get("CPU", 0) * (1.0 - kept)
+    assert recent(history, clock.read(2000.0))["CPU"] == pytest.approx(average)
 
 
 def test_without_a_half_life_the_past_does_not_count() -> None:
-    recent: dict[str, float] = {}
-    follow(recent, {"GPU": ONE}, 1e6, 0.0)
-    assert not recent
+    clock, history = FadingClock(0.0, 0.0), History[float]()
+    history.take({"GPU": ONE}, clock.read(0.0))
+    history.give_back({"GPU": ONE}, clock.read(1e6))
+    assert recent(history, clock.read(1e6)) == {"GPU": 0.0}
+    assert share_lately({"GPU": ONE}, {"GPU": ONE}, 1.0, {"GPU": 2 * ONE}, 1.0) == 500_000
 
+
+def test_a_clock_that_counts_anew_forgets_nothing() -> None:
+    """After more half-lives than a clock runs, sessions are what they are by one that was begun late."""
+    world = World()
+    world.agent(cpus=4)
+    client = world.client(1)
+    world.demand(client, 2)
+    one, _other = world.granted(client)
+    for _ in range(8):
+        world.wait(10 * HALF_LIFE_S)
+    world.say(client, m.ReturnLease(one.lease_id))
+    world.serve()
+    world.wait(HALF_LIFE_S)
+    assert world.state(client).jobs[0].share == 0.625
+    job = next(iter(world.core.cluster.jobs))
+    assert world.core.cluster.shares.recent(job) == {"CPU": pytest.approx(1.5 * ONE)}
 
 def test_the_dominant_share_is_the_largest_over_the_weight() -> None:
     totals = {"CPU": 10 * ONE, "GPU": 2 * ONE}
