@@ -14,7 +14,7 @@ A recall asks the holder to drain a lease; nothing is killed. Actors are never r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class _Expected:
         self._used: dict[bytes, Amounts] = {}
         self._known: dict[bytes, int] = {}
 
-    def used(self, job: Job, less: Amounts | None = None, more: Amounts | None = None) -> Amounts:
+    def used(self, job: Job, less: Mapping[str, int] | None = None, more: Mapping[str, int] | None = None) -> Amounts:
         """Return what a session will hold, with changes that are only thought of."""
         used = self._used.get(job.job_id, job.used)
         if less or more:
@@ -75,11 +75,13 @@ class _Expected:
             share = self._known[job.job_id] = self._shares.of(job, self.used(job))
         return share
 
-    def with_change(self, job: Job, less: Amounts | None = None, more: Amounts | None = None) -> int:
+    def with_change(
+        self, job: Job, less: Mapping[str, int] | None = None, more: Mapping[str, int] | None = None
+    ) -> int:
         """Return what it would be."""
         return self._shares.of(job, self.used(job, less, more)) if less or more else self.of(job)
 
-    def takes_turns_with(self, giver: Job, taker: Job, given: Amounts) -> bool:
+    def takes_turns_with(self, giver: Job, taker: Job, given: Mapping[str, int]) -> bool:
         """Whether a session that has nothing may have something of another: it holds more, and has had as much."""
         if giver is taker:
             return True
@@ -89,7 +91,7 @@ class _Expected:
             return True
         return self.with_change(giver, less=given) >= self.of(taker)
 
-    def move(self, giver: Job, taker: Job, given: Amounts, taken: Amounts) -> None:
+    def move(self, giver: Job, taker: Job, given: Mapping[str, int], taken: Mapping[str, int]) -> None:
         """Count a recall."""
         for job, amounts, sign in ((giver, given, -1), (taker, taken, 1)):
             self._known.pop(job.job_id, None)

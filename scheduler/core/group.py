@@ -5,6 +5,7 @@ What becomes of a group is `groups.py`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +17,7 @@ from atoll.resources import CPU, GPU, GPU_MEMORY, Amounts
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.placement import Shape
-from atoll.scheduler.core.supply import Supply, wanted_by
+from atoll.scheduler.core.supply import NOTHING, Supply, wanted_by
 from atoll.scheduler.policy import bundles as policy
 from atoll.scheduler.policy import labels
 
@@ -64,9 +65,9 @@ class Bundle:
         self.expected: tuple[bytes, list[DeviceShare]] | None = None
 
     @property
-    def held(self) -> Amounts:
+    def held(self) -> Mapping[str, int]:
         """What it holds of its node."""
-        return self.node.reservations[self.number].holding.amounts if self.node is not None else {}
+        return self.node.reservations[self.number].holding.amounts if self.node is not None else NOTHING
 
     @property
     def size(self) -> tuple[int, ...]:

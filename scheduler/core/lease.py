@@ -2,55 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from atoll.protocol.machine import Instant
-from atoll.protocol.values import DeviceShare, SchedulingClass
-from atoll.resources import Amounts
+from atoll.protocol.values import SchedulingClass
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.jobs import Job, PeerRecord
-from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.nodes import Node, Tenant
+from atoll.scheduler.core.supply import NOTHING
 from atoll.scheduler.core.usage import Account
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 
 
-class Lease:
-    """The right of one process to use one worker, or an actor's home.
+class Lease(Tenant):
+    """The right of one process to use one worker, or an actor's home; and what it holds of its node for that.
 
     Attributes:
         holder: The process that may use it; empty for an actor's.
         record: The holder's connection, while it is here.
         demand: What it was started for, while that is known.
         bundle: The part of a placement group that it takes from, if any.
-        name: What people call what runs: the function, the cell, the actor.
-        blocked: Whether its task waits, so that its CPU is lent.
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
         account: Where what it holds is counted.
-        away: The devices that its actor has given up for a while.
-        wanted_since: Since when it wants them back; None while it does not.
+        wanted_since: Since when its actor wants the devices back that it has given up; None while it does not.
     """
 
     __slots__ = (
         "account",
-        "actor_id",
         "address",
-        "away",
-        "blocked",
         "bundle",
         "demand",
         "holder",
-        "job",
         "killed",
-        "lease_id",
-        "name",
         "node",
         "pid",
         "recalled",
         "recalled_for",
         "record",
         "scheduling_class",
-        "shares",
         "since",
         "state",
         "wanted_since",
@@ -58,8 +50,7 @@ class Lease:
     )
 
     def __init__(self, lease_id: int, job: Job, scheduling_class: SchedulingClass, node: Node, now: Instant) -> None:
-        self.lease_id = lease_id
-        self.job = job
+        super().__init__(lease_id, job, scheduling_class.label)
         self.scheduling_class = scheduling_class
         self.node = node
         self.since = now
@@ -68,26 +59,16 @@ class Lease:
         self.record: PeerRecord | None = None
         self.demand: Demand | None = None
         self.bundle: Bundle | None = None
-        self.actor_id = b""
-        self.name = scheduling_class.label
-        self.shares: list[DeviceShare] = []
         self.worker_id = b""
         self.address = ""
         self.pid = 0
-        self.blocked = False
         self.recalled = False
         self.recalled_for: Demand | None = None
         self.killed = False
         self.account: Account | None = None
-        self.away: list[DeviceShare] = []
         self.wanted_since: Instant | None = None
 
     @property
-    def amounts(self) -> Amounts:
-        """What it holds now, without lent CPU."""
-        return self.node.holdings[self.lease_id].amounts
-
-    @property
-    def charged(self) -> Amounts:
+    def charged(self) -> Mapping[str, int]:
         """What its job is charged for it: nothing in a placement group, which is charged as a whole."""
-        return self.amounts if self.bundle is None else {}
+        return self.amounts if self.bundle is None else NOTHING

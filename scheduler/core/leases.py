@@ -215,7 +215,7 @@ class LeaseTable:
         lease.record = demand.record
         lease.holder = demand.record.process_id if demand.record is not None else b""
         lease.actor_id = demand.actor_id
-        lease.shares = node.take(lease.lease_id, shape.wanted, bundle.supply if bundle is not None else None)
+        node.take(lease, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease.lease_id] = None
         demand.job.served = lease.lease_id
@@ -259,7 +259,6 @@ class LeaseTable:
             self._shares.charge(lease.job, amounts)
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
-        lease.node.tenants[lease.lease_id] = lease
         self._demands.queues.company_changed()
         account = lease.account = self._account_of(lease)
         self._ledger.hold(account, amounts, leases=1)
@@ -334,7 +333,6 @@ class LeaseTable:
         else:
             self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
         lease.node.release(lease.lease_id)
-        del lease.node.tenants[lease.lease_id]
         self._demands.queues.company_changed()
         if lease.bundle is not None:
             del lease.bundle.leases[lease.lease_id]
@@ -414,7 +412,7 @@ class LeaseTable:
         """The task waits in `get`: lend its CPU. Memory is lent too where it was a guess: what it waits for may need
         as much, and a guess must not keep tasks waiting for each other."""
         if lease.state == HELD and not lease.blocked:
-            self._demands.touched = lease.blocked = True
+            self._demands.touched = True
             names = (CPU, MEMORY) if MEMORY in lease.scheduling_class.auto else (CPU,)
             lent = lease.node.block(lease.lease_id, names)
             self._room_on(lease)  # also without a CPU: there is room for a worker more
@@ -424,7 +422,6 @@ class LeaseTable:
         """The task goes on, whether its CPU is free or not."""
         if lease.blocked:
             self._demands.touched = True
-            lease.blocked = False
             self._count_lent(lease, lease.node.unblock(lease.lease_id), 1)
 
     def lend_devices(self, lease: Lease) -> None:
@@ -432,7 +429,6 @@ class LeaseTable:
         if lease.state != HELD or not lease.shares or lease.away:
             return
         self._demands.touched = True
-        lease.away, lease.shares = lease.shares, []
         lent = lease.node.lend_devices(lease.lease_id)
         self._room_on(lease)
         self._count_lent(lease, lent, -1)
@@ -453,7 +449,7 @@ class LeaseTable:
                 continue
             self._demands.touched = True
             del self.wanting[lease.lease_id]
-            lease.shares, lease.away, lease.wanted_since = lease.away, [], None
+            lease.wanted_since = None
             self._count_lent(lease, taken, 1)
             self._turn.send(lease.node.peer, DevicesReturned(lease.lease_id))
 
@@ -499,15 +495,14 @@ class LeaseTable:
         group = self._groups.get(start.scheduling_class.group)
         place = group.bundles[start.bundle] if group is not None and 0 <= start.bundle < len(group.bundles) else None
         bundle = place if place is not None and place.node is node else None
-        if bundle is None or not node.take_again(start.lease_id, wanted, shares, bundle.supply):
-            bundle = None  # it takes from the node itself until it has ended
-            if not node.take_again(start.lease_id, wanted, shares):
-                return None
         lease = Lease(start.lease_id, job, start.scheduling_class, node, self._turn.now)
+        if bundle is None or not node.take_again(lease, wanted, shares, bundle.supply):
+            bundle = None  # it takes from the node itself until it has ended
+            if not node.take_again(lease, wanted, shares):
+                return None
         lease.bundle = bundle
         lease.state = HELD
         lease.holder = start.holder
-        lease.shares = list(start.devices)
         lease.worker_id = worker_id
         lease.address = address
         lease.actor_id = actor_id

@@ -7,7 +7,7 @@ them until the agent says that they are free again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant, Peer
@@ -30,12 +30,24 @@ LENT_WHILE_BLOCKED = (CPU, MEMORY)
 NODE_ID_LABEL, ACCELERATOR_LABEL = "atoll.io/node-id", "atoll.io/accelerator-type"
 
 
-class Tenant(Protocol):
-    """A lease, as far as others ask who it is."""
+class Tenant(Holding):
+    """Who holds something of a node: a lease, as far as nodes know one.
 
-    job: Job
-    actor_id: bytes
-    name: str
+    Attributes:
+        lease_id: Its own.
+        job: Whose it is.
+        actor_id: Of the actor that lives there; empty if none does.
+        name: What people call what runs: the function, the cell, the actor.
+    """
+
+    __slots__ = ("actor_id", "job", "lease_id", "name")
+
+    def __init__(self, lease_id: int, job: Job, name: str) -> None:
+        super().__init__()
+        self.lease_id = lease_id
+        self.job = job
+        self.actor_id = b""
+        self.name = name
 
 
 class Reservation(NamedTuple):
@@ -72,9 +84,8 @@ class Node:
         self.labels[NODE_ID_LABEL] = self.node_id.hex()
         if registration.devices:
             self.labels.setdefault(ACCELERATOR_LABEL, registration.devices[0].model)
-        self.holdings: dict[int, Holding] = {}
+        self.holdings: dict[int, Tenant] = {}
         self.reservations: dict[int, Reservation] = {}
-        self.tenants: dict[int, Tenant] = {}
         self.blocked_count = 0
         self.gone = False
         self.draining = False
@@ -85,7 +96,7 @@ class Node:
     def company(self) -> Company:
         """Return what runs here, for conditions on it. It is put together when asked for, which is seldom."""
         found: dict[str, set[str]] = {key: set() for key in KEYS}
-        for tenant in self.tenants.values():
+        for tenant in self.holdings.values():
             found[JOB_NAME].add(tenant.job.name)
             found[ACTOR_NAME if tenant.actor_id else TASK_NAME].add(tenant.name)
             if tenant.actor_id:
@@ -126,22 +137,20 @@ class Node:
                 trial.give_back(lease_id, holding)
         return len(self.holdings) - self.blocked_count - gone < MAXIMUM_WORKERS and trial.fits(wanted)
 
-    def take(self, lease_id: int, wanted: Wanted, supply: Supply | None = None) -> list[DeviceShare]:
-        """Give a lease what it asks for; the caller has asked `fits`. Returns its devices."""
-        holding = self.holdings[lease_id] = (supply or self.supply).take(lease_id, wanted)
+    def take(self, tenant: Tenant, wanted: Wanted, supply: Supply | None = None) -> None:
+        """Give a lease what it asks for; the caller has asked `fits`."""
+        (supply or self.supply).give(tenant, tenant.lease_id, wanted)
+        self.holdings[tenant.lease_id] = tenant
         self._changes.taken.append(self)
-        return holding.shares
 
     def take_again(
-        self, lease_id: int, wanted: Wanted, shares: list[DeviceShare], supply: Supply | None = None
+        self, tenant: Tenant, wanted: Wanted, shares: list[DeviceShare], supply: Supply | None = None
     ) -> bool:
         """Note what a lease from before a reconnection holds already; False if its devices are not free."""
-        if lease_id in self.holdings:
+        key = tenant.lease_id
+        if key in self.holdings or not (supply or self.supply).give_again(tenant, key, wanted, shares):
             return False
-        holding = (supply or self.supply).take_again(lease_id, wanted, shares)
-        if holding is None:
-            return False
-        self.holdings[lease_id] = holding
+        self.holdings[key] = tenant
         self._changes.taken.append(self)
         return True
 
@@ -160,11 +169,10 @@ class Node:
             wanted: What it takes.
             shares: The devices that it had before a reconnection; then None is returned if they are not free.
         """
+        holding = Holding()
         if shares is None:
-            holding: Holding | None = self.supply.take(number, wanted)
-        else:
-            holding = self.supply.take_again(number, wanted, shares)
-        if holding is None:
+            self.supply.give(holding, number, wanted)
+        elif not self.supply.give_again(holding, number, wanted, shares):
             return None
         own = [(self.devices[share.uuid], share.units) for share in holding.shares]
         uses = [DeviceUse(use.device, units, use.condition) for use, units in own]

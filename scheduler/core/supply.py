@@ -19,6 +19,9 @@ FOREIGN_BYTES = 512 * 2**20
 """What a driver or a desktop keeps of a device; more than that is somebody's work."""
 
 
+NOTHING: Mapping[str, int] = {}
+
+
 class Wanted(NamedTuple):
     """What a request takes, made ready for many comparisons.
 
@@ -146,18 +149,29 @@ class DeviceUse:
 
 
 class Holding:
-    """What a lease or a bundle holds. What is `lent` to others is not part of `amounts`: a lease's CPU while it is
-    `blocked`, an idle actor's devices (`lent_shares`) while it has given them up."""
+    """What a lease or a bundle holds: nothing before `Supply.give`.
 
-    __slots__ = ("amounts", "blocked", "lent", "lent_shares", "shares", "supply")
+    What is `lent` to others is not part of `amounts`: a lease's CPU while it is `blocked`, an idle actor's devices
+    (`away`) while it has given them up. Neither mapping is ever changed, since many holdings have the same.
 
-    def __init__(self, supply: Supply, amounts: Amounts, shares: list[DeviceShare]) -> None:
-        self.supply = supply
-        self.amounts = amounts
-        self.shares = shares
+    Attributes:
+        supply: Of what.
+        amounts: In units.
+        shares: Its devices.
+        blocked: Whether its task waits.
+        lent: What it has lent.
+        away: The devices that it has given up for a while.
+    """
+
+    __slots__ = ("amounts", "away", "blocked", "lent", "shares", "supply")
+
+    supply: Supply
+
+    def __init__(self) -> None:
+        self.amounts = self.lent = NOTHING
+        self.shares: list[DeviceShare] = []
         self.blocked = False
-        self.lent: Amounts = {}
-        self.lent_shares: list[DeviceShare] = []
+        self.away: list[DeviceShare] = []
 
 
 class Supply:
@@ -229,41 +243,50 @@ class Supply:
         return False
 
     def take(self, key: int, wanted: Wanted) -> Holding:
+        """Give what is asked for to a new holder: see `give`."""
+        holding = Holding()
+        self.give(holding, key, wanted)
+        return holding
+
+    def give(self, holding: Holding, key: int, wanted: Wanted) -> None:
         """Give what is asked for; the caller has asked `fits`.
 
         Args:
-            key: Under which devices remember who holds them.
+            holding: Who gets it; it holds nothing yet.
+            key: Under which devices remember it.
             wanted: What is asked for.
         """
-        amounts, shares = dict(wanted.amounts), []
-        if wanted.device_bytes or amounts.get(GPU):
+        amounts: Mapping[str, int] = wanted.amounts
+        if wanted.device_bytes or GPU in amounts:
             uses = self.devices_for(wanted)
             assert uses is not None, "what is taken fits"
             part = min(wanted.device_units, UNITS_PER_ONE)
             if wanted.by_memory:
-                part = amounts[GPU] = uses[0].units_of(wanted.device_bytes)
+                part = uses[0].units_of(wanted.device_bytes)
+                amounts = {**amounts, GPU: part}
             for use in uses:
                 use.held[key] = part
                 use.free -= part
-                shares.append(use.share(part))
+            holding.shares = [use.share(part) for use in uses]
         self.pool.take(amounts)
-        return Holding(self, amounts, shares)
+        holding.supply, holding.amounts = self, amounts
 
-    def take_again(self, key: int, wanted: Wanted, shares: list[DeviceShare]) -> Holding | None:
-        """Note what is held already, from before a reconnection; None if its devices are not free."""
+    def give_again(self, holding: Holding, key: int, wanted: Wanted, shares: list[DeviceShare]) -> bool:
+        """Note what is held already, from before a reconnection; False if its devices are not free."""
         if any(share.uuid not in self.devices or self.devices[share.uuid].free < share.units for share in shares):
-            return None
-        amounts = dict(wanted.amounts)
+            return False
+        amounts: Mapping[str, int] = wanted.amounts
         if wanted.by_memory:
-            amounts[GPU] = sum(share.units for share in shares)
+            amounts = {**amounts, GPU: sum(share.units for share in shares)}
         if sum(share.units for share in shares) != amounts.get(GPU, 0):
-            return None
+            return False
         for share in shares:
             use = self.devices[share.uuid]
             use.held[key] = share.units
             use.free -= share.units
         self.pool.take_anyway(amounts)
-        return Holding(self, amounts, shares)
+        holding.supply, holding.amounts, holding.shares = self, amounts, shares
+        return True
 
     def give_back(self, key: int, holding: Holding) -> None:
         """Take back what was given."""
@@ -274,15 +297,17 @@ class Supply:
 
     def lend(self, holding: Holding, names: Iterable[str]) -> Amounts:
         """Let others use some of what is held, for a while. Returns what of these it had."""
-        lent = {name: holding.amounts.pop(name) for name in names if name in holding.amounts}
+        lent = {name: holding.amounts[name] for name in names if name in holding.amounts}
         self.pool.give_back(lent)
-        holding.lent.update(lent)
+        holding.amounts = {name: units for name, units in holding.amounts.items() if name not in lent}
+        holding.lent = {**holding.lent, **lent}
         return lent
 
     def reclaim(self, holding: Holding, names: Iterable[str]) -> Amounts:
         """Take again what was lent, also if it is in use: who has lent it goes on at once. Returns what it was."""
-        taken = {name: holding.lent.pop(name) for name in names if name in holding.lent}
-        holding.amounts.update(taken)
+        taken = {name: holding.lent[name] for name in names if name in holding.lent}
+        holding.lent = {name: units for name, units in holding.lent.items() if name not in taken}
+        holding.amounts = {**holding.amounts, **taken}
         self.pool.take_anyway(taken)
         return taken
 
@@ -291,19 +316,19 @@ class Supply:
         for share in holding.shares:
             use = self.devices[share.uuid]
             use.free += use.held.pop(key)
-        holding.lent_shares, holding.shares = holding.shares, []
+        holding.away, holding.shares = holding.shares, []
         return self.lend(holding, (GPU,))
 
     def reclaim_devices(self, key: int, holding: Holding) -> Amounts | None:
         """Take the same devices again. Returns the amount, or None if they are not free: a device has one user."""
-        shares = holding.lent_shares
+        shares = holding.away
         if any(self.devices[share.uuid].usable < share.units for share in shares):
             return None
         for share in shares:
             use = self.devices[share.uuid]
             use.held[key] = share.units
             use.free -= share.units
-        holding.shares, holding.lent_shares = shares, []
+        holding.shares, holding.away = shares, []
         return self.reclaim(holding, (GPU,))
 
     def missing(self, wanted: Wanted) -> Amounts:

@@ -6,7 +6,7 @@ proposed is one that works: a test applies each of them, over thousands of state
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -49,7 +49,9 @@ class _Place(NamedTuple):
     @property
     def holdings(self) -> dict[int, Holding]:
         """What is held of it, by lease or (negative) by bundle."""
-        held = {key: holding for key, holding in self.node.holdings.items() if holding.supply is self.supply}
+        held: dict[int, Holding] = {
+            key: holding for key, holding in self.node.holdings.items() if holding.supply is self.supply
+        }
         if self.supply is self.node.supply:
             held.update((number, reservation.holding) for number, reservation in self.node.reservations.items())
         return held
@@ -347,7 +349,7 @@ def _loss(asked: Amounts, less: Amounts) -> float:
     return sum(1.0 - less.get(name, 0) / units for name, units in asked.items())
 
 
-def _people(amounts: Amounts) -> dict[str, float]:
+def _people(amounts: Mapping[str, int]) -> dict[str, float]:
     return {name: from_units(units) for name, units in amounts.items()}
 
 

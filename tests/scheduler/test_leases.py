@@ -11,8 +11,9 @@ import pytest
 from atoll.protocol import messages as m
 from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.leases import MAXIMUM_STARTED
-from atoll.scheduler.core.nodes import Changes, Node
+from atoll.scheduler.core.nodes import Changes, Node, Tenant
 from atoll.scheduler.core.supply import Wanted
 from tests.scheduler.world import World, job_id, registration
 
@@ -285,8 +286,9 @@ def test_r15_ten_thousand_steps_never_give_a_whole_device_to_two() -> None:
     for lease_id in range(10_000):
         units = chance.choice([1_000, 2_500, 5_000, 7_000, 10_000, 20_000, 40_000])
         if node.fits(Wanted({"GPU": units})):
-            shares = node.take(lease_id, Wanted({"GPU": units}))
-            held[lease_id] = {share.uuid: share.units for share in shares}
+            tenant = Tenant(lease_id, Job(b"", Instant(0.0)), "")
+            node.take(tenant, Wanted({"GPU": units}))
+            held[lease_id] = {share.uuid: share.units for share in tenant.shares}
             assert sum(held[lease_id].values()) == units
             given += 1
         if held and chance.random() < 0.6:

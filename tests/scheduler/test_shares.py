@@ -9,7 +9,14 @@ import pytest
 from atoll.protocol import messages as m
 from atoll.resources import UNITS_PER_ONE
 from atoll.scheduler.core.history import History
-from atoll.scheduler.policy.fair_share import HALF_LIFE_S, FadingClock, Rules, dominant_share, recent_average, share_lately
+from atoll.scheduler.policy.fair_share import (
+    HALF_LIFE_S,
+    FadingClock,
+    Rules,
+    dominant_share,
+    recent_average,
+    share_lately,
+)
 from tests.scheduler.world import PYTHON, World, job_id
 
 ONE = UNITS_PER_ONE
@@ -66,6 +73,7 @@ def test_a_clock_that_counts_anew_forgets_nothing() -> None:
     assert world.state(client).jobs[0].share == 0.625
     job = next(iter(world.core.cluster.jobs))
     assert world.core.cluster.shares.recent(job) == {"CPU": pytest.approx(1.5 * ONE)}
+
 
 def test_the_dominant_share_is_the_largest_over_the_weight() -> None:
     totals = {"CPU": 10 * ONE, "GPU": 2 * ONE}

@@ -219,7 +219,7 @@ def apply(cluster: Cluster, wanted: SchedulingClass, change: Change) -> bool:
         assert made is not None
         bundle.supply = made.supply
     for lease, supply in ended:
-        assert lease.node.take_again(lease.lease_id, wanted_of(lease.scheduling_class), lease.shares, supply)
+        assert lease.node.take_again(lease, wanted_of(lease.scheduling_class), lease.shares, supply)
     return placed
 
 
