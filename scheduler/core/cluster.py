@@ -44,6 +44,9 @@ class Cluster:
         wall_offset: As in `Turn`.
         local_offset_s: What local time is ahead of UTC.
         rules: What was said about the shares of sessions.
+
+    Attributes:
+        ended: Sessions without a client, by id: they are forgotten when nothing of them is left.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Cluster:
         )
         self.peaks = PeakTable(self.nodes)
         self.demands.resolve = self.peaks.resolve
-        self._ended: dict[bytes, Job] = {}
+        self.ended: dict[bytes, Job] = {}
 
     def agents(self) -> Iterator[PeerRecord]:
         """Yield the agents whose nodes take part."""
@@ -99,19 +102,20 @@ class Cluster:
 
     def place(self) -> None:
         """Give what is free to who waits: placement groups first, which need more of it at once."""
-        turn = self.turn
         if self.groups.anything_waits and self.groups.place():
             self.demands.queues.unblock()
-        turn.deadlines.pop("reservations", None)
-        again = self.reservations.update()
-        if again is not None:
-            turn.deadlines["reservations"] = again
-        self.leases.promised = len(self.reservations)
+        self.reservations.update()
         if self.leases.wanting:
             self.leases.return_devices()
-        self.leases.place()
-        if not self.leases.preemptible:
-            return
+        if self.demands.queues.ready:
+            self.leases.promised = len(self.reservations)
+            self.leases.place()
+        self.nodes.changes.trim()
+        if self.leases.preemptible:
+            self._preempt()
+
+    def _preempt(self) -> None:
+        """End what may be ended, for what else waits."""
         for lease, demand in choose_preemptions(self.leases, self.demands, self.nodes):
             if not self.reservations.of(demand):
                 self.reservations.promise(demand, lease.node)
@@ -156,7 +160,7 @@ class Cluster:
             record = demand.record
             if record is not None and record.process_id not in workers:
                 self.demands.refuse(demand, "ClusterLostError", "the notebook or script of this job has gone")
-        self._ended[job.job_id] = job
+        self.ended[job.job_id] = job
 
     def _staying(self, job: Job) -> dict[int, Lease]:
         """Return what lives on: homes of actors that outlive the job, and leases that their workers hold, and so on."""
@@ -183,15 +187,13 @@ class Cluster:
 
     def forget_ended(self) -> None:
         """Drop jobs of which nothing is left, and environments that nothing names any more."""
-        if not self._ended:
-            return
-        for job in list(self._ended.values()):
+        for job in list(self.ended.values()):
             if job.ended:
                 self._remove_groups(job)
             if job.peer is not None:
-                del self._ended[job.job_id]
+                del self.ended[job.job_id]
             elif not job.leases and not job.demands and not job.used and not self._something_lives(job):
-                del self._ended[job.job_id]
+                del self.ended[job.job_id]
                 self.jobs.forget(job)
                 self.ledger.job_forgotten(job.job_id)
                 self.shares.gone(job)
@@ -208,7 +210,7 @@ class Cluster:
 
     def mark_ended(self, job: Job) -> None:
         """Watch a job without a client, to drop it when nothing of it is left."""
-        self._ended[job.job_id] = job
+        self.ended[job.job_id] = job
 
     def _forget_environments(self) -> None:
         used = {job.environment: None for job in self.jobs}

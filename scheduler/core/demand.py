@@ -36,9 +36,10 @@ class Demand:
         starting: Leases on their way, by id; each will satisfy one.
         held: Leases that it was granted and that have not ended, by id.
         since: When it began to wait.
+        due: When it had better begin.
         early: Whether it is not to begin yet.
         account: Where what its leases hold is counted, once it had one.
-        counted, listed, kind: How the queues know it.
+        counted, listed, kind, line: How the queues know it.
         failures: Starts that failed in a row.
     """
 
@@ -49,6 +50,7 @@ class Demand:
         "choices",
         "class_key",
         "counted",
+        "due",
         "early",
         "failures",
         "group",
@@ -56,6 +58,7 @@ class Demand:
         "job",
         "key",
         "kind",
+        "line",
         "listed",
         "making_room",
         "record",
@@ -91,12 +94,13 @@ class Demand:
         )
         self.making_room: dict[int, None] = {}
         self.arrival = arrival
-        self.since = now
+        self.begin_to_wait(now)
         self.wanted = 0
         self.counted = False
         self.early = False
         self.account: Account | None = None
         self.kind: Any = None
+        self.line: Any = None
         self.failures = 0
         self.starting: dict[int, None] = {}
         self.held: dict[int, None] = {}
@@ -107,11 +111,11 @@ class Demand:
         """What it asks for first."""
         return self.choices[0][1]
 
-    @property
-    def deadline(self) -> float:
-        """When it had better begin."""
+    def begin_to_wait(self, now: Instant) -> None:
+        """It waits from now on."""
         wanted_s = self.scheduling_class.deadline_s
-        return self.since + wanted_s if wanted_s else NEVER
+        self.since = now
+        self.due = now + wanted_s if wanted_s else NEVER
 
     @property
     def shortfall(self) -> int:
@@ -131,6 +135,4 @@ class Demand:
     @property
     def place(self) -> Place:
         """Where it stands among what its session wants."""
-        wanted_s = self.scheduling_class.deadline_s
-        due = self.since + wanted_s if wanted_s else NEVER  # `deadline`, for every lease that comes or goes
-        return due, len(self.held) + len(self.starting), self.arrival
+        return self.due, len(self.held) + len(self.starting), self.arrival

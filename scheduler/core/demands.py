@@ -79,7 +79,7 @@ class DemandTable:
             record.demands[message.demand_key] = demand
             self._enter(demand)
         elif demand.wanted == 0:
-            demand.since = self._turn.now
+            demand.begin_to_wait(self._turn.now)
         demand.wanted = max(0, count)
         self.requeue(demand)
         reason = self.why_impossible(wanted) if count > 0 else None

@@ -83,6 +83,9 @@ class GroupTable:
         placement: Finds nodes.
         shares: What sessions use.
         ledger: Counts what is held.
+
+    Attributes:
+        anything_waits: The groups that have no place, or not for all bundles, by id.
     """
 
     def __init__(self, turn: Turn, nodes: NodeTable, placement: Placement, shares: ShareTable, ledger: Ledger) -> None:
@@ -94,7 +97,7 @@ class GroupTable:
         self._groups: dict[bytes, Group] = {}
         self._names: dict[tuple[str, str], Group] = {}
         self._removed: OrderedDict[bytes, Group] = OrderedDict()
-        self._waiting: dict[bytes, Group] = {}
+        self.anything_waits: dict[bytes, Group] = {}
         self._fresh: dict[bytes, Group] = {}
         self._leaving: dict[int, Bundle] = {}
         self._orders = itertools.count(1)
@@ -121,14 +124,9 @@ class GroupTable:
             return self._groups.get(group_id) or self._removed.get(group_id)
         return self._names.get((namespace, name))
 
-    @property
-    def anything_waits(self) -> bool:
-        """Whether some group has no place."""
-        return bool(self._waiting)
-
     def waiting(self) -> list[Group]:
         """Return the groups that wait for a place, in the order in which they are tried."""
-        return sorted(self._waiting.values(), key=lambda group: (group.job.share, group.order))
+        return sorted(self.anything_waits.values(), key=lambda group: (group.job.share, group.order))
 
     # ------------------------------------------------------------------------------------------------ requests
 
@@ -144,7 +142,7 @@ class GroupTable:
         if known is None:
             group = self._add(spec, job, self._turn.wall(self._turn.now))
             self._write_down(group)
-            self._waiting[spec.group_id] = self._fresh[spec.group_id] = group
+            self.anything_waits[spec.group_id] = self._fresh[spec.group_id] = group
         self._turn.send(record.peer, Done(message.request))
 
     def _add(self, spec: GroupSpec, job: Job, created: float) -> Group:
@@ -167,7 +165,7 @@ class GroupTable:
 
     def peer_lost(self, record: PeerRecord) -> None:
         """Nobody waits there any more."""
-        for group in self._waiting.values():
+        for group in self.anything_waits.values():
             group.waiting = [entry for entry in group.waiting if entry[0] is not record]
 
     def forget(self, group: Group) -> None:
@@ -175,7 +173,7 @@ class GroupTable:
         spec = group.spec
         group.state = REMOVED
         del self._groups[spec.group_id]
-        self._waiting.pop(spec.group_id, None)
+        self.anything_waits.pop(spec.group_id, None)
         self._fresh.pop(spec.group_id, None)
         if spec.name:
             del self._names[spec.namespace, spec.name]
@@ -243,7 +241,7 @@ class GroupTable:
 
     def _complete(self, group: Group) -> None:
         group.state = CREATED
-        self._waiting.pop(group.spec.group_id, None)
+        self.anything_waits.pop(group.spec.group_id, None)
         self._write_down(group)
         self._tell(group)
 
@@ -294,11 +292,11 @@ class GroupTable:
         bundle.node = bundle.supply = None
         placed = any(each.node is not None for each in group.bundles)
         group.state = RESCHEDULING if placed else PENDING
-        self._waiting[group.spec.group_id] = group
+        self.anything_waits[group.spec.group_id] = group
 
     def node_came(self, node: Node) -> None:
         """A node is back after a restart of the scheduler: bundles take up their places there again."""
-        for group in list(self._waiting.values()):
+        for group in list(self.anything_waits.values()):
             for bundle in group.bundles:
                 if bundle.expected is not None and bundle.expected[0] == node.node_id:
                     _node_id, shares = bundle.expected
@@ -314,14 +312,14 @@ class GroupTable:
     def restore(self, saved: SavedGroup, job: Job) -> None:
         """Take up a group from the journal."""
         group = self._add(saved.spec, job, saved.created)
-        self._waiting[saved.spec.group_id] = group
+        self.anything_waits[saved.spec.group_id] = group
         for bundle, node_id, shares in zip(group.bundles, saved.nodes, saved.shares, strict=True):
             if node_id:
                 bundle.expected = (node_id, shares)
 
     def grace_over(self) -> None:
         """Nodes that did not come back are lost, and so are the bundles there."""
-        for group in self._waiting.values():
+        for group in self.anything_waits.values():
             for bundle in group.bundles:
                 bundle.expected = None
         self._tried_at = (-1, -1)
@@ -359,7 +357,7 @@ class GroupTable:
             whole = placed == len(group.bundles)
             if whole != (group.state == CREATED) or (group.state == PENDING and placed):
                 raise InternalError(f"group {group.spec.group_id.hex()} is {group.state} with {placed} bundles placed")
-            if group.waits != (group.spec.group_id in self._waiting):
+            if group.waits != (group.spec.group_id in self.anything_waits):
                 raise InternalError(f"group {group.spec.group_id.hex()} is {group.state} and not queued as such")
             nodes = [bundle.node for bundle in group.bundles if bundle.node is not None]
             spread, packed = group.spec.strategy == policy.STRICT_SPREAD, group.spec.strategy == policy.STRICT_PACK

@@ -136,13 +136,10 @@ class LeaseTable:
 
     def place(self) -> None:
         """Start leases for what waits, in the order of the queues, as far as resources go."""
-        self._nodes.changes.trim()
-        queues = self._demands.queues
+        queues, shares, jobs = self._demands.queues, self._shares, self._jobs
         started = 0
-        while queues.anything_ready:
-            moved = self._shares.refresh(self._jobs)
-            if moved:
-                queues.moved(moved)
+        while queues.ready:
+            queues.moved(shares.refresh(jobs))
             demand = queues.next_unblocked()
             if demand is None:
                 return
@@ -259,7 +256,8 @@ class LeaseTable:
             self._shares.charge(lease.job, amounts)
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
-        self._demands.queues.company_changed()
+        if self._demands.queues.restless:
+            self._demands.queues.company_changed()
         account = lease.account = self._account_of(lease)
         self._ledger.hold(account, amounts, leases=1)
         if lease.bundle is not None:
@@ -333,7 +331,8 @@ class LeaseTable:
         else:
             self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
         lease.node.release(lease.lease_id)
-        self._demands.queues.company_changed()
+        if self._demands.queues.restless:
+            self._demands.queues.company_changed()
         if lease.bundle is not None:
             del lease.bundle.leases[lease.lease_id]
             self._groups.lease_over(lease.bundle)

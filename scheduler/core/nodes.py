@@ -292,7 +292,7 @@ class Changes:
 
     Attributes:
         freed: Nodes on which something became free.
-        taken: Nodes on which anything changed.
+        taken: Nodes on which anything changed, those too.
         membership: Grows when a node comes or goes.
     """
 
@@ -303,20 +303,28 @@ class Changes:
 
     def trim(self) -> None:
         """Forget what is old; who has not read it begins anew."""
-        if len(self.freed) > MAXIMUM_CHANGES or len(self.taken) > MAXIMUM_CHANGES:
+        if len(self.taken) > MAXIMUM_CHANGES:
             self.freed.clear()
             self.taken.clear()
             self.membership += 1
 
 
 class NodeTable:
-    """The nodes that are there, in the order in which they came."""
+    """The nodes that are there, in the order in which they came.
+
+    Attributes:
+        changes: What changed of them.
+        totals: What they have together, in units.
+        parts: What part of that a unit is.
+        none_since: Since when there is none; None while there is one.
+    """
 
     def __init__(self, now: Instant) -> None:
         self._nodes: dict[bytes, Node] = {}
         self._orders = 0
         self.changes = Changes()
         self.totals: Amounts = {}
+        self.parts: dict[str, float] = {}
         self.none_since: Instant | None = now
 
     def __iter__(self) -> Iterator[Node]:
@@ -364,3 +372,4 @@ class NodeTable:
     def _sum_up(self, node: Node, sign: int) -> None:
         for name, units in node.total.items():
             self.totals[name] = self.totals.get(name, 0) + sign * units
+        self.parts = {name: 1.0 / units for name, units in self.totals.items() if units}

@@ -7,7 +7,8 @@ A queue whose *turn* it is goes before all others of its level, once: something 
 
 When a session's share changes, one entry moves, however much it waits for. All requests of a class need the same, so
 when one does not fit, none does: the class is *blocked* until a node is freed on which it does fit, and what is blocked
-costs nothing. Changes are noted and put in order when somebody asks who is next, once for all of them.
+costs nothing. Changes are noted with the class, and put in order when somebody asks who is next and the class is not
+blocked: on a full cluster most leases come and go while nobody would read the order.
 """
 
 from __future__ import annotations
@@ -32,18 +33,26 @@ class _Class:
         sample: One of them: all need the same.
         number: Its own; 0 once nobody waits for it, and it is forgotten.
         wanted: What each takes, in any of the ways that will do.
+        least: Names and units without which it fits nowhere, asked first; nothing if there are several ways.
+        plain: Whether that is all that it needs of a node which is not full.
+        changed: Demands that belong elsewhere, or nowhere, by arrival; they are not in order yet.
         lines: How many sessions wait for it.
         restless: Whether it depends on what else runs: then any change may make it fit.
         tied: Whether what a node has free does not say if it fits: it takes from a placement group, or is restless.
         freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
     """
 
-    __slots__ = ("freed", "lines", "number", "restless", "sample", "tied", "wanted")
+    __slots__ = ("changed", "freed", "least", "lines", "number", "plain", "restless", "sample", "tied", "wanted")
 
     def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
         self.sample = sample
         self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
+        first = self.wanted[0]
+        several = len(self.wanted) > 1
+        self.least = () if several else tuple(first.amounts.items())
+        self.plain = not (several or first.needs_devices or first.device_types)
+        self.changed: dict[int, Demand] = {}
         self.restless = any(shape.depends_on_company for _class, shape in sample.choices)
         self.tied = self.restless or bool(sample.group)
         self.lines = 0
@@ -51,6 +60,12 @@ class _Class:
 
     def fits_on(self, node: Node) -> bool:
         """Whether it fits on a node that is not full."""
+        free = node.supply.live.get
+        for name, units in self.least:
+            if free(name, 0) < units:
+                return False
+        if self.plain:
+            return True
         fits = node.supply.fits
         for wanted in self.wanted:  # noqa: SIM110 - for every class, for every lease that ends
             if fits(wanted):
@@ -63,12 +78,14 @@ class _Line:
 
     Attributes:
         order: The places of the demands, once there are several.
+        front: The place by which the line stands among those of its session.
     """
 
-    __slots__ = ("demands", "front", "kind", "order")
+    __slots__ = ("demands", "front", "kind", "order", "session")
 
-    def __init__(self, kind: _Class) -> None:
+    def __init__(self, kind: _Class, session: _Session) -> None:
         self.kind = kind
+        self.session = session
         self.order: Any = None
         self.demands: dict[int, Demand] = {}
         self.front: Place | None = None
@@ -80,7 +97,9 @@ class _Line:
         demand.listed = wanted
         if wanted is None:
             self.demands.pop(demand.arrival, None)
+            demand.line = None
         else:
+            demand.line = self
             self.demands[demand.arrival] = demand
             if self.order is not None:
                 self.order.add(wanted)
@@ -135,33 +154,41 @@ class _Level:
 
 
 class DemandQueues:
-    """All that waits for a lease to be started: every demand with a shortfall is in exactly one queue."""
+    """All that waits for a lease to be started: every demand with a shortfall is in exactly one queue.
+
+    Attributes:
+        ready: The classes that are not known to fit nowhere, by number.
+        restless: How many classes depend on what else runs: whoever changes that says `company_changed`.
+    """
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
         self._by_priority: list[_Level] = []
         self._classes: dict[ClassKey, _Class] = {}
-        self._ready: dict[int, _Class] = {}
+        self.ready: dict[int, _Class] = {}
         self._blocked: dict[int, _Class] = {}
         self._last_number = 0
         self._count = 0
-        self._restless = 0
-        self._changed: dict[int, Demand] = {}
+        self.restless = 0
+        self._changed: dict[int, _Class] = {}
         self._moved: dict[int, Job] = {}
 
     # ------------------------------------------------------------------------------------------------ what changes
 
     def update(self, demand: Demand) -> None:
         """Note that a demand belongs elsewhere, or nowhere if nothing is short; it must not be in order yet."""
-        short = demand.waits
+        short = demand.wanted > len(demand.starting) and not demand.early  # `waits`
         if short != demand.counted:
             demand.counted = short
             self._count += 1 if short else -1
-        if demand.listed is None and not short:
+        if demand.listed is not None:
+            kind = demand.kind
+        elif short:
+            kind = self._class_of(demand)  # so that it is known to be ready
+        else:
             return
-        self._changed[demand.arrival] = demand
-        if demand.listed is None:
-            self._class_of(demand)  # so that it is known to be ready
+        kind.changed[demand.arrival] = demand
+        self._changed[kind.number] = kind
 
     def moved(self, jobs: Iterable[Job]) -> None:
         """Note that the shares of sessions have changed."""
@@ -176,14 +203,24 @@ class DemandQueues:
         if kind is None:
             self._last_number += 1
             kind = demand.kind = self._classes[demand.class_key] = _Class(self._last_number, demand)
-            self._ready[kind.number] = kind
-            self._restless += kind.restless
+            self.ready[kind.number] = kind
+            self.restless += kind.restless
         return kind
 
     def _put_in_order(self) -> None:
-        for demand in self._changed.values():
+        """Put everything that has changed where it belongs."""
+        for kind in list(self._changed.values()):
+            self._put_class_in_order(kind)
+        if self._moved:
+            self._put_sessions_in_order()
+
+    def _put_class_in_order(self, kind: _Class) -> None:
+        del self._changed[kind.number]
+        changed, kind.changed = kind.changed, {}
+        for demand in changed.values():
             self._place(demand)
-        self._changed.clear()
+
+    def _put_sessions_in_order(self) -> None:
         for job in self._moved.values():
             for level in self._by_priority:
                 session = level.sessions.get(job.number)
@@ -192,11 +229,27 @@ class DemandQueues:
         self._moved.clear()
 
     def _place(self, demand: Demand) -> None:
-        wanted = demand.place if demand.waits else None
-        if wanted == demand.listed:
-            if wanted is None:
+        place = demand.place if demand.waits else None
+        if place == demand.listed:
+            if place is None:
                 self._forget_unused(demand)
             return
+        if place is None or demand.listed is None:
+            self._enter_or_leave(demand, place)
+            return
+        line: _Line = demand.line
+        if line.order is not None:
+            line.put(demand, place)
+            self._list_line(line)
+            return
+        demand.listed = place  # it is alone there, as nearly all are: the line moves with it
+        order, number = line.session.order, line.kind.number
+        del order[bisect_left(order, (line.front, number))]
+        line.front = place
+        insort(order, (place, number))
+
+    def _enter_or_leave(self, demand: Demand, wanted: Place | None) -> None:
+        """A demand begins to wait, or waits no more."""
         kind = self._class_of(demand)
         key = -demand.class_key[0]
         level = self._levels.get(key)
@@ -208,10 +261,10 @@ class DemandQueues:
             session = level.sessions[demand.job.number] = _Session(demand.job)
         line = session.lines.get(kind.number)
         if line is None:
-            line = session.lines[kind.number] = _Line(kind)
+            line = session.lines[kind.number] = _Line(kind, session)
             kind.lines += 1
         line.put(demand, wanted)
-        if self._list_line(session, line):
+        if self._list_line(line):
             level.turns.pop((session.job.number, kind.number), None)
         self._list_session(level, session)
         if session.listed is None:
@@ -226,8 +279,9 @@ class DemandQueues:
         self._by_priority = [self._levels[key] for key in sorted(self._levels)]
 
     @staticmethod
-    def _list_line(session: _Session, line: _Line) -> bool:
+    def _list_line(line: _Line) -> bool:
         """Put a queue where it belongs among those of its session. Returns whether it is empty, and forgotten."""
+        session = line.session
         front = line.first()
         if front == line.front:
             return front is None
@@ -257,9 +311,10 @@ class DemandQueues:
         kind = demand.kind
         if kind is not None and kind.number and not kind.lines:
             del self._classes[demand.class_key]
-            self._ready.pop(kind.number, None)
+            self.ready.pop(kind.number, None)
             self._blocked.pop(kind.number, None)
-            self._restless -= kind.restless
+            self._changed.pop(kind.number, None)
+            self.restless -= kind.restless
             kind.number = 0
 
     # --------------------------------------------------------------------------------------------- what is blocked
@@ -269,7 +324,7 @@ class DemandQueues:
         self._block(self._class_of(demand))
 
     def _block(self, kind: _Class) -> None:
-        self._ready.pop(kind.number, None)
+        self.ready.pop(kind.number, None)
         kind.freed = None
         self._blocked[kind.number] = kind
 
@@ -277,46 +332,55 @@ class DemandQueues:
         """Anything may have become possible: everything is to be tried again."""
         for kind in self._blocked.values():
             kind.freed = None
-            self._ready[kind.number] = kind
+            self.ready[kind.number] = kind
         self._blocked.clear()
-        for kind in self._ready.values():
+        for kind in self.ready.values():
             kind.freed = None
 
     def freed(self, node: Node) -> None:
         """Some of a node is free again: what fits there now is to be tried again."""
-        for kind in self._ready.values():
+        for kind in self.ready.values():
             if kind.freed is not None:
                 kind.freed[node.order] = node
-        if not self._blocked or node.full:
+        blocked = self._blocked
+        if not blocked or node.full:
             return
-        for kind in list(self._blocked.values()):
-            if not kind.tied and kind.fits_on(node):
-                del self._blocked[kind.number]
-                kind.freed = {node.order: node}
-                self._ready[kind.number] = kind
+        free, fitting = node.supply.live, []
+        for kind in blocked.values():
+            for name, units in kind.least:
+                if name not in free or free[name] < units:
+                    break
+            else:
+                if not kind.tied and (kind.plain or kind.fits_on(node)):
+                    fitting.append(kind)
+        for kind in fitting:
+            del blocked[kind.number]
+            kind.freed = {node.order: node}
+            self.ready[kind.number] = kind
 
     def company_changed(self) -> None:
         """Something runs on a node that did not, or the other way round."""
-        if not self._restless:
+        if not self.restless:
             return
         for kind in [kind for kind in self._blocked.values() if kind.restless]:
             del self._blocked[kind.number]
-            self._ready[kind.number] = kind
+            self.ready[kind.number] = kind
 
     def freed_in_group(self, group_id: bytes) -> None:
         """Some of a placement group is free again."""
         for kind in list(self._blocked.values()):
             if kind.sample.group == group_id:
                 del self._blocked[kind.number]
-                self._ready[kind.number] = kind
+                self.ready[kind.number] = kind
 
     def taken(self, demand: Demand, node: Node) -> None:
         """A demand has got something of a node: its turn is over, and others may not fit there any more."""
+        self._moved[demand.job.number] = demand.job  # it was served
         level = self._levels.get(-demand.class_key[0])
         if level is not None and level.turns:
             level.turns.pop((demand.job.number, self._class_of(demand).number), None)
         full, order = node.full, node.order
-        for kind in list(self._ready.values()):
+        for kind in list(self.ready.values()):
             freed = kind.freed
             if freed is not None and order in freed and (full or not kind.fits_on(node)):
                 del freed[order]
@@ -332,11 +396,6 @@ class DemandQueues:
 
     # ------------------------------------------------------------------------------------------------- who is next
 
-    @property
-    def anything_ready(self) -> bool:
-        """Whether something waits that is not known to fit nowhere."""
-        return bool(self._ready)
-
     def only_node(self, demand: Demand) -> Node | None:
         """Return the only node on which a demand may fit; None if that is not known."""
         freed = demand.kind.freed
@@ -347,20 +406,23 @@ class DemandQueues:
 
     def next_unblocked(self) -> Demand | None:
         """Return the demand to serve next, of a class that is not blocked."""
-        if not self._ready:
+        if not self.ready:
             return None
-        if self._changed or self._moved:
-            self._put_in_order()
-        ready = self._ready
+        ready = self.ready
+        if self._changed:
+            for kind in [kind for kind in ready.values() if kind.changed]:
+                self._put_class_in_order(kind)
+        if self._moved:
+            self._put_sessions_in_order()
         for level in self._by_priority:
-            for number, kind in level.turns:
-                if kind in ready:
-                    return self._front(level.sessions[number].lines[kind])
+            for session, line in level.turns:
+                if line in ready:
+                    return self._front(level.sessions[session].lines[line])
             for _share, _served, number in level.order:
-                session = level.sessions[number]
-                for _front, kind in session.order:
-                    if kind in ready:
-                        return self._front(session.lines[kind])
+                waiting = level.sessions[number]
+                for _front, line in waiting.order:
+                    if line in ready:
+                        return self._front(waiting.lines[line])
         return None
 
     @staticmethod
@@ -412,12 +474,12 @@ class DemandQueues:
             if any(kind not in level.sessions[number].lines for number, kind in level.turns):
                 raise InternalError("it is the turn of a queue that is not there")
             for session in level.sessions.values():
-                if session.listed is None or session.listed[0] != session.job.share:
+                if session.listed != (session.job.share, session.job.served, session.job.number):
                     raise InternalError(f"session {session.job.number} is queued at {session.listed}")
                 if any(not line.demands for line in session.lines.values()):
                     raise InternalError("an empty queue is kept")
         numbers = {kind.number for kind in self._classes.values()}
-        if {*self._ready} | {*self._blocked} != numbers or {*self._ready} & {*self._blocked}:
+        if {*self.ready} | {*self._blocked} != numbers or {*self.ready} & {*self._blocked}:
             raise InternalError("a class is neither ready nor blocked, or both")
         waits = {demand.class_key for demand in queued}
         if self._classes.keys() != waits:

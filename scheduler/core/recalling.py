@@ -61,13 +61,18 @@ class Recalling:
 
     def recall(self) -> None:
         """Ask back what others wait for, if anything changed that bears on it."""
-        turn, demands, leases = self._turn, self._demands, self._leases
-        due = turn.deadlines.get(DEADLINE)
-        if not demands.touched and (due is None or due > turn.now):
-            return
+        turn, demands = self._turn, self._demands
+        if not demands.touched:
+            due = turn.deadlines.get(DEADLINE)
+            if due is None or due > turn.now:
+                return
         if self._rests_until > turn.now:
             turn.deadlines[DEADLINE] = self._rests_until
             return
+        self._look()
+
+    def _look(self) -> None:
+        turn, demands, leases = self._turn, self._demands, self._leases
         demands.touched = False
         turn.deadlines.pop(DEADLINE, None)
         if not demands.queues and not len(self._reservations):

@@ -33,6 +33,7 @@ from atoll.scheduler.policy import bundles, labels, preemption
 from atoll.scheduler.policy import reservation as policy
 
 NEVER = float("inf")
+DEADLINE = "reservations"
 
 AT_ONCE, PER_LEASE_S = 64, 50e-6
 """With more leases than this, new promises are thought of only now and then: so long for each lease."""
@@ -98,10 +99,19 @@ class ReservationTable:
 
     # ------------------------------------------------------------------------------------------------- promising
 
-    def update(self) -> Instant | None:
-        """Drop promises that have no object any more, and make some if it is time. Returns when to look again."""
-        if not self._promises and self._look_at > self._turn.now:
-            return self._look_at if self._demands.queues or self._groups.anything_waits else None
+    def update(self) -> None:
+        """Drop promises that have no object any more, and make some if it is time."""
+        turn = self._turn
+        if not self._promises and self._look_at > turn.now and DEADLINE in turn.deadlines:
+            return
+        again = self._look()
+        if again is not None:
+            turn.deadlines[DEADLINE] = again
+        else:
+            turn.deadlines.pop(DEADLINE, None)
+
+    def _look(self) -> Instant | None:
+        """Do so, and return when to look again."""
         for promise in list(self._promises.values()):
             if promise.node.gone or promise.node.draining or self._is_over(promise.owner):
                 self._drop(promise.owner)

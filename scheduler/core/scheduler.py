@@ -47,7 +47,15 @@ FACTS_TABLE = "facts"
 EPOCH_KEY = "epoch"
 
 Handler = Callable[[PeerRecord, Any], None]
-_NOBODY: tuple[tuple[str, ...], Handler | None] = ((), None)
+
+
+def _unknown(_record: PeerRecord, message: m.Message) -> None:
+    """Nobody may say this."""
+    raise InternalError(f"{type(message).__name__} is handled, and nobody may say it")
+
+
+_NOBODY: tuple[tuple[str, ...], Handler] = ((), _unknown)
+_REGISTRATIONS = frozenset({m.RegisterJob, m.RegisterNode})
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -157,11 +165,20 @@ class Scheduler:
 
     def handle(self, event: Event, now: Instant) -> list[Action]:
         """Take one event and return what is to be done about it, in order."""
-        self._turn.now = now
+        turn = self._turn
+        turn.now = now
         self._story.remember(event, now)
+        if type(event) is Received:
+            self._received(event.peer, event.message)
+        else:
+            self._took_place(event)
+        if not self._lifetime.stopping:
+            self._settle()
+        return turn.take_actions()
+
+    def _took_place(self, event: Event) -> None:
+        """Take what is no message."""
         match event:
-            case Received():
-                self._received(event.peer, event.message)
             case PeerConnected():
                 self._connected(event)
             case PeerLost():
@@ -174,9 +191,6 @@ class Scheduler:
                 self._lifetime.stop(event.cause)
             case _:
                 raise self._story.broken(f"a scheduler knows no {type(event).__name__}")
-        if not self._lifetime.stopping:
-            self._settle()
-        return self._turn.take_actions()
 
     def next_deadline(self) -> Instant | None:
         """Return when `DeadlineReached` is wanted, or None for never."""
@@ -223,10 +237,13 @@ class Scheduler:
 
     def _settle(self) -> None:
         """Serve what waits, and ask back what others wait for."""
-        self.cluster.place()
-        self.cluster.recalling.recall()
-        self._agents.expect_nodes()
-        self.cluster.forget_ended()
+        cluster = self.cluster
+        cluster.place()
+        cluster.recalling.recall()
+        if cluster.nodes.none_since is not None:
+            self._agents.expect_nodes()
+        if cluster.ended:
+            cluster.forget_ended()
 
     def _received(self, peer: Peer, message: m.Message) -> None:
         record = self.cluster.peers.get(peer)
@@ -234,17 +251,20 @@ class Scheduler:
             return
         kind = type(message)
         roles, handler = self._handlers.get(kind, _NOBODY)
-        if handler is None or record.role not in roles:
+        if record.role not in roles:
             self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {kind.__name__}")
         elif self._lifetime.stopping and record.role != "agent":
             self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
         else:
             handler(record, message)
-            if kind is m.RegisterJob:
-                self._lifetime.jobs_changed()
-            if kind is m.RegisterJob or kind is m.RegisterNode:
-                for deferred_record, deferred in self._clients.deferred():
-                    self._received(deferred_record.peer, deferred)
+            if kind in _REGISTRATIONS:
+                self._registered()
+
+    def _registered(self) -> None:
+        """Somebody came: the cluster may live on for it, and some may have waited for it."""
+        self._lifetime.jobs_changed()
+        for record, deferred in self._clients.deferred():
+            self._received(record.peer, deferred)
 
     def _refuse(self, record: PeerRecord, message: m.Message, kind: str, text: str) -> None:
         """Answer what cannot be done; nothing changes."""

@@ -58,12 +58,13 @@ class ShareTable:
 
     def _read(self, job: Job) -> float:
         """Read the clock by which a session's history is noted."""
-        clock = self._clock.read(self._turn.now)
-        if job.clock_began != self._clock.began:  # it counts anew: for each session when that is next needed
+        clock, now = self._clock, self._turn.now
+        value = clock.value if clock.now == now else clock.read(now)
+        if job.clock_began != clock.began:  # it counts anew: for each session when that is next needed
             if job.history.noted:
-                job.history.scale(self._clock.fades(self._clock.began - job.clock_began))
-            job.clock_began = self._clock.began
-        return clock
+                job.history.scale(clock.fades(clock.began - job.clock_began))
+            job.clock_began = clock.began
+        return value
 
     def stale(self, jobs: Iterable[Job]) -> None:
         """Compute these shares anew: what they are shares of has changed, or their weights."""
@@ -99,7 +100,7 @@ class ShareTable:
     def of(self, job: Job, used: Amounts | None = None) -> int:
         """Return a session's share in millionths, of now and lately; with another use of now, if it is given."""
         if used is None:
-            return share_lately(job.used, job.history.noted, self._read(job), self._nodes.totals, job.weight)
+            return share_lately(job.used, job.history.noted, self._read(job), self._nodes.parts, job.weight)
         return dominant_share(used, self.recent(job), self._nodes.totals, job.weight)
 
     def now_of(self, job: Job, used: Amounts | None = None) -> int:

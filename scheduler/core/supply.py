@@ -180,9 +180,12 @@ class Supply:
     Args:
         total: Amounts, GPUs left out.
         devices: The devices; together they are the amount of GPU.
+
+    Attributes:
+        live: What is free, in units, as it changes; only to be read.
     """
 
-    __slots__ = ("_live", "_parted", "devices", "pool", "total")
+    __slots__ = ("_parted", "devices", "live", "pool", "total")
 
     def __init__(self, total: Mapping[str, int], devices: Iterable[DeviceUse]) -> None:
         self.devices = {use.device.uuid: use for use in devices}
@@ -192,7 +195,7 @@ class Supply:
         if units:
             amounts[GPU] = units
         self.pool = Pool(amounts)
-        self._live = self.pool.live
+        self.live = self.pool.live
         self.total = self.pool.total
 
     def copy(self) -> Supply:
@@ -200,7 +203,7 @@ class Supply:
         made = Supply.__new__(Supply)
         made.total = self.total
         made.pool = self.pool.copy()
-        made._live = made.pool.live
+        made.live = made.pool.live
         made.devices = {uuid: use.copy() for uuid, use in self.devices.items()}
         made._parted = self._parted
         return made
@@ -221,7 +224,7 @@ class Supply:
 
     def fits(self, wanted: Wanted) -> bool:
         """Whether the request fits now."""
-        free = self._live
+        free = self.live
         amounts, device_bytes, device_types = wanted
         for name, units in amounts.items():  # as `Pool.fits`; this is asked most often of all
             if free.get(name, 0) < units:

@@ -155,7 +155,7 @@ class Ledger:
         self._to_local_us = round((turn.wall_offset + local_offset_s) * _MICRO)
         self._day = (self._began_us + self._to_local_us) // _DAY_US
         self._midnight_us = (self._day + 1) * _DAY_US - self._to_local_us
-        self._counted = (turn.now, self._began_us)
+        self._counted, self._counted_us = turn.now, self._began_us
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -284,11 +284,11 @@ class Ledger:
         self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_WITHIN_S))
 
     def _now_us(self) -> int:
-        counted, now_us = self._counted
-        if counted == self._turn.now:
-            return now_us
-        now_us = round(self._turn.now * _MICRO)
-        self._counted = (self._turn.now, now_us)
+        now = self._turn.now
+        if now == self._counted:
+            return self._counted_us
+        now_us = self._counted_us = round(now * _MICRO)
+        self._counted = now
         if now_us >= self._midnight_us:
             self._day = (now_us + self._to_local_us) // _DAY_US
             midnight_us = self._day * _DAY_US - self._to_local_us

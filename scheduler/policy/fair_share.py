@@ -54,26 +54,25 @@ class FadingClock:
 
     Attributes:
         began: When it began to count, last.
+        now, value: When it was read last, and what it said then.
     """
 
-    __slots__ = ("_half_life_s", "_read", "began")
+    __slots__ = ("_half_life_s", "began", "now", "value")
 
     def __init__(self, half_life_s: float, now: float) -> None:
         self._half_life_s = half_life_s
-        self.began = now
-        self._read = (now, 1.0)
+        self.began = self.now = now
+        self.value = 1.0
 
     def read(self, now: float) -> float:
         """Return what it says; at least 1. Now and then it begins anew: see `began`."""
-        when, found = self._read
-        if when != now:
-            found = 1.0
+        if now != self.now:
+            self.now = now
             if self._half_life_s:
                 if now - self.began > LONGEST * self._half_life_s:
                     self.began = now
-                found = 2.0 ** ((now - self.began) / self._half_life_s)
-            self._read = (now, found)
-        return found
+                self.value = 2.0 ** ((now - self.began) / self._half_life_s)
+        return self.value
 
     def fades(self, elapsed_s: float) -> float:
         """Return how much is left of the past after a time, of 1."""
@@ -92,15 +91,19 @@ def recent_average(used: Mapping[str, int], noted: Mapping[str, float], clock: f
 
 
 def share_lately(
-    used: Mapping[str, int], noted: Mapping[str, float], clock: float, totals: Mapping[str, int], weight: float
+    used: Mapping[str, int], noted: Mapping[str, float], clock: float, parts: Mapping[str, float], weight: float
 ) -> int:
-    """Return `dominant_share` of what is used and its `recent_average`, at once: it is asked at every placement."""
-    share = 0.0
+    """Return `dominant_share` of what is used and its `recent_average`, at once: it is asked at every placement.
+
+    Args:
+        used: As for the average, like `noted` and `clock`.
+        parts: What part of all that there is a unit is, by resource.
+        weight: Above 0.
+    """
+    share, kept = 0.0, 1.0 / clock
     for name, before in noted.items():
-        total = totals.get(name)
-        if total:
-            units = used.get(name, 0)
-            part = (units + max(0.0, units - before / clock)) / total
+        if name in parts:
+            part = ((2 * used[name] if name in used else 0) - before * kept) * parts[name]
             if part > share:
                 share = part
     return int(share * MILLION / weight)

@@ -55,7 +55,7 @@ def test_without_a_half_life_the_past_does_not_count() -> None:
     history.take({"GPU": ONE}, clock.read(0.0))
     history.give_back({"GPU": ONE}, clock.read(1e6))
     assert recent(history, clock.read(1e6)) == {"GPU": 0.0}
-    assert share_lately({"GPU": ONE}, {"GPU": ONE}, 1.0, {"GPU": 2 * ONE}, 1.0) == 500_000
+    assert share_lately({"GPU": ONE}, {"GPU": ONE}, 1.0, {"GPU": 0.5 / ONE}, 1.0) == 500_000
 
 
 def test_a_clock_that_counts_anew_forgets_nothing() -> None:
