@@ -162,9 +162,9 @@ class AgentDesk:
                 self._turn.send(node.peer, EndLease(lease_id, True))
                 continue
             if lease_id in away:
-                cluster.leases.lend_devices(lease)
+                cluster.lending.lend_devices(lease)
                 if away[lease_id]:
-                    cluster.leases.want_devices(lease)
+                    cluster.lending.want_devices(lease)
             actor_id = homes.get(lease_id)
             if not address or cluster.leases.was_lost(lease_id):
                 wanted = False  # it is ending, or somebody was told that it is lost
@@ -223,13 +223,13 @@ class AgentDesk:
         """An idle actor has given its devices up."""
         lease = self._lease(record, message.lease_id)
         if lease is not None:
-            self._cluster.leases.lend_devices(lease)
+            self._cluster.lending.lend_devices(lease)
 
     def devices_wanted(self, record: PeerRecord, message: DevicesWanted) -> None:
         """It has been called."""
         lease = self._lease(record, message.lease_id)
         if lease is not None:
-            self._cluster.leases.want_devices(lease)
+            self._cluster.lending.want_devices(lease)
 
     def actor_started(self, record: PeerRecord, message: ActorStarted) -> None:
         """A constructor returned."""

@@ -217,7 +217,7 @@ class ClientDesk:
         """A worker waits. After a restart it says so again, perhaps before its node is back."""
         lease = self._own_lease(record, message.lease_id)
         if lease is not None:
-            self._cluster.leases.block(lease)
+            self._cluster.lending.block(lease)
         elif message.lease_id < self._cluster.leases.first_id:
             self._defer(record, message)
 
@@ -225,7 +225,7 @@ class ClientDesk:
         """A worker goes on."""
         lease = self._own_lease(record, message.lease_id)
         if lease is not None:
-            self._cluster.leases.unblock(lease)
+            self._cluster.lending.unblock(lease)
         elif message.lease_id < self._cluster.leases.first_id:
             self._defer(record, message)
 

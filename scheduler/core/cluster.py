@@ -16,6 +16,7 @@ from atoll.scheduler.core.groups import GroupTable
 from atoll.scheduler.core.jobs import EnvironmentTable, Job, JobTable, PeerRecord
 from atoll.scheduler.core.lease import HELD, Lease
 from atoll.scheduler.core.leases import LeaseTable
+from atoll.scheduler.core.lending import Lending
 from atoll.scheduler.core.measured import UseMeter
 from atoll.scheduler.core.names import NameTable
 from atoll.scheduler.core.nodes import NodeTable
@@ -26,6 +27,7 @@ from atoll.scheduler.core.recalling import Recalling
 from atoll.scheduler.core.reservations import ReservationTable
 from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.spans import SpanTable
+from atoll.scheduler.core.starting import Starting
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
 from atoll.scheduler.policy.fair_share import Rules
@@ -59,20 +61,20 @@ class Cluster:
         self.nodes = NodeTable(now)
         self.jobs = JobTable()
         self.environments = EnvironmentTable()
-        placement = Placement(self.nodes)
+        placement = self.placement = Placement(self.nodes)
         self.ledger = Ledger(self.turn, local_offset_s)
-        self.shares = ShareTable(self.turn, self.nodes, rules)
+        self.shares = ShareTable(self.turn, self.nodes, self.jobs, rules)
         self.groups = GroupTable(self.turn, self.nodes, placement, self.shares, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
-        self.leases = LeaseTable(
-            self.turn, self.nodes, placement, self.groups, self.demands, self.shares, self.jobs, self.ledger
-        )
+        self.leases = LeaseTable(self.turn, self.nodes, self.groups, self.demands, self.shares, self.ledger)
+        self.lending = Lending(self.turn, self.leases, self.demands, self.shares, self.ledger)
+        self.starting = Starting(self.turn, self.nodes, placement, self.groups, self.demands, self.leases, self.shares)
         self.durations = Durations()
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
         )
-        self.leases.may_go = self.reservations.allows
-        self.leases.wait_s = self.reservations.wait_s
+        self.starting.may_go = self.reservations.allows
+        self.starting.wait_s = self.reservations.wait_s
         self.recalling = Recalling(
             self.turn, self.jobs, self.nodes, self.shares, self.demands, self.leases, self.reservations
         )
@@ -100,19 +102,26 @@ class Cluster:
         for agent in self.agents():
             self.turn.send(agent.peer, DefineEnvironment(digest, environment, True))
 
-    def place(self) -> None:
-        """Give what is free to who waits: placement groups first, which need more of it at once."""
-        if self.groups.anything_waits and self.groups.place():
-            self.demands.queues.unblock()
-        self.reservations.update()
+    def settle(self) -> None:
+        """Give what is free to who waits, and ask back what others wait for. After every event, most of which change
+        nothing that bears on it: what has nothing to do is not even asked."""
+        now, queues, recalling = self.turn.now, self.demands.queues, self.recalling
+        if self.groups.anything_waits and self.groups.place():  # first, since they need more of it at once
+            queues.unblock()
+        if self.reservations.rests_until <= now:
+            self.reservations.update()
         if self.leases.wanting:
-            self.leases.return_devices()
-        if self.demands.queues.ready:
-            self.leases.promised = len(self.reservations)
-            self.leases.place()
-        self.nodes.changes.trim()
+            self.lending.return_devices()
+        if queues.ready:
+            self.starting.promised = len(self.reservations)
+            self.starting.place()
         if self.leases.preemptible:
             self._preempt()
+        self.nodes.changes.trim()
+        if recalling.rests_until <= now:
+            recalling.recall()
+        if self.ended:
+            self._forget_ended()
 
     def _preempt(self) -> None:
         """End what may be ended, for what else waits."""
@@ -185,7 +194,7 @@ class Cluster:
                 return staying
             staying.update(more)
 
-    def forget_ended(self) -> None:
+    def _forget_ended(self) -> None:
         """Drop jobs of which nothing is left, and environments that nothing names any more."""
         for job in list(self.ended.values()):
             if job.ended:

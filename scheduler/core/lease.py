@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.protocol.machine import Instant
-from atoll.protocol.values import SchedulingClass
+from atoll.protocol.values import DeviceShare, SchedulingClass
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.jobs import Job, PeerRecord
@@ -50,7 +50,14 @@ class Lease(Tenant):
     )
 
     def __init__(self, lease_id: int, job: Job, scheduling_class: SchedulingClass, node: Node, now: Instant) -> None:
-        super().__init__(lease_id, job, scheduling_class.label)
+        self.amounts = self.lent = NOTHING  # as in `Holding` and `Tenant`: one is made at every placement
+        self.shares: list[DeviceShare] = []
+        self.blocked = False
+        self.away: list[DeviceShare] = []
+        self.lease_id = lease_id
+        self.job = job
+        self.actor_id = b""
+        self.name = scheduling_class.label
         self.scheduling_class = scheduling_class
         self.node = node
         self.since = now

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from atoll.exceptions import InternalError
-from atoll.protocol.leave_messages import DevicesReturned
-from atoll.protocol.machine import Instant
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
     PREEMPTED,
@@ -27,29 +25,21 @@ from atoll.protocol.messages import (
     StartLease,
 )
 from atoll.protocol.values import MemoryLoss, SchedulingClass
-from atoll.resources import CPU, MEMORY, Amounts
+from atoll.resources import Amounts
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.groups import GroupTable
-from atoll.scheduler.core.jobs import Job, JobTable, PeerRecord
+from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.lease import ENDING, HELD, STARTING, Lease
 from atoll.scheduler.core.nodes import Node, NodeTable
-from atoll.scheduler.core.placement import Placement, Shape, eligible
+from atoll.scheduler.core.placement import Shape
 from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Account, Ledger
-from atoll.scheduler.policy import locality
 
 MAXIMUM_START_FAILURES = 3
-
-NEVER = float("inf")
-LEAST_WAIT_S = 1e-3
-"""Of a node that has room, and has promised it."""
-
-MAXIMUM_STARTED = 500
-"""Leases that are started in one turn: nobody waits to speak while an empty cluster of a thousand nodes is filled."""
 
 
 class LeaseTable:
@@ -58,21 +48,15 @@ class LeaseTable:
     Args:
         turn: Where actions go.
         nodes: Where leases are placed.
-        placement: Finds nodes.
         groups: The placement groups, from which some leases take.
         demands: What leases are started for.
         shares: What sessions use.
-        jobs: The sessions.
         ledger: Counts what is held.
 
     Attributes:
-        placement: Finds nodes.
         leaving: Leases that end or were recalled, by id.
         wanting: Homes of actors that have been called and want their devices back, by id, the longest first.
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
-        promised: How many nodes are promised to somebody.
-        may_go: Whether a demand may go to a node, as far as promises to others go.
-        wait_s: In how long a request could begin on a node where it does not fit, as far as is known.
         name_of_actor: What people call an actor.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
@@ -81,20 +65,16 @@ class LeaseTable:
         self,
         turn: Turn,
         nodes: NodeTable,
-        placement: Placement,
         groups: GroupTable,
         demands: DemandTable,
         shares: ShareTable,
-        jobs: JobTable,
         ledger: Ledger,
     ) -> None:
         self._turn = turn
         self._ledger = ledger
         self._nodes = nodes
-        self.placement = placement
         self._groups = groups
         self._shares = shares
-        self._jobs = jobs
         self._leases: dict[int, Lease] = {}
         self._by_worker: dict[bytes, Lease] = {}
         self._over_before: dict[int, None] = {}
@@ -103,9 +83,6 @@ class LeaseTable:
         self.preemptible: dict[int, Lease] = {}
         self.wanting: dict[int, Lease] = {}
         self.leaving: dict[int, Lease] = {}
-        self.promised = 0
-        self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
-        self.wait_s: Callable[[Node, Shape], float] = lambda _node, _shape: NEVER
         self.name_of_actor: Callable[[bytes], str] = lambda actor_id: actor_id.hex()
         self.first_id = 1
         self._next_id = 1
@@ -132,102 +109,35 @@ class LeaseTable:
         """Return the lease that a worker works for."""
         return self._by_worker.get(worker_id)
 
-    # ----------------------------------------------------------------------------------------------- placement
+    # ----------------------------------------------------------------------------------------------- beginning
 
-    def place(self) -> None:
-        """Start leases for what waits, in the order of the queues, as far as resources go."""
-        queues, shares, jobs = self._demands.queues, self._shares, self._jobs
-        started = 0
-        while queues.ready:
-            queues.moved(shares.refresh(jobs))
-            demand = queues.next_unblocked()
-            if demand is None:
-                return
-            if started == MAXIMUM_STARTED:
-                self._turn.set_earlier("placement", self._turn.now)
-                return
-            found = self._choose(demand, queues.only_node(demand))
-            if found is None:
-                queues.block(demand)
-                continue
-            self._start(demand, *found)
-            started += 1
-            queues.taken(demand, found[2])
-
-    def _choose(self, demand: Demand, only: Node | None) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:
-        """Return the first choice that can be had now, and where.
-
-        Args:
-            demand: What is wanted.
-            only: The only node on which it may fit, if that is known.
-        """
-        for scheduling_class, shape in demand.choices:
-            if not demand.group:
-                if only is None:
-                    node = self.placement.best(shape)
-                else:
-                    node = only if self.placement.usable(shape, only) else None
-                if node is not None and self.promised and not self.may_go(demand, scheduling_class, shape, node):
-                    others = self.placement.several(shape, self.promised + 1)
-                    node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)
-                if scheduling_class.near and only is None:
-                    node = self._nearest(demand, scheduling_class, shape, node)
-                if node is not None:
-                    return scheduling_class, shape, node, None
-                continue
-            bundle = self._groups.bundle_for(shape.wanted, scheduling_class)
-            if bundle is not None and bundle.node is not None:
-                return scheduling_class, shape, bundle.node, bundle
-        return None
-
-    def _nearest(
-        self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, best: Node | None
-    ) -> Node | None:
-        """Return where to go if some nodes have what is taken: there, or to the best, or nowhere yet."""
-        near, total = dict(scheduling_class.near), sum(size for _node_id, size in scheduling_class.near)
-        places = {node.order: node for node_id in near if (node := self._nodes.get(node_id)) is not None}
-        places = {order: node for order, node in places.items() if eligible(self._nodes, shape, node)}
-        offers = []
-        for node in {**places, **({best.order: best} if best is not None else {})}.values():
-            free = node is best or (node.fits(shape.wanted) and self.may_go(demand, scheduling_class, shape, node))
-            wait_s = 0.0 if free else max(self.wait_s(node, shape), LEAST_WAIT_S)
-            if free or wait_s < NEVER:
-                offers.append(locality.Offer(node.order, near.get(node.node_id, 0), wait_s))
-        chosen = locality.choose(offers, total)
-        if chosen is None or chosen.wait_s == 0.0:
-            return best if chosen is None else places.get(chosen.order, best)
-        patience_over = Instant(demand.since + locality.move_s(total))
-        if patience_over <= self._turn.now:
-            return best
-        self._turn.set_earlier("locality", patience_over)
-        return None
-
-    def _start(
+    def start(
         self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, node: Node, bundle: Bundle | None
     ) -> None:
+        """Start a lease for a demand, on a node or in a bundle where it fits: see `Starting`."""
         lease = Lease(self._next_id, demand.job, scheduling_class, node, self._turn.now)
-        self._next_id += 1
-        lease.bundle = bundle
-        lease.demand = demand
-        lease.record = demand.record
-        lease.holder = demand.record.process_id if demand.record is not None else b""
-        lease.actor_id = demand.actor_id
+        lease_id = lease.lease_id
+        self._next_id = lease_id + 1
+        lease.bundle, lease.demand, lease.actor_id = bundle, demand, demand.actor_id
+        record = demand.record
+        if record is not None:
+            lease.record, lease.holder = record, record.process_id
         node.take(lease, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
-        demand.starting[lease.lease_id] = None
-        demand.job.served = lease.lease_id
+        demand.starting[lease_id] = None
+        demand.job.served = lease_id
         self._demands.requeue(demand)
         self._turn.send(
             node.peer,
             StartLease(
-                lease.lease_id,
-                lease.job.job_id,
-                lease.scheduling_class,
+                lease_id,
+                demand.job.job_id,
+                scheduling_class,
                 lease.shares,
                 bool(lease.actor_id),
                 lease.holder,
                 bundle.index if bundle is not None else -1,
-                lease.job.namespace,
+                demand.job.namespace,
                 self._turn.now,
             ),
         )
@@ -242,26 +152,23 @@ class LeaseTable:
         self.end(lease, kill=True)
 
     def _add(self, lease: Lease) -> None:
+        lease_id, job, amounts, bundle = lease.lease_id, lease.job, lease.amounts, lease.bundle
         self._demands.touched = True
-        self._leases[lease.lease_id] = lease
-        lease.job.leases[lease.lease_id] = lease
+        self._leases[lease_id] = job.leases[lease_id] = lease
         if lease.record is not None:
-            lease.record.leases[lease.lease_id] = lease
-        if lease.bundle is not None:
-            lease.bundle.leases[lease.lease_id] = lease
+            lease.record.leases[lease_id] = lease
         if lease.scheduling_class.preemptible:
-            self.preemptible[lease.lease_id] = lease
-        amounts = lease.amounts
-        if lease.bundle is None:
-            self._shares.charge(lease.job, amounts)
+            self.preemptible[lease_id] = lease
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
+        self._ledger.hold(self._account_of(lease), amounts, leases=1)
+        if bundle is None:
+            self._shares.charge(job, amounts)
+        else:
+            bundle.leases[lease_id] = lease
+            self._ledger.give_back(self._ledger.key_of_groups(bundle.group.job), amounts)
         if self._demands.queues.restless:
             self._demands.queues.company_changed()
-        account = lease.account = self._account_of(lease)
-        self._ledger.hold(account, amounts, leases=1)
-        if lease.bundle is not None:
-            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
 
     def _account_of(self, lease: Lease) -> Account:
         """Return where what a lease holds is counted. A demand remembers it for the next one."""
@@ -271,13 +178,8 @@ class LeaseTable:
             account = self._ledger.account(self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id)))
             if demand is not None:
                 demand.account = account
+        lease.account = account
         return account
-
-    def nodes_changed(self) -> None:
-        """All shares are to be computed anew, and everything that waits is to be tried again."""
-        self._demands.touched = True
-        self._shares.stale(self._jobs)
-        self._demands.queues.unblock()
 
     # ------------------------------------------------------------------------------------------- what agents say
 
@@ -322,34 +224,32 @@ class LeaseTable:
                 )
 
     def _free(self, lease: Lease) -> None:
+        lease_id, job, amounts, bundle, node = lease.lease_id, lease.job, lease.amounts, lease.bundle, lease.node
         self._demands.touched = True
-        amounts = lease.amounts
         assert lease.account is not None, "a lease that holds something has an account"
         self._ledger.let_go(lease.account, amounts, leases=1)
-        if lease.bundle is None:
-            self._shares.discharge(lease.job, amounts)
+        node.release(lease_id)
+        if bundle is None:
+            self._shares.discharge(job, amounts)
         else:
-            self._ledger.take(self._ledger.key_of_groups(lease.bundle.group.job), amounts)
-        lease.node.release(lease.lease_id)
-        if self._demands.queues.restless:
-            self._demands.queues.company_changed()
-        if lease.bundle is not None:
-            del lease.bundle.leases[lease.lease_id]
-            self._groups.lease_over(lease.bundle)
-        del self._leases[lease.lease_id]
-        self.preemptible.pop(lease.lease_id, None)
-        self.leaving.pop(lease.lease_id, None)
-        self.wanting.pop(lease.lease_id, None)
+            self._ledger.take(self._ledger.key_of_groups(bundle.group.job), amounts)
+            del bundle.leases[lease_id]
+            self._groups.lease_over(bundle)
+        del self._leases[lease_id], job.leases[lease_id]
+        self.preemptible.pop(lease_id, None)
+        self.leaving.pop(lease_id, None)
+        self.wanting.pop(lease_id, None)
         if lease.recalled_for is not None:
-            lease.recalled_for.making_room.pop(lease.lease_id, None)
-        del lease.job.leases[lease.lease_id]
+            lease.recalled_for.making_room.pop(lease_id, None)
         if self._by_worker.get(lease.worker_id) is lease:
             del self._by_worker[lease.worker_id]
         self._detach(lease)
-        self._room_on(lease)
+        if self._demands.queues.restless:
+            self._demands.queues.company_changed()
+        self.room_on(lease)
 
-    def _room_on(self, lease: Lease) -> None:
-        """Something of what a lease held is free: what fits there is to be tried again."""
+    def room_on(self, lease: Lease) -> None:
+        """Something of what a lease holds or held is free: what fits there is to be tried again."""
         self._demands.queues.freed(lease.node)
         if lease.bundle is not None:
             self._demands.queues.freed_in_group(lease.bundle.group.spec.group_id)
@@ -359,11 +259,12 @@ class LeaseTable:
             self.end(self._leases[lease_id], kill=False)
 
     def _detach(self, lease: Lease) -> None:
-        if lease.record is not None:
-            lease.record.leases.pop(lease.lease_id, None)
+        record, demand = lease.record, lease.demand
+        if record is not None:
+            record.leases.pop(lease.lease_id, None)
             lease.record = None
-        demand, lease.demand = lease.demand, None
         if demand is not None:
+            lease.demand = None
             demand.starting.pop(lease.lease_id, None)
             demand.held.pop(lease.lease_id, None)
             self._demands.requeue(demand)
@@ -389,6 +290,11 @@ class LeaseTable:
         if lease.record is not None:
             self._turn.send(lease.record.peer, LeaseRecalled(lease.lease_id))
 
+    def nodes_changed(self) -> None:
+        """All shares are to be computed anew, and everything that waits is to be tried again."""
+        self._shares.stale_all()
+        self.room_was_made()
+
     def room_was_made(self) -> None:
         """Something else than a lease has given back what it held: everything that waits is to be tried again."""
         self._demands.touched = True
@@ -407,77 +313,10 @@ class LeaseTable:
         for lease in list(record.leases.values()):
             self.end(lease, kill=lease.state == HELD)
 
-    def block(self, lease: Lease) -> None:
-        """The task waits in `get`: lend its CPU. Memory is lent too where it was a guess: what it waits for may need
-        as much, and a guess must not keep tasks waiting for each other."""
-        if lease.state == HELD and not lease.blocked:
-            self._demands.touched = True
-            names = (CPU, MEMORY) if MEMORY in lease.scheduling_class.auto else (CPU,)
-            lent = lease.node.block(lease.lease_id, names)
-            self._room_on(lease)  # also without a CPU: there is room for a worker more
-            self._count_lent(lease, lent, -1)
-
-    def unblock(self, lease: Lease) -> None:
-        """The task goes on, whether its CPU is free or not."""
-        if lease.blocked:
-            self._demands.touched = True
-            self._count_lent(lease, lease.node.unblock(lease.lease_id), 1)
-
-    def lend_devices(self, lease: Lease) -> None:
-        """An idle actor has given its devices up: they are others' until it is called."""
-        if lease.state != HELD or not lease.shares or lease.away:
-            return
-        self._demands.touched = True
-        lent = lease.node.lend_devices(lease.lease_id)
-        self._room_on(lease)
-        self._count_lent(lease, lent, -1)
-
-    def want_devices(self, lease: Lease) -> None:
-        """It has been called: it gets them back before anybody else gets them."""
-        if lease.away and lease.wanted_since is None:
-            lease.wanted_since = self._turn.now
-            self.wanting[lease.lease_id] = lease
-
-    def return_devices(self) -> None:
-        """Give devices back to the actors that have been called, those that wait longest first, as far as they are
-        free. Tasks that have them are asked to drain; nothing is killed."""
-        for lease in list(self.wanting.values()):
-            taken = lease.node.reclaim_devices(lease.lease_id)
-            if taken is None:
-                self._ask_back(lease)
-                continue
-            self._demands.touched = True
-            del self.wanting[lease.lease_id]
-            lease.wanted_since = None
-            self._count_lent(lease, taken, 1)
-            self._turn.send(lease.node.peer, DevicesReturned(lease.lease_id))
-
-    def _ask_back(self, lease: Lease) -> None:
-        """Recall the leases of tasks that have devices which an actor wants back."""
-        wanted = {share.uuid for share in lease.away}
-        for holder in self.holding(lease.node, wanted):
-            if holder.record is not None and not holder.recalled and holder.state == HELD:
-                self.recall(holder, None)
-
     def holding(self, node: Node, uuids: Iterable[str]) -> list[Lease]:
         """Return the leases that hold any of these devices of a node."""
         found = {key for uuid in uuids for key in node.devices[uuid].held}
         return [lease for key in found if (lease := self._leases.get(key)) is not None]
-
-    def _count_lent(self, lease: Lease, amounts: Amounts, sign: int) -> None:
-        """Something was lent (-1) or taken again (1): a lease in a placement group lends to the others there."""
-        if not amounts:
-            return
-        changed = {name: sign * units for name, units in amounts.items()}
-        assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.hold(lease.account, changed)
-        if lease.bundle is not None:
-            self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), changed)
-            return
-        if sign < 0:
-            self._shares.discharge(lease.job, amounts)
-        else:
-            self._shares.charge(lease.job, amounts)
 
     # ------------------------------------------------------------------------------------ after a reconnection
 

@@ -21,6 +21,7 @@ from typing import Any
 from sortedcontainers import SortedList
 
 from atoll.exceptions import InternalError
+from atoll.resources import CPU, MEMORY
 from atoll.scheduler.core.demand import ClassKey, Demand, Place
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import Node
@@ -50,7 +51,8 @@ class _Class:
         self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
         first = self.wanted[0]
         several = len(self.wanted) > 1
-        self.least = () if several else tuple(first.amounts.items())
+        scarce_first = sorted(first.amounts.items(), key=lambda each: (each[0] == MEMORY, each[0] == CPU))
+        self.least = () if several else tuple(scarce_first)
         self.plain = not (several or first.needs_devices or first.device_types)
         self.changed: dict[int, Demand] = {}
         self.restless = any(shape.depends_on_company for _class, shape in sample.choices)

@@ -36,6 +36,9 @@ class Recalling:
         demands: What waits.
         leases: What is held.
         reservations: Promises, for which something may have to be asked back.
+
+    Attributes:
+        rests_until: Until when it need not be asked: its deadline is set.
     """
 
     def __init__(
@@ -55,29 +58,25 @@ class Recalling:
         self._demands = demands
         self._leases = leases
         self._reservations = reservations
-        self._rests_until = Instant(0.0)
+        self.rests_until = Instant(0.0)
+        self._again: Instant | None = None
         self._window_ends = Instant(0.0)
         self._looks = 0
 
     def recall(self) -> None:
-        """Ask back what others wait for, if anything changed that bears on it."""
-        turn, demands = self._turn, self._demands
-        if not demands.touched:
-            due = turn.deadlines.get(DEADLINE)
-            if due is None or due > turn.now:
-                return
-        if self._rests_until > turn.now:
-            turn.deadlines[DEADLINE] = self._rests_until
-            return
-        self._look()
-
-    def _look(self) -> None:
+        """Ask back what others wait for, if anything changed that bears on it; not to be called while it rests."""
         turn, demands, leases = self._turn, self._demands, self._leases
+        if not demands.touched and (self._again is None or self._again > turn.now):
+            turn.deadlines.pop(DEADLINE, None)
+            if self._again is not None:
+                turn.deadlines[DEADLINE] = self._again
+            return
         demands.touched = False
+        self._again = None
         turn.deadlines.pop(DEADLINE, None)
         if not demands.queues and not len(self._reservations):
             return
-        demands.queues.moved(self._shares.refresh(self._jobs))
+        demands.queues.moved(self._shares.refresh())
         self._count()
         recalls = choose_recalls(
             demands.queues.fronts(MAXIMUM_OF_A_QUEUE),
@@ -95,11 +94,14 @@ class Recalling:
             leases.recall(lease, promised)
             if promised is not None:
                 demands.queues.give_turn(promised)  # else who has less takes it first, and it is asked back again
-        if recalls.again is not None:
-            turn.deadlines[DEADLINE] = recalls.again
+        self._again = recalls.again
         tick = self._shares.next_tick() if demands.queues and len(self._jobs) > 1 else None
         if tick is not None:
-            turn.set_earlier(DEADLINE, max(tick, turn.now))
+            self._again = max(tick, turn.now) if self._again is None else min(self._again, max(tick, turn.now))
+        if self.rests_until > turn.now:
+            turn.deadlines[DEADLINE] = self.rests_until  # what changes meanwhile is looked at then
+        elif self._again is not None:
+            turn.deadlines[DEADLINE] = self._again
 
     def _count(self) -> None:
         """Note that a decision is taken, and how long the next has to wait."""
@@ -108,6 +110,6 @@ class Recalling:
             self._window_ends, self._looks = turn.in_s(WINDOW_S), 0
         self._looks += 1
         if self._looks >= BURST:
-            self._rests_until = self._window_ends
+            self.rests_until = self._window_ends
         if len(self._leases) > AT_ONCE:
-            self._rests_until = max(self._rests_until, turn.in_s(len(self._leases) * PER_LEASE_S))
+            self.rests_until = max(self.rests_until, turn.in_s(len(self._leases) * PER_LEASE_S))

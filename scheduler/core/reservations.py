@@ -63,6 +63,9 @@ class ReservationTable:
         groups: Placement groups that wait.
         placement: Knows which nodes will do.
         durations: How long tasks usually run.
+
+    Attributes:
+        rests_until: Until when `update` has nothing to do: its deadline is set.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ReservationTable:
         self._durations = durations
         self._promises: dict[int, Promise] = {}
         self._look_at = Instant(0.0)
+        self.rests_until = Instant(0.0)
 
     def __iter__(self) -> Iterator[Promise]:
         return iter(self._promises.values())
@@ -102,13 +106,13 @@ class ReservationTable:
     def update(self) -> None:
         """Drop promises that have no object any more, and make some if it is time."""
         turn = self._turn
-        if not self._promises and self._look_at > turn.now and DEADLINE in turn.deadlines:
-            return
         again = self._look()
-        if again is not None:
-            turn.deadlines[DEADLINE] = again
-        else:
+        if again is None:
             turn.deadlines.pop(DEADLINE, None)
+            self.rests_until = Instant(0.0)
+        else:
+            turn.deadlines[DEADLINE] = again
+            self.rests_until = Instant(0.0) if self._promises else min(again, self._look_at)
 
     def _look(self) -> Instant | None:
         """Do so, and return when to look again."""
@@ -168,6 +172,7 @@ class ReservationTable:
         for each in made:
             self._promises[each.node.order] = each
         self._demands.touched = self._demands.touched or bool(made)
+        self.rests_until = Instant(0.0)
 
     def _for_demand(self, demand: Demand, node: Node | None) -> list[Promise]:
         best: tuple[float, int] | None = None

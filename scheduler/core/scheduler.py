@@ -173,7 +173,9 @@ class Scheduler:
         else:
             self._took_place(event)
         if not self._lifetime.stopping:
-            self._settle()
+            self.cluster.settle()
+            if self.cluster.nodes.none_since is not None:
+                self._agents.expect_nodes()
         return turn.take_actions()
 
     def _took_place(self, event: Event) -> None:
@@ -234,16 +236,6 @@ class Scheduler:
         )
 
     # -------------------------------------------------------------------------------------------------- events
-
-    def _settle(self) -> None:
-        """Serve what waits, and ask back what others wait for."""
-        cluster = self.cluster
-        cluster.place()
-        cluster.recalling.recall()
-        if cluster.nodes.none_since is not None:
-            self._agents.expect_nodes()
-        if cluster.ended:
-            cluster.forget_ended()
 
     def _received(self, peer: Peer, message: m.Message) -> None:
         record = self.cluster.peers.get(peer)

@@ -10,11 +10,11 @@ restarted is the same notebook.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from atoll.protocol.machine import Instant
 from atoll.resources import Amounts
-from atoll.scheduler.core.jobs import Job
+from atoll.scheduler.core.jobs import Job, JobTable
 from atoll.scheduler.core.nodes import NodeTable
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.policy.fair_share import FadingClock, Rules, dominant_share, recent_average, share_lately
@@ -32,12 +32,14 @@ class ShareTable:
     Args:
         turn: The time.
         nodes: What there is of each resource.
+        jobs: All sessions.
         rules: What was said about shares.
     """
 
-    def __init__(self, turn: Turn, nodes: NodeTable, rules: Rules) -> None:
+    def __init__(self, turn: Turn, nodes: NodeTable, jobs: JobTable, rules: Rules) -> None:
         self._turn = turn
         self._nodes = nodes
+        self._jobs = jobs
         self._rules = rules
         self._clock = FadingClock(rules.half_life_s, turn.now)
         self._stale: dict[int, Job] = {}
@@ -66,31 +68,27 @@ class ShareTable:
             job.clock_began = clock.began
         return value
 
-    def stale(self, jobs: Iterable[Job]) -> None:
-        """Compute these shares anew: what they are shares of has changed, or their weights."""
-        self._stale.update((job.number, job) for job in jobs)
+    def stale_all(self) -> None:
+        """Compute all shares anew: what they are shares of has changed, or time has passed."""
+        self._stale.update((job.number, job) for job in self._jobs)
 
     # --------------------------------------------------------------------------------------------------- the shares
 
-    def refresh(self, jobs: Iterable[Job]) -> list[Job]:
-        """Bring shares up to date. Returns the sessions whose place among others may have changed.
-
-        Args:
-            jobs: All sessions, whose shares change with time.
-        """
+    def refresh(self) -> list[Job]:
+        """Bring shares up to date. Returns the sessions whose place among others may have changed."""
         if self._turn.now >= self._tick_at:
-            self.stale(jobs)
+            self.stale_all()
             self._tick_at = self._turn.in_s(TICK_S)
-        if not self._stale:
-            return []
-        changed = []
-        for job in self._stale.values():
-            share = self.of(job)
-            share -= share % SHARE_STEP
-            if share != job.share:
-                job.share = share
-                changed.append(job)
-        self._stale.clear()
+        changed: list[Job] = []
+        if self._stale:
+            parts = self._nodes.parts
+            for job in self._stale.values():
+                share = share_lately(job.used, job.history.noted, self._read(job), parts, job.weight)
+                share -= share % SHARE_STEP
+                if share != job.share:
+                    job.share = share
+                    changed.append(job)
+            self._stale.clear()
         return changed
 
     def next_tick(self) -> Instant | None:
@@ -123,7 +121,7 @@ class ShareTable:
         left = self._left.pop((job.namespace, job.name), None) if job.name else None
         if left is not None:
             self._remember(job, *left)
-        self.stale([job])
+        self._stale[job.number] = job
 
     def _remember(self, job: Job, recent: Mapping[str, float], when: Instant) -> None:
         """Take what was held lately, on average until an instant, for what this session has held."""

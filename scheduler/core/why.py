@@ -75,7 +75,7 @@ class Reasons:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._placement = cluster.leases.placement
+        self._placement = cluster.placement
         self._bundles = {bundle.number: bundle for bundle in cluster.groups.holders()}
 
     def of_demand(self, demand: Demand) -> Explanation:
@@ -363,13 +363,13 @@ def why_group_waits(cluster: Cluster, group: Group) -> str:
     """Return in words why a placement group is not placed."""
     lost = [bundle for bundle in group.bundles if bundle.node is None]
     for bundle in lost:
-        reason = cluster.leases.placement.why_impossible(bundle.shape)
+        reason = cluster.placement.why_impossible(bundle.shape)
         if reason is not None:
             return f"bundle {bundle.index}: {reason}"
     if any(bundle.expected for bundle in lost):
         return "the node that it had is expected back"
     for bundle in lost:
-        nodes = cluster.leases.placement.eligible(bundle.shape)
+        nodes = cluster.placement.eligible(bundle.shape)
         if not any(node.fits(bundle.shape.wanted) for node in nodes):
             return f"bundle {bundle.index}: " + "; ".join(node.why_not(bundle.shape.wanted) for node in nodes)
     return f"each of its {len(lost)} bundles fits somewhere, but not all at once with {group.spec.strategy}"

@@ -12,8 +12,8 @@ from atoll.protocol import messages as m
 from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
 from atoll.scheduler.core.jobs import Job
-from atoll.scheduler.core.leases import MAXIMUM_STARTED
 from atoll.scheduler.core.nodes import Changes, Node, Tenant
+from atoll.scheduler.core.starting import MAXIMUM_STARTED
 from atoll.scheduler.core.supply import Wanted
 from tests.scheduler.world import World, job_id, registration
 

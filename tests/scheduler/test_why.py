@@ -201,7 +201,7 @@ def apply(cluster: Cluster, wanted: SchedulingClass, change: Change) -> bool:
     if change.kind == ASK:
         resources = {name: to_units(name, amount) for name, amount in change.resources.items()}
         less = SchedulingClass(resources, "", device_types=wanted.device_types)
-        return cluster.leases.placement.best(Shape.of(less)) is not None
+        return cluster.placement.best(Shape.of(less)) is not None
     ended = []
     for lease_id in change.lease_ids:
         lease = cluster.leases.get(lease_id)
@@ -213,7 +213,7 @@ def apply(cluster: Cluster, wanted: SchedulingClass, change: Change) -> bool:
     kept = [(bundle, bundle.node, bundle.node.reservations[bundle.number]) for bundle in bundles if bundle.node]
     for bundle, node, _reservation in kept:
         node.unreserve(bundle.number)
-    placed = cluster.leases.placement.best(Shape.of(wanted)) is not None
+    placed = cluster.placement.best(Shape.of(wanted)) is not None
     for bundle, node, reservation in kept:
         made = node.reserve(bundle.number, bundle.shape.wanted, reservation.holding.shares)
         assert made is not None
@@ -237,9 +237,9 @@ def test_each_change_that_is_proposed_places_the_request() -> None:
                 wanted = SchedulingClass(wanted.resources, wanted.environment, device_types=["H100"])
             found = Reasons(cluster).of_class(wanted)
             if found.state == FITS:
-                assert cluster.leases.placement.best(Shape.of(wanted)) is not None
+                assert cluster.placement.best(Shape.of(wanted)) is not None
                 continue
-            assert cluster.leases.placement.best(Shape.of(wanted)) is None
+            assert cluster.placement.best(Shape.of(wanted)) is None
             if found.state == IMPOSSIBLE:
                 continue
             ends = [change for change in found.changes if change.kind == END]
