@@ -147,8 +147,8 @@ class Pool:
         return dict(self._free)
 
     @property
-    def live(self) -> Mapping[str, int]:
-        """What is free, as it changes; only to be read."""
+    def live(self) -> Amounts:
+        """What is free, as it changes. Whoever owns the pool may take what fits and give it back there."""
         return self._free
 
     def copy(self) -> Pool:
@@ -185,14 +185,6 @@ class Pool:
             free = max(0, self._free.get(name, 0))
             if free < units:
                 yield name, units - free
-
-    def take(self, wanted: Mapping[str, int]) -> None:
-        """Take what fits. The caller has asked `fits`."""
-        free = self._free
-        for name, units in wanted.items():  # as `take_anyway`; called for every placement
-            left = free.get(name, 0) - units
-            assert left >= 0, f"{describe(wanted)} does not fit into {describe(free)}"
-            free[name] = left
 
     def take_anyway(self, wanted: Mapping[str, int]) -> None:
         """Take also what is not free: a task that waited, whose CPU was lent meanwhile, goes on at once."""

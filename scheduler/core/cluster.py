@@ -117,7 +117,6 @@ class Cluster:
             self.starting.place()
         if self.leases.preemptible:
             self._preempt()
-        self.nodes.changes.trim()
         if recalling.rests_until <= now:
             recalling.recall()
         if self.ended:

@@ -6,9 +6,9 @@ from typing import Any
 
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
+from atoll.scheduler.core.account import Tally
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.placement import Shape, shapes_of
-from atoll.scheduler.core.usage import Account
 
 ClassKey = tuple[Any, ...]
 Place = tuple[float, int, int]
@@ -38,13 +38,12 @@ class Demand:
         since: When it began to wait.
         due: When it had better begin.
         early: Whether it is not to begin yet.
-        account: Where what its leases hold is counted, once it had one.
+        tally: Where what its leases hold is counted, once it had one.
         counted, listed, kind, line: How the queues know it.
         failures: Starts that failed in a row.
     """
 
     __slots__ = (
-        "account",
         "actor_id",
         "arrival",
         "choices",
@@ -65,6 +64,7 @@ class Demand:
         "scheduling_class",
         "since",
         "starting",
+        "tally",
         "wanted",
     )
 
@@ -98,7 +98,7 @@ class Demand:
         self.wanted = 0
         self.counted = False
         self.early = False
-        self.account: Account | None = None
+        self.tally: Tally | None = None
         self.kind: Any = None
         self.line: Any = None
         self.failures = 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -103,7 +103,7 @@ class Job:
         self.namespace = message.namespace
         self.environment = environment
         for demand in self.demands.values():
-            demand.account = None  # which depends on its name
+            demand.tally = None  # which depends on its name
 
 
 class JobTable:
@@ -153,12 +153,14 @@ class PeerRecord:
         watch_interval_s: How often it wants the state; 0 for never.
         watch_due: When it is next.
         deferred: What a worker said before its lease was known again, after a restart of the scheduler.
+        handlers: Who handles what it may say, by the type of the message.
     """
 
     __slots__ = (
         "acts_for",
         "deferred",
         "demands",
+        "handlers",
         "job",
         "leases",
         "node_id",
@@ -183,6 +185,7 @@ class PeerRecord:
         self.watch_interval_s = 0.0
         self.watch_due = Instant(0.0)
         self.deferred: list[Message] = []
+        self.handlers: dict[type[Message], Callable[[PeerRecord, Any], None]] = {}
 
 
 class EnvironmentTable:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import DeviceShare, SchedulingClass
+from atoll.scheduler.core.account import Tally
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.nodes import Node, Tenant
 from atoll.scheduler.core.supply import NOTHING
-from atoll.scheduler.core.usage import Account
 
 STARTING, HELD, ENDING = "starting", "held", "ending"
 
@@ -26,12 +26,11 @@ class Lease(Tenant):
         bundle: The part of a placement group that it takes from, if any.
         recalled_for: The demand because of which it was recalled.
         since: When it was granted; before that, when it began to start.
-        account: Where what it holds is counted.
+        tally: Where what it holds is counted.
         wanted_since: Since when its actor wants the devices back that it has given up; None while it does not.
     """
 
     __slots__ = (
-        "account",
         "address",
         "bundle",
         "demand",
@@ -45,6 +44,7 @@ class Lease(Tenant):
         "scheduling_class",
         "since",
         "state",
+        "tally",
         "wanted_since",
         "worker_id",
     )
@@ -72,7 +72,7 @@ class Lease(Tenant):
         self.recalled = False
         self.recalled_for: Demand | None = None
         self.killed = False
-        self.account: Account | None = None
+        self.tally: Tally | None = None
         self.wanted_since: Instant | None = None
 
     @property

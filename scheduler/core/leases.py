@@ -26,6 +26,7 @@ from atoll.protocol.messages import (
 )
 from atoll.protocol.values import MemoryLoss, SchedulingClass
 from atoll.resources import Amounts
+from atoll.scheduler.core.account import Tally
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.group import Bundle
@@ -37,7 +38,7 @@ from atoll.scheduler.core.placement import Shape
 from atoll.scheduler.core.shares import ShareTable
 from atoll.scheduler.core.supply import wanted_of
 from atoll.scheduler.core.turn import Turn
-from atoll.scheduler.core.usage import Account, Ledger
+from atoll.scheduler.core.usage import Ledger
 
 MAXIMUM_START_FAILURES = 3
 
@@ -161,7 +162,7 @@ class LeaseTable:
             self.preemptible[lease_id] = lease
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
-        self._ledger.hold(self._account_of(lease), amounts, leases=1)
+        self._ledger.lease_began(self._tally_of(lease))
         if bundle is None:
             self._shares.charge(job, amounts)
         else:
@@ -170,16 +171,17 @@ class LeaseTable:
         if self._demands.queues.restless:
             self._demands.queues.company_changed()
 
-    def _account_of(self, lease: Lease) -> Account:
+    def _tally_of(self, lease: Lease) -> Tally:
         """Return where what a lease holds is counted. A demand remembers it for the next one."""
-        demand = lease.demand
-        account = demand.account if demand is not None else None
-        if account is None or account.closed:
-            account = self._ledger.account(self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id)))
+        demand, amounts = lease.demand, lease.amounts
+        tally = demand.tally if demand is not None else None
+        if tally is None or tally.closed or tally.amounts is not amounts:
+            key = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
+            tally = self._ledger.account(key).tally(amounts)
             if demand is not None:
-                demand.account = account
-        lease.account = account
-        return account
+                demand.tally = tally
+        lease.tally = tally
+        return tally
 
     # ------------------------------------------------------------------------------------------- what agents say
 
@@ -226,8 +228,9 @@ class LeaseTable:
     def _free(self, lease: Lease) -> None:
         lease_id, job, amounts, bundle, node = lease.lease_id, lease.job, lease.amounts, lease.bundle, lease.node
         self._demands.touched = True
-        assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.let_go(lease.account, amounts, leases=1)
+        assert lease.tally is not None, "a lease that holds something is counted"
+        self._ledger.lease_ended(lease.tally, lease.lent)
+        self._nodes.changes.trim()
         node.release(lease_id)
         if bundle is None:
             self._shares.discharge(job, amounts)
@@ -347,9 +350,9 @@ class LeaseTable:
         self._add(lease)
         if worker_id:
             self._by_worker[worker_id] = lease
-        if lease.lease_id < self.first_id and lease.account is not None:
+        if lease.lease_id < self.first_id and lease.tally is not None:
             giver = self._ledger.key_of_groups(bundle.group.job) if bundle is not None else None
-            self._ledger.resume(lease.account.key, lease.amounts, start.begun, lease.lease_id, giver)
+            self._ledger.resume(lease.tally.account.key, lease.amounts, start.begun, lease.lease_id, giver)
         return lease
 
     def claim(self, record: PeerRecord) -> None:

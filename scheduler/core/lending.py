@@ -93,8 +93,8 @@ class Lending:
         if not amounts:
             return
         changed = {name: sign * units for name, units in amounts.items()}
-        assert lease.account is not None, "a lease that holds something has an account"
-        self._ledger.hold(lease.account, changed)
+        assert lease.tally is not None, "a lease that holds something is counted"
+        self._ledger.take(lease.tally.account.key, changed)
         if lease.bundle is not None:
             self._ledger.give_back(self._ledger.key_of_groups(lease.bundle.group.job), changed)
             return

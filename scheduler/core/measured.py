@@ -20,11 +20,12 @@ from typing import NamedTuple
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import NodeSample, Span, WorkerSample
 from atoll.resources import CPU, GPU, MEMORY, UNITS_PER_ONE, Amounts
+from atoll.scheduler.core.account import AccountKey, Sums
 from atoll.scheduler.core.lease import Lease
 from atoll.scheduler.core.leases import LeaseTable
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.spans import SpanTable
-from atoll.scheduler.core.usage import AccountKey, Ledger, Sums
+from atoll.scheduler.core.usage import Ledger
 
 LONGEST_S = 10.0
 """What was seen is taken to have lasted so long at most: an agent that was away tells nothing of the time between."""
@@ -79,8 +80,8 @@ class UseMeter:
             cpu_before_s, key = (known or {}).get(worker.worker_id, (0.0, None))
             if known is None:
                 cpu_before_s = worker.cpu_time_s  # a node's first sample: what was before is not known, or was counted
-            if lease is not None and lease.account is not None:
-                key = self._runs_for(worker.worker_id, lease.account.key)
+            if lease is not None and lease.tally is not None:
+                key = self._runs_for(worker.worker_id, lease.tally.account.key)
             seen[worker.worker_id] = (worker.cpu_time_s, key)
             if key is not None:
                 self._use(key, worker, cpu_before_s, elapsed_us if lease is not None else 0)
@@ -105,9 +106,9 @@ class UseMeter:
         for span in spans:
             lease = self._leases.of_worker(span.worker_id)
             served = self._served.get(span.worker_id)
-            if lease is not None and lease.account is not None:
+            if lease is not None and lease.tally is not None:
                 moved = served.moved if served is not None else {}
-                served = Served(lease.account.key, dict(lease.amounts), span.name, moved)
+                served = Served(lease.tally.account.key, dict(lease.amounts), span.name, moved)
                 self._served[span.worker_id] = served
             if served is None:
                 continue
@@ -135,8 +136,8 @@ class UseMeter:
         if total <= 0 or used <= 0:
             return
         for lease, units in holders:
-            assert lease.account is not None, "a lease that holds something has an account"
-            self._ledger.use(lease.account.key, {GPU: used * units // total})
+            assert lease.tally is not None, "a lease that holds something is counted"
+            self._ledger.use(lease.tally.account.key, {GPU: used * units // total})
 
     def node_gone(self, node: Node) -> None:
         """Nothing more comes from there."""

@@ -21,7 +21,7 @@ from typing import Any
 from sortedcontainers import SortedList
 
 from atoll.exceptions import InternalError
-from atoll.resources import CPU, MEMORY
+from atoll.resources import CPU
 from atoll.scheduler.core.demand import ClassKey, Demand, Place
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import Node
@@ -34,7 +34,8 @@ class _Class:
         sample: One of them: all need the same.
         number: Its own; 0 once nobody waits for it, and it is forgotten.
         wanted: What each takes, in any of the ways that will do.
-        least: Names and units without which it fits nowhere, asked first; nothing if there are several ways.
+        cpu: Units without which it fits nowhere, asked first; 0 if there are several ways.
+        least: Names and units of everything else, likewise.
         plain: Whether that is all that it needs of a node which is not full.
         changed: Demands that belong elsewhere, or nowhere, by arrival; they are not in order yet.
         lines: How many sessions wait for it.
@@ -43,7 +44,7 @@ class _Class:
         freed: Nodes on which it may fit, since it fits on no other; None if it may fit anywhere.
     """
 
-    __slots__ = ("changed", "freed", "least", "lines", "number", "plain", "restless", "sample", "tied", "wanted")
+    __slots__ = ("changed", "cpu", "freed", "least", "lines", "number", "plain", "restless", "sample", "tied", "wanted")
 
     def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
@@ -51,8 +52,8 @@ class _Class:
         self.wanted = tuple(shape.wanted for _class, shape in sample.choices)
         first = self.wanted[0]
         several = len(self.wanted) > 1
-        scarce_first = sorted(first.amounts.items(), key=lambda each: (each[0] == MEMORY, each[0] == CPU))
-        self.least = () if several else tuple(scarce_first)
+        self.cpu = 0 if several else first.amounts.get(CPU, 0)
+        self.least = () if several else tuple(each for each in first.amounts.items() if each[0] != CPU)
         self.plain = not (several or first.needs_devices or first.device_types)
         self.changed: dict[int, Demand] = {}
         self.restless = any(shape.depends_on_company for _class, shape in sample.choices)
@@ -62,9 +63,11 @@ class _Class:
 
     def fits_on(self, node: Node) -> bool:
         """Whether it fits on a node that is not full."""
-        free = node.supply.live.get
+        free = node.supply.live
+        if self.cpu and free.get(CPU, 0) < self.cpu:
+            return False
         for name, units in self.least:
-            if free(name, 0) < units:
+            if name not in free or free[name] < units:
                 return False
         if self.plain:
             return True
@@ -347,13 +350,16 @@ class DemandQueues:
         blocked = self._blocked
         if not blocked or node.full:
             return
-        free, fitting = node.supply.live, []
+        free = node.supply.live
+        cpu, fitting = max(0, free.get(CPU, 0)), []
         for kind in blocked.values():
+            if kind.cpu > cpu or kind.tied:
+                continue
             for name, units in kind.least:
                 if name not in free or free[name] < units:
                     break
             else:
-                if not kind.tied and (kind.plain or kind.fits_on(node)):
+                if kind.plain or kind.fits_on(node):
                     fitting.append(kind)
         for kind in fitting:
             del blocked[kind.number]
@@ -381,10 +387,10 @@ class DemandQueues:
         level = self._levels.get(-demand.class_key[0])
         if level is not None and level.turns:
             level.turns.pop((demand.job.number, self._class_of(demand).number), None)
-        full, order = node.full, node.order
+        full, order, cpu = node.full, node.order, max(0, node.supply.live.get(CPU, 0))
         for kind in list(self.ready.values()):
             freed = kind.freed
-            if freed is not None and order in freed and (full or not kind.fits_on(node)):
+            if freed is not None and order in freed and (full or kind.cpu > cpu or not kind.fits_on(node)):
                 del freed[order]
                 if not freed:
                     self._block(kind)

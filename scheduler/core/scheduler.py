@@ -47,14 +47,6 @@ FACTS_TABLE = "facts"
 EPOCH_KEY = "epoch"
 
 Handler = Callable[[PeerRecord, Any], None]
-
-
-def _unknown(_record: PeerRecord, message: m.Message) -> None:
-    """Nobody may say this."""
-    raise InternalError(f"{type(message).__name__} is handled, and nobody may say it")
-
-
-_NOBODY: tuple[tuple[str, ...], Handler] = ((), _unknown)
 _REGISTRATIONS = frozenset({m.RegisterJob, m.RegisterNode})
 
 
@@ -110,11 +102,11 @@ class Scheduler:
         self._refused_messages = 0
         self._handlers = self._table()
 
-    def _table(self) -> dict[type[m.Message], tuple[tuple[str, ...], Handler]]:
-        """Return who may say what, and who handles it."""
+    def _table(self) -> dict[str, dict[type[m.Message], Handler]]:
+        """Return who may say what, and who handles it: by role, and by type."""
         users, clients, workers, agents = ("client", "worker"), ("client",), ("worker",), ("agent",)
         c, a = self._clients, self._agents
-        return {
+        table: dict[type[m.Message], tuple[tuple[str, ...], Handler]] = {
             m.RegisterJob: (clients, c.register_job),
             m.ActForJob: (workers, c.act_for_job),
             m.SetDemand: (users, c.set_demand),
@@ -159,6 +151,10 @@ class Scheduler:
             m.ObjectsEvacuated: (agents, a.objects_evacuated),
             m.LocateNode: (agents, a.locate_node),
             m.ObjectGone: (agents, a.object_gone),
+        }
+        return {
+            role: {kind: handler for kind, (roles, handler) in table.items() if role in roles}
+            for role in ("client", "worker", "agent")
         }
 
     # ------------------------------------------------------------------------------------------- the shape of a core
@@ -242,8 +238,8 @@ class Scheduler:
         if record is None:
             return
         kind = type(message)
-        roles, handler = self._handlers.get(kind, _NOBODY)
-        if record.role not in roles:
+        handler = record.handlers.get(kind)
+        if handler is None:
             self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {kind.__name__}")
         elif self._lifetime.stopping and record.role != "agent":
             self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
@@ -268,6 +264,7 @@ class Scheduler:
     def _connected(self, event: PeerConnected) -> None:
         assert event.peer not in self.cluster.peers, "a shell gives a number once"
         record = PeerRecord(event.peer, event.role, event.process_id)
+        record.handlers = self._handlers.get(event.role, {})
         self.cluster.peers[event.peer] = record
         if event.role == "worker":
             self.cluster.leases.claim(record)

@@ -83,7 +83,8 @@ class ShareTable:
         if self._stale:
             parts = self._nodes.parts
             for job in self._stale.values():
-                share = share_lately(job.used, job.history.noted, self._read(job), parts, job.weight)
+                clock = self._read(job)
+                share = share_lately(job.used, job.history.noted, clock, parts, job.weight)
                 share -= share % SHARE_STEP
                 if share != job.share:
                     job.share = share

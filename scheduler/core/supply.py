@@ -182,7 +182,7 @@ class Supply:
         devices: The devices; together they are the amount of GPU.
 
     Attributes:
-        live: What is free, in units, as it changes; only to be read.
+        live: What is free, in units, as it changes; others only read it.
     """
 
     __slots__ = ("_parted", "devices", "live", "pool", "total")
@@ -271,7 +271,9 @@ class Supply:
                 use.held[key] = part
                 use.free -= part
             holding.shares = [use.share(part) for use in uses]
-        self.pool.take(amounts)
+        live = self.live
+        for name, units in amounts.items():
+            live[name] -= units
         holding.supply, holding.amounts = self, amounts
 
     def give_again(self, holding: Holding, key: int, wanted: Wanted, shares: list[DeviceShare]) -> bool:
@@ -293,7 +295,9 @@ class Supply:
 
     def give_back(self, key: int, holding: Holding) -> None:
         """Take back what was given."""
-        self.pool.give_back(holding.amounts)
+        live = self.live
+        for name, units in holding.amounts.items():
+            live[name] += units
         for share in holding.shares:
             use = self.devices[share.uuid]
             use.free += use.held.pop(key)

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
-from atoll.protocol.usage import EARLIER, OTHERS, RESERVED, UsageReport, UsageRow
-from atoll.resources import UNITS_PER_ONE
-from atoll.scheduler.core.history import History
+from atoll.protocol.usage import EARLIER, OTHERS, RESERVED, UsageReport
+from atoll.scheduler.core.account import MICRO, Account, AccountKey, Sums, Tally, add, encode, read_saved
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.turn import Turn
 
@@ -45,96 +43,7 @@ WRITE_EVERY_S = 10.0
 
 MAXIMUM_ACCOUNTS = 2000
 
-_MICRO = 1_000_000
-_DAY_US = 24 * 3600 * _MICRO
-
-Sums = dict[str, int]
-
-
-class AccountKey(NamedTuple):
-    """Whose account: see `UsageRow`."""
-
-    notebook: str
-    kind: str
-    cell: str
-    actor: str = ""
-
-
-class SavedAccount(msgspec.Struct, frozen=True, array_like=True):
-    """An account as the journal keeps it. Sums are decimal, since they may be larger than the journal's integers."""
-
-    key: AccountKey
-    until_us: int
-    day: int
-    held: dict[str, str]
-    held_today: dict[str, str]
-    used: dict[str, str]
-    used_today: dict[str, str]
-
-
-class Account:
-    """What one cell, function or actor holds, has held and has used.
-
-    Attributes:
-        history: What it holds, and has held since it was settled. Its clock counts microseconds.
-        settled_us: Until when what was held is in the sums.
-        leases: That it has.
-        held: Units times microseconds, before today.
-        held_today: Likewise, since midnight.
-        used: As `held`, measured.
-        used_today: As `held_today`, measured.
-        restored_until_us: To when a predecessor of this scheduler has counted; 0 if none has.
-        changed: Whether it is not written down as it is.
-        changed_us: When it changed last.
-        closed: Whether it was added up with others, and is not to be used any more.
-    """
-
-    __slots__ = (
-        "changed",
-        "changed_us",
-        "closed",
-        "held",
-        "held_today",
-        "history",
-        "key",
-        "leases",
-        "restored_until_us",
-        "settled_us",
-        "used",
-        "used_today",
-    )
-
-    def __init__(self, key: AccountKey, now_us: int) -> None:
-        self.key = key
-        self.history: History[int] = History()
-        self.settled_us = now_us
-        self.leases = 0
-        self.held: Sums = {}
-        self.held_today: Sums = {}
-        self.used: Sums = {}
-        self.used_today: Sums = {}
-        self.restored_until_us = 0
-        self.changed = False
-        self.changed_us = now_us
-        self.closed = False
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether it holds nothing."""
-        return not self.history.holding and not self.leases
-
-    def settle(self, now_us: int) -> None:
-        """Add up what was held until now."""
-        if self.history.noted:
-            _add(self.held_today, self.history.sums(now_us))
-            self.history.begin(now_us)
-        self.settled_us = now_us
-
-    def end_day(self) -> None:
-        """What was today is before."""
-        _add(self.held, self.held_today)
-        _add(self.used, self.used_today)
-        self.held_today, self.used_today = {}, {}
+_DAY_US = 24 * 3600 * MICRO
 
 
 class Ledger:
@@ -147,12 +56,12 @@ class Ledger:
 
     def __init__(self, turn: Turn, local_offset_s: float = 0.0) -> None:
         self._turn = turn
-        self._began_us = round(turn.now * _MICRO)
+        self._began_us = round(turn.now * MICRO)
         self._since = turn.wall(turn.now)
         self._accounts: dict[AccountKey, Account] = {}
         self._notebooks: dict[bytes, tuple[str, str]] = {}
         self._resumed: dict[int, None] = {}
-        self._to_local_us = round((turn.wall_offset + local_offset_s) * _MICRO)
+        self._to_local_us = round((turn.wall_offset + local_offset_s) * MICRO)
         self._day = (self._began_us + self._to_local_us) // _DAY_US
         self._midnight_us = (self._day + 1) * _DAY_US - self._to_local_us
         self._counted, self._counted_us = turn.now, self._began_us
@@ -195,7 +104,7 @@ class Ledger:
     # ------------------------------------------------------------------------------------------------- held
 
     def account(self, key: AccountKey) -> Account:
-        """Return an account, for `hold` and `let_go`. It is good for as long as it is not `closed`."""
+        """Return an account: it is kept for as long as it holds something."""
         account = self._accounts.get(key)
         if account is None:
             while len(self._accounts) >= MAXIMUM_ACCOUNTS and self._add_up_the_quietest():
@@ -203,31 +112,39 @@ class Ledger:
             account = self._accounts[key] = Account(key, self._now_us())
         return account
 
-    def hold(self, account: Account, amounts: Mapping[str, int], *, leases: int = 0) -> None:
-        """Count what is held from now on."""
-        now_us = self._now_us()
-        account.history.take(amounts, now_us)
-        account.leases += leases
+    def lease_began(self, tally: Tally) -> None:
+        """Count what a lease holds from now on."""
+        now_us = self._counted_us if self._counted == self._turn.now else self._now_us()
+        tally.count += 1
+        tally.noted_us += now_us
+        account = tally.account
         account.changed_us = now_us
         if not account.changed:
             self._note_change(account)
 
-    def let_go(self, account: Account, amounts: Mapping[str, int], *, leases: int = 0) -> None:
-        """Count it no more from now on."""
-        now_us = self._now_us()
-        account.history.give_back(amounts, now_us)
-        account.leases -= leases
+    def lease_ended(self, tally: Tally, lent: Mapping[str, int]) -> None:
+        """Count it no more from now on; what it has `lent` is counted no more already."""
+        now_us = self._counted_us if self._counted == self._turn.now else self._now_us()
+        tally.count -= 1
+        tally.noted_us -= now_us
+        account = tally.account
         account.changed_us = now_us
+        if lent:
+            account.history.take(lent, now_us)
         if not account.changed:
             self._note_change(account)
 
     def take(self, key: AccountKey, amounts: Mapping[str, int]) -> None:
-        """As `hold`, by the key of an account."""
-        self.hold(self.account(key), amounts)
+        """Count what is held from now on, otherwise than by leases that begin."""
+        account = self.account(key)
+        account.history.take(amounts, self._now_us())
+        self._changed(account)
 
     def give_back(self, key: AccountKey, amounts: Mapping[str, int]) -> None:
-        """As `let_go`, by the key of an account."""
-        self.let_go(self.account(key), amounts)
+        """Count it no more from now on."""
+        account = self.account(key)
+        account.history.give_back(amounts, self._now_us())
+        self._changed(account)
 
     def resume(
         self,
@@ -251,33 +168,36 @@ class Ledger:
             return
         self._resumed[number] = None
         now_us, midnight_us = account.settled_us, self._day * _DAY_US - self._to_local_us
-        from_us = max(account.restored_until_us or self._began_us, round(begun * _MICRO))
+        from_us = max(account.restored_until_us or self._began_us, round(begun * MICRO))
         before, today = max(0, midnight_us - from_us), max(0, now_us - max(from_us, midnight_us))
         for each, sign in ((account, 1), *([(self._settled(giver), -1)] if giver is not None else [])):
-            _add(each.held, {name: sign * units * before for name, units in amounts.items()})
-            _add(each.held_today, {name: sign * units * today for name, units in amounts.items()})
+            add(each.held, {name: sign * units * before for name, units in amounts.items()})
+            add(each.held_today, {name: sign * units * today for name, units in amounts.items()})
 
     def reassign(self, giver: AccountKey, taker: AccountKey, sums: Mapping[str, int]) -> None:
         """Count for another account what one has held lately, in units times microseconds; no more than it has."""
         has = self._settled(giver).held_today
         moved = {name: min(amount, has.get(name, 0)) for name, amount in sums.items() if has.get(name, 0) > 0}
         if moved:
-            _add(has, moved, -1)
-            _add(self._settled(taker).held_today, moved)
+            add(has, moved, -1)
+            add(self._settled(taker).held_today, moved)
 
     def use(self, key: AccountKey, sums: Mapping[str, int]) -> None:
         """Count what was measured: units times microseconds."""
-        _add(self._settled(key).used_today, sums)
+        add(self._settled(key).used_today, sums)
 
     def _settled(self, key: AccountKey) -> Account:
         """Return an account, with everything added up until now. It is about to change."""
         now_us = self._now_us()
         account = self.account(key)
         account.settle(now_us)
-        account.changed_us = now_us
+        self._changed(account)
+        return account
+
+    def _changed(self, account: Account) -> None:
+        account.changed_us = self._now_us()
         if not account.changed:
             self._note_change(account)
-        return account
 
     def _note_change(self, account: Account) -> None:
         account.changed = True
@@ -287,7 +207,7 @@ class Ledger:
         now = self._turn.now
         if now == self._counted:
             return self._counted_us
-        now_us = self._counted_us = round(now * _MICRO)
+        now_us = self._counted_us = round(now * MICRO)
         self._counted = now
         if now_us >= self._midnight_us:
             self._day = (now_us + self._to_local_us) // _DAY_US
@@ -295,6 +215,7 @@ class Ledger:
             self._midnight_us = midnight_us + _DAY_US
             for account in self._accounts.values():
                 account.settle(midnight_us)
+                account.close_unused()
                 account.end_day()
         return now_us
 
@@ -303,13 +224,14 @@ class Ledger:
 
         False if all hold something: then there are no more than leases, and those are bounded.
         """
-        rivals = (each for each in self._accounts.values() if each.is_quiet and each.key.notebook != OTHERS)
+        quiet = (each for each in self._accounts.values() if not each.leases and not each.history.holding)
+        rivals = (each for each in quiet if each.key.notebook != OTHERS)
         victim = min(rivals, key=lambda account: account.changed_us, default=None)
         if victim is None:
             return False
         del self._accounts[victim.key]
-        victim.closed = True
         victim.settle(self._now_us())
+        victim.close_unused()
         self._turn.remove_record(TABLE, _record_key(victim.key))
         key = victim.key
         alone = key.cell == EARLIER or not any(other.notebook == key.notebook for other in self._accounts)
@@ -318,7 +240,7 @@ class Ledger:
         if heir is None:
             heir = self._accounts[target] = Account(target, victim.settled_us)
         for name in ("held", "held_today", "used", "used_today"):
-            _add(getattr(heir, name), getattr(victim, name))
+            add(getattr(heir, name), getattr(victim, name))
         heir.changed, heir.changed_us = True, max(heir.changed_us, victim.changed_us)
         return True
 
@@ -329,20 +251,15 @@ class Ledger:
         now_us = self._now_us()
         holding = False
         for account in self._accounts.values():
-            if account.history.holding:
+            if account.holding():
                 holding = True
             elif not account.changed:
                 continue
             account.settle(now_us)
             account.changed = False
-            self._turn.persist(TABLE, _record_key(account.key), _encode(self._saved(account)))
+            self._turn.persist(TABLE, _record_key(account.key), account.saved(self._day))
         if holding:
             self._turn.set_earlier(TIMER, self._turn.in_s(WRITE_EVERY_S))
-
-    def _saved(self, account: Account) -> SavedAccount:
-        sums = (account.held, account.held_today, account.used, account.used_today)
-        texts = [{name: str(amount) for name, amount in each.items()} for each in sums]
-        return SavedAccount(account.key, account.settled_us, self._day, *texts)
 
     def restore(self, value: bytes) -> None:
         """Take up an account from the journal.
@@ -351,15 +268,12 @@ class Ledger:
             msgspec.DecodeError: It is of another version, or damaged.
             ValueError: Likewise.
         """
-        saved = _decoder.decode(value)
-        account = Account(saved.key, round(self._turn.now * _MICRO))
-        for name in ("held", "held_today", "used", "used_today"):
-            setattr(account, name, {each: int(text) for each, text in getattr(saved, name).items()})
+        saved = read_saved(value)
+        account = Account.restored(saved, round(self._turn.now * MICRO))
         if saved.day != self._day:
             account.end_day()
-        account.restored_until_us = saved.until_us
         self._accounts[saved.key] = account
-        self._since = min(self._since, self._turn.wall(Instant(saved.until_us / _MICRO)))
+        self._since = min(self._since, self._turn.wall(Instant(saved.until_us / MICRO)))
 
     def restore_notebook(self, key: str, value: bytes) -> None:
         """Take up which notebook a job is of.
@@ -378,7 +292,7 @@ class Ledger:
         rows = []
         for account in self._accounts.values():
             account.settle(now_us)
-            rows.append(_row(account))
+            rows.append(account.row())
         rows.sort(key=lambda row: (-row.held.get("GPU", 0.0), -row.held.get("CPU", 0.0), row.notebook, row.cell))
         return UsageReport(self._turn.wall(self._turn.now), self._since, self._day, rows)
 
@@ -388,47 +302,21 @@ class Ledger:
         sums: Sums = {}
         for account in self._accounts.values():
             account.settle(now_us)
-            _add(sums, account.held)
-            _add(sums, account.held_today)
+            add(sums, account.held)
+            add(sums, account.held_today)
         return sums
 
     def check_invariants(self, occupied: Iterator[Mapping[str, int]]) -> None:
         """Raise `InternalError` unless the accounts hold exactly what is occupied on the nodes."""
         total: Sums = {}
         for amounts in occupied:
-            _add(total, amounts)
+            add(total, amounts)
         holding: Sums = {}
         for account in self._accounts.values():
-            _add(holding, account.history.holding)
+            add(holding, account.holding())
         if holding != total:
             raise InternalError(f"accounts hold {holding}, and {total} is occupied")
 
 
-def _add(sums: Sums, amounts: Mapping[str, int], sign: int = 1) -> None:
-    """Add amounts to sums; what comes to nothing is left out."""
-    for name, amount in amounts.items():
-        total = sums.get(name, 0) + sign * amount
-        if total:
-            sums[name] = total
-        else:
-            sums.pop(name, None)
-
-
-def _row(account: Account) -> UsageRow:
-    held, used = dict(account.held), dict(account.used)
-    _add(held, account.held_today)
-    _add(used, account.used_today)
-    shown = [_seconds(each) for each in (held, used, account.held_today, account.used_today)]
-    return UsageRow(*account.key, account.leases, *shown)
-
-
-def _seconds(sums: Sums) -> dict[str, float]:
-    return {name: amount / (UNITS_PER_ONE * _MICRO) for name, amount in sums.items()}
-
-
 def _record_key(key: AccountKey) -> str:
-    return hashlib.sha256(_encode(key)).hexdigest()[:32]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(SavedAccount)
+    return hashlib.sha256(encode(key)).hexdigest()[:32]

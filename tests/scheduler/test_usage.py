@@ -14,6 +14,7 @@ from atoll.protocol import values
 from atoll.protocol.machine import Instant
 from atoll.protocol.usage import EARLIER, OTHERS, RESERVED, UsageRow, decode_usage
 from atoll.scheduler.core import usage
+from atoll.scheduler.core.account import AccountKey
 from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.turn import Turn
 from atoll.scheduler.core.usage import Ledger
@@ -101,7 +102,7 @@ def test_today_begins_at_local_midnight() -> None:
     hour_s = 3600.0
     ledger = Ledger(turn, 2 * hour_s)
     local_s = (WALL + 2 * hour_s) % DAY_S
-    key = usage.AccountKey("a.ipynb", "kernel", "fit")
+    key = AccountKey("a.ipynb", "kernel", "fit")
     ledger.take(key, {"CPU": 10_000})
     until_midnight_s = DAY_S - local_s
     turn.now = Instant(until_midnight_s + 5.0)
