@@ -16,13 +16,12 @@ from typing import Any
 from IPython.core.completer import SimpleCompletion, context_matcher
 
 from atoll.exceptions import AtollError
-from atoll.kernel_ext import grammar
+from atoll.kernel_ext import grammar, queues
 from atoll.kernel_ext.background.handle import BackgroundCell
 from atoll.kernel_ext.detached import kept_numbers
 from atoll.kernel_ext.engine import Engine, current_engine
 from atoll.kernel_ext.grammar import Grammar
 from atoll.kernel_ext.kept import cached_names, named
-from atoll.kernel_ext.queues import queues
 from atoll.kernel_ext.views import actors_view, gpus_view, jobs_view, objects_view
 
 _SPACE = re.compile(r"[\s,]")
@@ -127,7 +126,7 @@ KINDS: Mapping[str, Callable[[Engine], Iterable[str]]] = {
     "job": lambda engine: jobs_view(engine.state()).known(),
     "object": lambda engine: objects_view(engine.state()).known(),
     "node": lambda engine: (node.name for node in engine.state().nodes),
-    "queue": lambda _engine: queues.names(),
+    "queue": lambda engine: queues.names(engine.directory()),
     "why": lambda engine: (*_cells(engine), *_actors(engine)),
     "strategy": lambda _engine: ("spread", "default"),
 }

@@ -163,6 +163,12 @@ def head_of(session_directory: str, record: str) -> Head | None:
         return None
 
 
+def has_ended(session_directory: str, record: str) -> bool:
+    """Whether a cell's record tells of its end, or is gone."""
+    path = directory_of(session_directory) / record
+    return not path.exists() or END in _kinds(path)
+
+
 def write_ending(session_directory: str, record: str, ending: Ending) -> None:
     """Write how a cell ended that no worker has begun or will end."""
     append_piece(session_directory, record, END, _encode(ending))

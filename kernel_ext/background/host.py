@@ -75,7 +75,12 @@ class BackgroundHost:
         ear = Ear(self._directory, record, self._hear, lambda: None)
         try:
             for other in self._waits:
-                cell = BackgroundCell.found(other)
+                try:
+                    cell = BackgroundCell.found(other)
+                except KeyError:
+                    if other in self._request.from_cells:
+                        raise
+                    continue  # so long ago that its record is gone: it was only to end before this one
                 cell.wait()
                 if other in self._request.from_cells and cell.status != "done":
                     names = ", ".join(self._request.from_cells[other])

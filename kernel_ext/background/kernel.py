@@ -47,7 +47,15 @@ class KernelCells:
         shell.events.register("pre_run_cell", self.notices.before_cell)
 
     def begin(
-        self, request: CellRequest, options: Options, name: str, needed: Needed, *, quiet: bool, notify: bool = False
+        self,
+        request: CellRequest,
+        options: Options,
+        name: str,
+        needed: Needed,
+        *,
+        behind: list[BackgroundCell],
+        quiet: bool,
+        notify: bool = False,
     ) -> BackgroundCell:
         """Send a cell that outlives this kernel.
 
@@ -55,7 +63,8 @@ class KernelCells:
             request: The cell.
             options: Of a task.
             name: What it is called.
-            needed: What it waits for.
+            needed: What it needs.
+            behind: What stands before it in its queue, the first sent first.
             quiet: Whether to show no line.
             notify: Whether the browser is to tell of its end.
 
@@ -66,8 +75,9 @@ class KernelCells:
         if not self._swept:
             self._swept = True
             engine.sweep()
-        waits = [cell for cell in needed if not cell.done()]
-        story = CellStory(request.record, name, name, time.time(), waits_for=_listed(waits), notify=notify)
+        waits = [cell for cell in dict.fromkeys([*behind, *needed]) if not cell.done()]
+        told = [cell for cell in waits if cell in needed or cell is behind[-1]]
+        story = CellStory(request.record, name, name, time.time(), waits_for=_listed(told), notify=notify)
         request.kept = True
         self._write_head(story)
         try:
@@ -123,6 +133,19 @@ class KernelCells:
             cell = BackgroundCell.found(record, self._shell.user_ns)
             self.adopt(cell, sink)
         return cell
+
+    def cell_of(self, record: str) -> BackgroundCell | None:
+        """Return a cell of the cluster by its number, to be looked at; None if there is none.
+
+        It is not adopted: what a cell of another notebook has set does not go with what this one knows of it.
+        """
+        known = self._handles.get(record)
+        if known is not None:
+            return known
+        try:
+            return BackgroundCell.found(record, self._shell.user_ns)
+        except KeyError:
+            return None
 
     def adopt(self, cell: BackgroundCell, sink: Sink, *, quiet: bool = False) -> None:
         """Show a cell where `sink` says, and have what it has set go with its handle."""

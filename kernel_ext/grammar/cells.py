@@ -119,7 +119,7 @@ RUNNING = (
     option_of("earliest_s", "TIME", read_duration, "1m", group=RUN),
     Option("timeout", "TIME", "stop it when it has run so long; waiting does not count", read_positive_duration, "10m"),
     Option(
-        "queue", "NAME", "one after the other with the cells of this notebook that name it", read_word, "train", "queue"
+        "queue", "NAME", "one after the other with the cells of all notebooks that name it", read_word, "train", "queue"
     ),
     option_of("max_retries", "N", read_whole, "2", group=RUN),
 )

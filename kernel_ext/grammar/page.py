@@ -50,8 +50,9 @@ come back, the traceback shows the line, and the error is a `CellTimeoutError`, 
 begins with the cell's first line: waiting for a GPU does not count. A cell that goes on for five seconds more is ended
 with its worker; an actor is not.
 
-**`queue=train`** lets the background cells of a notebook that name it run one after the other, in the order in which
-they were sent. A cell that fails does not hold up the next one.
+**`queue=train`** lets the background cells that name it, of all notebooks, run one after the other, in the order in
+which they were sent, also when the kernels that sent them have ended. A cell that fails does not hold up the next one.
+A cell that is waited for waits for those that are in the queue, and holds up none.
 
 **`retries=2`** runs a cell again when its worker dies: killed, out of memory, its node gone. A cell has effects and has
 shown output, so it is not run again unless it says so. An exception is an answer, and is never tried again.

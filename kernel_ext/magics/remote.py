@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from atoll.kernel_ext import actors, defaults, why
+from atoll.kernel_ext import actors, defaults, queues, why
+from atoll.kernel_ext.background.handle import BackgroundCell
 from atoll.kernel_ext.background.kernel import Needed, cells_of, from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_course import SENT, Sent, encode
@@ -15,7 +18,6 @@ from atoll.kernel_ext.grammar.schema import PLACE
 from atoll.kernel_ext.local_cell import run_here
 from atoll.kernel_ext.outputs import ShellSink
 from atoll.kernel_ext.placing import options_of
-from atoll.kernel_ext.queues import queues
 from atoll.kernel_ext.records import append_piece, new_record
 from atoll.kernel_ext.remote_cell import Start, run_and_show, send_cell
 from atoll.kernel_ext.why_view import WhyView
@@ -49,8 +51,10 @@ def _run_and_wait(shell: Any, said: ParsedLine, text: CellText) -> None:
     label = said.name or USUAL_LABEL
     needed = needed_by(shell, said, text)
     if said.get("queue") is not None:
-        needed = {**dict.fromkeys(queues.before(said.get("queue")), ()), **needed}
-    wait_for(shell, said, needed)
+        before = _cells(shell, queues.waiting(current_engine().directory(), said.get("queue")))
+        wait_for(shell, said, {**dict.fromkeys(before, ()), **needed})
+    else:
+        wait_for(shell, said, needed)
     request = _request(shell, said, text, needed)
     start = send_cell(current_engine(), request, options_of(said, current_engine().state), label)
     _show(shell, said, start, label, request)
@@ -59,17 +63,35 @@ def _run_and_wait(shell: Any, said: ParsedLine, text: CellText) -> None:
 def _run_in_background(shell: Any, said: ParsedLine, text: CellText) -> None:
     """Send a cell and leave a handle."""
     needed = needed_by(shell, said, text)
-    queue = said.get("queue")
-    waits = dict(needed)
-    if queue is not None:
-        waits = {**dict.fromkeys(queues.before(queue), ()), **needed}
     request = _request(shell, said, text, needed)
     options = options_of(said, current_engine().state)
     quiet, notify = "quiet" in said.flags, "notify" in said.flags
-    handle = cells_of(shell).begin(request, options, said.name or "cell", waits, quiet=quiet, notify=notify)
-    if queue is not None:
-        queues.add(queue, handle)
+    with _queued(said, request) as before:
+        behind = _cells(shell, before)
+        name = said.name or "cell"
+        handle = cells_of(shell).begin(request, options, name, needed, behind=behind, quiet=quiet, notify=notify)
     _bind(shell, said, text, handle)
+
+
+@contextlib.contextmanager
+def _queued(said: ParsedLine, request: CellRequest) -> Iterator[list[str]]:
+    """Put a cell into its queue, if its line names one; take it out again if it cannot be sent."""
+    name, directory = said.get("queue"), current_engine().directory()
+    if name is None:
+        yield []
+        return
+    before = queues.enter(directory, name, request.record)
+    try:
+        yield before
+    except BaseException:
+        queues.leave(directory, name, request.record)
+        raise
+
+
+def _cells(shell: Any, numbers: list[str]) -> list[BackgroundCell]:
+    """Return cells by their numbers, of whatever notebook; those that nobody knows any more are left out."""
+    found = [cells_of(shell).cell_of(number) for number in numbers]
+    return [cell for cell in found if cell is not None]
 
 
 def _request(shell: Any, said: ParsedLine, text: CellText, needed: Needed) -> CellRequest:

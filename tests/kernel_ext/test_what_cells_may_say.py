@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,28 @@ def test_cells_of_a_queue_run_one_after_the_other_also_after_a_failure(kernel: K
     kernel.good("%%remote queue=line\norder = open(log).read()")
     assert kernel.value("order") == "'0<>01<>12<>2'"
     assert kernel.value("job0.status, job1.status, job2.status") == "('failed', 'done', 'done')"
-    assert kernel.value("__import__('atoll.kernel_ext.queues').kernel_ext.queues.queues.names()") == "[]"
+    assert kernel.value("__import__('atoll.kernel_ext.completion').kernel_ext.completion.known_values('queue')") == "[]"
+
+
+def test_a_queue_is_one_for_all_notebooks_and_outlives_the_kernel_that_sent_its_cells(
+    kernel: Kernel, environment: dict[str, str], tmp_path: Path
+) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    body = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)\n"
+        f"with open({str(log)!r}, 'a') as f: f.write('{{n}}<'); time.sleep(0.05); f.write('>')"
+    )
+    with contextlib.closing(Kernel(environment)) as other:
+        for n in range(2):
+            other.good(f"%%remote theirs{n} queue=shared bg\n" + body.format(n=n))
+    kernel.good("%%remote ours queue=shared bg\n" + body.format(n=2))
+    assert re.fullmatch(r"○ ours \(t\d+\) waits · theirs1 \(t\d+\) first", shown(kernel.good("%why ours")))
+    assert kernel.value("__import__('atoll.kernel_ext.completion').kernel_ext.completion.known_values('queue')") == (
+        "['shared']"
+    )
+    gate.touch()
+    assert kernel.value("ours.result() is None and ours.status") == "'done'"
+    assert log.read_text() == "0<>1<>2<>"
 
 
 # ------------------------------------------------------------------------------------------------- why, dry, places
