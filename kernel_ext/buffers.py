@@ -53,6 +53,25 @@ class _Origin(NamedTuple):
     place: int
 
 
+_by_name: dict[str, bytes] = {}
+"""Objects that this process has by a name in the cluster, which alone keeps them for others."""
+
+_gone: set[bytes] = set()
+"""Those whose names it has taken away since: what is mapped of them stays, and no worker can have it any more."""
+
+
+def came_by_name(name: str, ref: Any) -> None:
+    """Note that an object belongs to the cluster, by a name."""
+    _by_name[name] = ref.binary()
+
+
+def name_is_gone(name: str) -> None:
+    """Note that a name was taken away: what came with its object is stored anew when it is to travel again."""
+    object_id = _by_name.pop(name, None)
+    if object_id is not None:
+        _gone.add(object_id)
+
+
 def writable(buffer: Any, ref: Any = None, place: int = -1) -> Any:
     """Return a buffer's bytes so that they can be written to, without a copy where the system can.
 
@@ -166,7 +185,7 @@ class SharedMemory:
             return buffer
         address = buffer_address(view)
         mapping = mapping_at(address, view.nbytes)
-        if mapping is not None and isinstance(mapping.origin, _Origin):
+        if mapping is not None and isinstance(mapping.origin, _Origin) and mapping.origin.ref.binary() not in _gone:
             start = address - mapping.address
             if not mapping.changed_runs(start, view.nbytes):
                 return StoredBuffer(mapping.origin.ref, mapping.origin.place, start, view.nbytes)

@@ -128,7 +128,7 @@ class CellActor:
         from atoll.client.context import emit_output
 
         with self._idle.busy():
-            return finish(run_recorded(self._host, request, emit_output, keep=self._state))
+            return finish(run_recorded(self._host, request, emit_output, keep=self._state), request.record)
 
     def cell_call(self, name: str, arguments: PackedNames) -> PackedNames:
         """Call one of the cell's functions.

@@ -125,6 +125,7 @@ class CellResult:
         changed: Names of what it was given, has changed in place and did not bring back.
         pid: Of the process that ran it.
         node: The host.
+        kept: The number under which the cluster has the result itself, where this is what is told of it; else empty.
     """
 
     names: PackedNames
@@ -137,6 +138,7 @@ class CellResult:
     pid: int = 0
     node: str = ""
     bound: tuple[str, ...] = ()
+    kept: str = ""
 
 
 LAST = "the last expression"

@@ -16,7 +16,8 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from atoll.kernel_ext.buffers import StoredBuffer, arrived
+from atoll.exceptions import AtollError
+from atoll.kernel_ext.buffers import SHARED_BYTES, StoredBuffer, arrived
 from atoll.kernel_ext.cell_course import ATTEMPT, Attempt, course_of, encode
 from atoll.kernel_ext.cell_messages import (
     EXCEPTION,
@@ -51,7 +52,7 @@ def run_cell(request: CellRequest) -> CellResult:
 
     began = before_cell()
     try:
-        return finish(run_recorded(CellHost(), request, emit_output))
+        return finish(run_recorded(CellHost(), request, emit_output), request.record)
     finally:
         after_cell(began)
 
@@ -137,11 +138,36 @@ def _begin_attempt(recorder: Recorder, record: str) -> None:
         recorder.emit(STDERR, text.encode())
 
 
-def finish(result: CellResult) -> CellResult:
-    """Return the result, or raise it if the cell failed, so that the cluster counts the task as failed."""
-    if result.failure is not None:
-        raise RemoteCellError(result)
-    return result
+def finish(result: CellResult, record: str = "") -> CellResult:
+    """Return the result, or raise it if the cell failed, so that the cluster counts the task as failed.
+
+    An error travels as one piece of bytes. Large values of a cell that failed go past it, through shared memory.
+
+    Args:
+        result: Of the cell.
+        record: The cell's number, if its kernel takes up what the cluster keeps under it.
+    """
+    if result.failure is None:
+        return result
+    if record and any(memoryview(buffer).nbytes >= SHARED_BYTES for buffer in result.names.buffers):
+        result = _left_with_the_cluster(record, result)
+    raise RemoteCellError(result)
+
+
+def _left_with_the_cluster(record: str, result: CellResult) -> CellResult:
+    """Have the cluster keep a result until its kernel takes it; return what is told of it."""
+    from atoll.kernel_ext.background.kept import keep
+
+    error = result.failure.error if result.failure is not None else None
+    if result.names.refs or (error is not None and error.refs):
+        return result  # what these refer to goes with this process, so nobody else can keep them
+    try:
+        keep(record, result)
+    except AtollError:  # there is no room: it travels as bytes
+        return result
+    told = without_values(result)
+    told.kept = record
+    return told
 
 
 class CellHost:

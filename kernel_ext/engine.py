@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from atoll.environment import filter_variables
-from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory
+from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory, came_by_name, name_is_gone
 from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
 from atoll.protocol.explanation import Explanation
@@ -287,6 +287,7 @@ class _NameClaim:
             return
         if answer.location is not None:
             self.ref = self._session.refer_to(answer.location)
+            came_by_name(self._name, self.ref)
         elif not answer.compute:
             self.future.set_exception(CancelledError())
             return
@@ -411,16 +412,19 @@ class AtollEngine:
     def kept(self, record: str) -> tuple[CellResult, Any]:
         """See `Engine`."""
         self._api()
-        from atoll.kernel_ext.background.kept import kept
+        from atoll.kernel_ext.background.kept import kept, name_of
 
-        return kept(record)
+        result, ref = kept(record)
+        came_by_name(name_of(record), ref)
+        return result, ref
 
     def forget(self, record: str) -> None:
         """See `Engine`."""
         self._api()
-        from atoll.kernel_ext.background.kept import forget
+        from atoll.kernel_ext.background.kept import forget, name_of
 
         forget(record)
+        name_is_gone(name_of(record))
 
     def sweep(self) -> None:
         """See `Engine`."""
@@ -449,11 +453,13 @@ class AtollEngine:
         from atoll.client import names
 
         names.publish(self._session(), name, ref)
+        came_by_name(name, ref)
 
     def drop(self, name: str) -> bool:
         """See `Engine`."""
         from atoll.client import names
 
+        name_is_gone(name)
         return names.drop(self._session(), name)
 
     def value(self, ref: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from atoll.exceptions import AtollError
 from atoll.kernel_ext.cell_messages import CHANGES, LAST, CellRequest, CellResult
 from atoll.kernel_ext.detached import Detached, detach
-from atoll.kernel_ext.engine import Engine, OnOutput, Options, Running
+from atoll.kernel_ext.engine import Engine, OnOutput, Options, Running, current_engine
 from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
 from atoll.kernel_ext.outputs import ShellSink, Sink, keep_result
@@ -54,9 +54,9 @@ def run_and_show(
     try:
         result, origin = run_to_end(start, outputs, sink, status)
     except Interrupted as interrupted:
-        result = after_interrupt(interrupted, request, title)
+        result, origin = after_interrupt(interrupted, request, title)
         status.end("cancelled", "interrupted", duration(time.monotonic() - started))
-        apply_result(shell, result, sink, request.names)
+        apply_result(shell, result, sink, request.names, origin)
         raise failure_to_raise(result, shell.user_ns, title) from None
     except Exception as error:
         status.end("failed", "failed", duration(time.monotonic() - started))
@@ -70,7 +70,7 @@ def run_and_show(
 
 
 def run_to_end(start: Start, outputs: OutputQueue, sink: Sink, status: StatusLine) -> tuple[CellResult, Any]:
-    """Send a cell and return its result, also where the cell raised; and the result's ref, where it did not.
+    """Send a cell and return its result, also where the cell raised; and the ref of the object that it is, if any.
 
     Raises:
         Interrupted: The user pressed interrupt.
@@ -82,18 +82,37 @@ def run_to_end(start: Start, outputs: OutputQueue, sink: Sink, status: StatusLin
     except Interrupted:
         raise
     except Exception as error:
-        failed = cell_result_of(error)
+        failed = result_of_failed(error)
         if failed is None:
             raise
-        return failed, None
+        return failed
     return result, running.ref
 
 
-def after_interrupt(interrupted: Interrupted, request: CellRequest, title: str) -> CellResult:
-    """Return what the cancelled cell left; raise where it left nothing."""
-    result = cell_result_of(interrupted.error) if interrupted.error is not None else None
-    if result is not None and result.failure is not None and result.failure.kind == "KeyboardInterrupt":
-        return result
+def result_of_failed(error: BaseException) -> tuple[CellResult, Any] | None:
+    """Return the result of a cell that raised, from what the task's future raised; None for other errors.
+
+    Returns:
+        The result; and the ref of the object that it is, where the cluster has kept it for us.
+    """
+    told = cell_result_of(error)
+    if told is None or not told.kept:
+        return None if told is None else (told, None)
+    engine = current_engine()
+    try:
+        result, ref = engine.kept(told.kept)
+    except KeyError:
+        told.left_out = {"what the cell set": "it is not kept any more"}
+        return told, None
+    engine.forget(told.kept)  # from here on it is ours, and lives as long as something of it does
+    return result, ref
+
+
+def after_interrupt(interrupted: Interrupted, request: CellRequest, title: str) -> tuple[CellResult, Any]:
+    """Return what the cancelled cell left, as `result_of_failed` does; raise where it left nothing."""
+    left = result_of_failed(interrupted.error) if interrupted.error is not None else None
+    if left is not None and left[0].failure is not None and left[0].failure.kind == "KeyboardInterrupt":
+        return left
     if interrupted.error is not None:
         raise CellInterrupted("the cell was cancelled") from None
     raise CellInterrupted(detach(request.record, Detached(interrupted.running, request.names, title))) from None
@@ -172,10 +191,10 @@ def take_over_detached(shell: Any, cell: Detached, sink: Sink) -> None:
         result: CellResult = cell.running.future.result()
         origin = cell.running.ref
     except Exception as error:
-        failed = cell_result_of(error)
+        failed = result_of_failed(error)
         if failed is None:
             raise one_line(error) from None
-        result, origin = failed, None
+        result, origin = failed
     apply_result(shell, result, sink, cell.sent, origin)
     if result.failure is not None:
         raise failure_to_raise(result, shell.user_ns, cell.title) from None

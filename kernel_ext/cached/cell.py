@@ -239,7 +239,7 @@ class CachedRun:
             )
         except Interrupted as interrupted:
             status.end("cancelled", "cached: interrupted")
-            result = after_interrupt(interrupted, request, TITLE)
+            result, _origin = after_interrupt(interrupted, request, TITLE)
             raise failure_to_raise(result, self._shell.user_ns, TITLE) from None
         except Exception as error:
             status.end("failed", "cached: failed")

@@ -39,7 +39,17 @@ CACHED = Grammar(
             "reads, modules beside the notebook, versions of packages, environment variables and files."
         ),
         "%cached shows what is kept, %uncache df forgets it. The cell runs on a worker, as %%remote does.",
+        (
+            "There is no bg: what is kept is compared with the notebook as it is when the cell has run. In the "
+            "background, `df = atoll.cache.get_or_compute('df', load)` in a %%remote fit bg keeps it for all."
+        ),
     ),
+    refused={
+        "bg": (
+            "%%cached has no bg: what it keeps is compared with the notebook as it is when the cell has run. Write "
+            "%%remote fit bg, and in the cell df = atoll.cache.get_or_compute('df', load)"
+        )
+    },
 )
 
 CACHED_VIEW = Grammar(

@@ -37,6 +37,8 @@ def parse(grammar: Grammar, line: str, evaluate: Evaluate) -> ParsedLine:
         position += 1
         dashed = word.startswith("--")
         key, equals, text = word.removeprefix("--").partition("=")
+        if key in grammar.refused:
+            raise MagicUsageError(grammar.refused[key])
         if dashed and not equals and grammar.option(key) is not None:
             if position == len(words):
                 raise _needs_value(grammar, key)

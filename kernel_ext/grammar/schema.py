@@ -124,6 +124,7 @@ class Grammar:
         notes: Paragraphs after the tables.
         names_help: What the bare words are, where there may be several: `df, model`; empty if there are none.
         names_known: What they name, where a completion can list it.
+        refused: Words that people may expect, each with why not and what to write instead.
     """
 
     magic: str
@@ -138,6 +139,7 @@ class Grammar:
     notes: tuple[str, ...] = ()
     names_help: str = ""
     names_known: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def kind(self) -> str:

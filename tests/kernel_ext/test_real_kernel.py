@@ -54,6 +54,49 @@ def test_text_of_a_subprocess_comes_in_order_and_in_its_cell(kernel: Kernel, tmp
     assert ran.text() == "mine\n", "what the first cell left running wrote into the second"
 
 
+def test_large_values_of_a_cell_that_failed_come_through_shared_memory(kernel: Kernel) -> None:
+    kernel.good("import atoll, numpy as np\ngiven = np.zeros(200_000)")
+    failing = "%%remote\nbig = np.arange(200_000)\ntwice = big * 2\ngiven[5] = 1\nsmall = [1]\nbig[10**9]"
+    assert kernel.run(failing).error["ename"] == "IndexError"
+    kernel.good("from atoll.kernel_ext.buffers import sealed_place")
+    assert kernel.value("all(sealed_place(memoryview(each).cast('B')) for each in (big, twice))") == "True"
+    assert kernel.value("int(given.sum()), small") == "(1, [1])"
+    assert kernel.value("[name for name in atoll.cache if name.startswith('cell ')]") == "[]"
+    kernel.good("big[0] = 7")
+    kernel.good("%%remote\ntotals = int(big[:3].sum()), int(twice[:3].sum())")
+    assert kernel.value("totals") == "(10, 6)"
+    kernel.good("del big, twice")
+
+
+def test_what_was_taken_from_a_background_cell_outlives_its_handle(kernel: Kernel) -> None:
+    again = "%%remote fit bg\nimport numpy as np\nmodel = np.ones({size})"
+    kernel.good(again.format(size=200_000))
+    kernel.good("import atoll\nmine, first = fit['model'], 'cell ' + fit.record")
+    kernel.good(again.format(size=3))
+    kernel.good("import gc\ncollected = gc.collect()")
+    kernel.good("pass  # before a cell is when that is seen")
+    assert kernel.value("first in atoll.cache") == "False"
+    kernel.good("%%remote\ntotal = int(mine.sum())")
+    assert kernel.value("total") == "200000"
+    kernel.good("%%cached table\nimport numpy as np\ntable = np.ones(200_000)")
+    kernel.good("kept = table")
+    kernel.good("%uncache table")
+    kernel.good("%%remote\ntotal = int(kept.sum()) + 1")
+    assert kernel.value("total") == "200001"
+    kernel.good("del kept, mine, table, fit")
+
+
+def test_what_is_said_of_cached_cells_in_the_background_works(kernel: Kernel) -> None:
+    refused = kernel.run("%%cached df bg\ndf = [1, 2]").error
+    assert refused["ename"] == "MagicUsageError"
+    assert "df = atoll.cache.get_or_compute('df', load)" in refused["evalue"]
+    kernel.good("def load(): return [1, 2]")
+    kernel.good("%%remote fit bg\nimport atoll\ndf = atoll.cache.get_or_compute('df', load)")
+    assert kernel.value("fit['df']") == "[1, 2]"
+    assert kernel.value("atoll.cache['df']") == "[1, 2]"
+    kernel.good("del atoll.cache['df'], fit")
+
+
 def test_a_module_beside_the_notebook_that_is_edited_takes_effect_in_the_next_cell(
     kernel: Kernel, tmp_path: Path
 ) -> None:
