@@ -59,7 +59,13 @@ class CellActorHandle:
         return ActorFunction(self, function)
 
     def __getitem__(self, variable: str) -> Any:
-        packed = current_engine().wait(self._found().call("cell_value", variable))
+        try:
+            packed = current_engine().wait(self._found().call("cell_value", variable))
+        except KeyError:
+            facts = self._facts()
+            known = ", ".join(name for name in facts.state if name not in facts.functions) or "none"
+            missing = KeyError(f"actor {self._name} has no variable {variable!r}; its variables are: {known}")
+            raise one_line(missing) from None
         return unpack_names(packed, _namespace())[LAST]
 
     def __dir__(self) -> Iterator[str]:

@@ -156,6 +156,9 @@ def uncache(engine: Engine, names: Sequence[str], *, everything: bool) -> str:
         engine: The cluster.
         names: The results that hold one of these go.
         everything: Whether all go.
+
+    Raises:
+        MagicUsageError: There is none of these names.
     """
     directory = FactsDirectory(engine.directory())
     wanted = set(names)
@@ -167,6 +170,8 @@ def uncache(engine: Engine, names: Sequence[str], *, everything: bool) -> str:
         if everything or not wanted.isdisjoint(label.split(", ")):
             gone += engine.drop(info.name)
             directory.remove(info.name)
+    if not gone and not everything:
+        raise MagicUsageError(f"no cached result holds {' or '.join(names)}; %cached shows what is kept")
     return f"{counted(gone, 'cached result')} forgotten"
 
 

@@ -34,7 +34,19 @@ def options_of(said: ParsedLine, state: Callable[[], ClusterState]) -> dict[str,
         _at_nodes(options, places, state())
     elif near is not None:
         options["scheduling_strategy"] = _affinity(_node_of(near, state()), soft=True)
+    _check_together(said, options)
     return options
+
+
+def _check_together(said: ParsedLine, options: dict[str, Any]) -> None:
+    """Refuse what each option alone may say, and together they may not: before anything is sent."""
+    from atoll.options import ActorOptions, TaskOptions
+
+    kind = ActorOptions if said.grammar is not None and said.grammar.magic_name == "actor" else TaskOptions
+    try:
+        kind().updated(options).amounts(1)
+    except ValueError as error:
+        raise MagicUsageError(said.in_its_words(str(error))) from None
 
 
 def _at_nodes(options: dict[str, Any], places: Places, state: ClusterState) -> None:

@@ -256,7 +256,7 @@ def actors_view(state: ClusterState) -> View:
                 nodes.get(actor.node_id, "-") if actor.state != "dead" else "-",
                 resources_text(actor.resources),
                 gpus_of(actor),
-                format_bytes(lease.memory_bytes) if lease is not None else "-",
+                format_bytes(lease.memory_bytes) if lease is not None and actor.state != "dead" else "-",
                 str(actor.calls) if actor.state != "dead" else "-",
                 duration(max(0.0, state.now - actor.last_call)) if actor.last_call else "-",
                 duration(max(0.0, state.now - actor.created)),
@@ -282,12 +282,19 @@ def objects_view(state: ClusterState) -> View:
     anonymous = [item for item in state.objects if not item.name or item.name not in known]
     for item in sorted(anonymous, key=lambda item: (-item.size_bytes, item.object_id)):
         owner = owners.get(item.owner, "a worker" if item.owner else "the cluster")
-        rows.append((f"({item.object_id[-8:]})", "ready", format_bytes(item.size_bytes), str(item.pins), owner))
+        rows.append((_number_of(item.object_id), "ready", format_bytes(item.size_bytes), str(item.pins), owner))
     total = sum(item.size_bytes for item in state.objects)
     title = f"{counted(len(rows), 'object')}, {format_bytes(total)} in shared memory"
     headings = ("OBJECT", "STATE", ">SIZE", ">IN USE BY", "OWNER")
     named = tuple((row[0].strip("()"), row[4] if row[4] in owners.values() else "") for row in rows)
     return View(title, headings, tuple(rows), "the store is empty", names=named)
+
+
+def _number_of(object_id: str) -> str:
+    """Return what tells an object without a name from the others of its owner: which task or put of the owner, and
+    which of its values. The owner itself, eight bytes at the beginning, has a column."""
+    which, value = int(object_id[16:32] or "0", 16), int(object_id[32:] or "0", 16)
+    return f"(#{which}.{value})" if value else f"(#{which})"
 
 
 def gpus_view(state: ClusterState) -> View:

@@ -150,7 +150,7 @@ class CellStream(io.TextIOBase):
         """Send what was collected."""
         if self.port is not None:
             self.port.flush()
-        elif self._outside is not None:
+        elif self._outside is not None and not self._outside.closed:
             self._outside.flush()
 
 

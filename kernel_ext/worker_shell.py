@@ -127,6 +127,10 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
         if gui is not None:
             raise UsageError(f"a worker has no display for {gui}; use %matplotlib inline")
 
+    def ask_exit(self) -> None:
+        """IPython's hook for `quit` and `exit`."""
+        raise UsageError("a remote cell cannot end the notebook's kernel, nor its worker; sys.exit() ends the cell")
+
     def init_sys_modules(self) -> None:
         """`__main__` is put in place for each cell, not for the process."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,8 @@ def no_expression(text: str) -> Any:
 
 
 def _checked_name(grammar: Grammar, word: str) -> str:
+    if not grammar.name_free and keyword.iskeyword(word):
+        raise MagicUsageError(f"{word!r} is a word of Python and names nothing; take another name")
     if not grammar.name_free and not word.isidentifier():
         near = _near(grammar, word)
         raise MagicUsageError(f"{word!r} is no name{near or '; names are made of letters, digits and _'}")

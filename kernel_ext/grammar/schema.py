@@ -6,6 +6,7 @@ An option of a magic that is an option of tasks or actors takes its meaning, its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,3 +212,9 @@ class ParsedLine:
             if flag.api and flag.name in self.flags:
                 said[flag.api] = True
         return said
+
+    def in_its_words(self, text: str) -> str:
+        """Return a text about options of tasks and actors with the names that they have in such a line."""
+        options = self.grammar.options if self.grammar is not None else ()
+        names = {option.api: f"{option.name}=" for option in options if option.api}
+        return re.sub(r"\b[a-z_]+\b", lambda word: names.get(word.group(), word.group()), text)

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from IPython.core.magic import no_var_expand
 
+from atoll.exceptions import ClusterError
 from atoll.kernel_ext import grammar
+from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import Grammar, ParsedLine
 
 Run = Callable[[Any, ParsedLine, str], Any]
@@ -53,7 +55,10 @@ def _function(shell: Any, magic: Magic) -> Callable[..., Any]:
     schema = magic.grammar
 
     def call(line: str, cell: str = "") -> Any:
-        return magic.run(shell, grammar.parse(schema, line, shell.ev), cell)
+        try:
+            return magic.run(shell, grammar.parse(schema, line, shell.ev), cell)
+        except ClusterError as error:  # the cluster is gone or cannot be used: the message says it all
+            raise (error if hasattr(error, "_render_traceback_") else one_line(error)) from None
 
     call.__name__ = schema.magic_name
     call.__qualname__ = schema.magic

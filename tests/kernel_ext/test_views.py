@@ -52,7 +52,7 @@ def state(**changes: Any) -> ClusterState:
         "demands": [DemandState("j1", "next", {"GPU": 1.0}, 2, 95.0, "1 GPU is held by fit")],
         "objects": [
             ObjectState("o1", "n1", "flights", "", 60 * 2**20, 2),
-            ObjectState("ffeeddccbbaa", "n1", "", "j1", 2**20, 0),
+            ObjectState("ffeeddccbbaa9988000000000000002a00000000", "n1", "", "j1", 2**20, 0),
         ],
         "names": [NameState("flights", "ready", 60 * 2**20, 20.0), NameState("busy", "computing", 0, 99.0)],
         "spans": [],
@@ -91,7 +91,7 @@ def test_a_view_shows_what_is_asked_for_by_the_names_that_it_offers() -> None:
     assert view.only(()) == view
     with pytest.raises(MagicUsageError, match=r"there is no fitt here; there is fit"):
         view.only(["fitt"])
-    assert objects_view(state()).known() == ["busy", "flights", "ddccbbaa", "one.ipynb"]
+    assert objects_view(state()).known() == ["busy", "flights", "#42", "one.ipynb"]
     assert gpus_view(state()).only(["reef"]).rows == gpus_view(state()).only(["reef:0"]).rows
     assert cluster_view(state()).known() == ["reef"]
 
@@ -139,7 +139,7 @@ def test_objects() -> None:
     assert objects_view(state()).rows == (
         ("busy", "computing", "0 B", "0", "the cache"),
         ("flights", "ready", "60 MiB", "2", "the cache"),
-        ("(ddccbbaa)", "ready", "1 MiB", "0", "one.ipynb"),
+        ("(#42)", "ready", "1 MiB", "0", "one.ipynb"),
     )
 
 

@@ -100,6 +100,38 @@ def test_variables_of_a_cells_environment(kernel: Kernel) -> None:
     assert kernel.value("seen") == "'red'"
 
 
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("%%actor a idle=10m\nx = 1", "UsageError: idle= is for an actor that holds GPUs: give gpu= or gpu_mem="),
+        (
+            "%%remote gpu=0.3 gpu_mem=40G\n1",
+            "UsageError: gpu= below 1 and gpu_mem= both say how large a share of a GPU is: give one of them",
+        ),
+        ("%%actor class\nx = 1", "UsageError: 'class' is a word of Python and names nothing; take another name"),
+        ("%%remote for bg\nx = 1", "UsageError: 'for' is a word of Python and names nothing; take another name"),
+        ("%uncache nosuch", "UsageError: no cached result holds nosuch; %cached shows what is kept"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line_and_in_the_words_of_the_line(kernel: Kernel, cell: str, said: str) -> None:
+    ran = kernel.run(cell)
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in ran.error["traceback"]] == [said]
+
+
+def test_a_variable_that_an_actor_has_not_is_told_with_those_that_it_has(kernel: Kernel) -> None:
+    kernel.good("%%actor shelf\nbooks = 3\ndef count(): return books")
+    ran = kernel.run("shelf['films']")
+    assert ran.error["ename"] == "KeyError"
+    assert ran.error["traceback"] == ["KeyError: \"actor shelf has no variable 'films'; its variables are: books\""]
+    kernel.good("import atoll\natoll.kill(atoll.get_actor('shelf'))")
+
+
+def test_quit_in_a_remote_cell_says_what_ends_a_cell(kernel: Kernel) -> None:
+    ran = kernel.run("%%remote\nquit()")
+    assert ran.status == "error"
+    assert "sys.exit() ends the cell" in ran.text("stderr")
+
+
 # ------------------------------------------------------------------------------------------------------------ queues
 
 
