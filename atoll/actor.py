@@ -28,7 +28,7 @@ from atoll.options import ActorOptions, CallOptions
 from atoll.protocol.messages import ActorChanged, CreateActor, KillActor
 from atoll.protocol.serialization import is_serializing, serialize_code
 from atoll.protocol.values import ActorInterface, ActorPayload, ActorSpec, MethodSpec
-from atoll.remote_function import number_of_returns, refs_without_number
+from atoll.remote_function import number_of_returns, submit_without_number
 
 __all__ = ["ActorClass", "ActorHandle", "ActorMethod", "exit_actor", "kill", "method"]
 
@@ -401,12 +401,16 @@ class ActorMethod:
             parent=b"" if task is None else task.task_id,
             stream_limit=self._stream_limit,
         )
-        session.submit(MethodCalled(record))
+        # The refs come first: an interrupt at any moment lets go of them, and with them of what was submitted.
         if returns == 1:
-            return ObjectRef(record.result_id, session)
+            ref: ObjectRef[Any] = ObjectRef(record.result_id, session)
+            session.submit(MethodCalled(record))
+            return ref
         if returns <= 0:
-            return refs_without_number(record, session)  # type: ignore[no-any-return]
-        return [ObjectRef(return_id(task_id, i), session) for i in range(returns)]  # type: ignore[return-value]
+            return submit_without_number(MethodCalled(record), session)  # type: ignore[no-any-return]
+        refs: list[ObjectRef[Any]] = [ObjectRef(return_id(task_id, i), session) for i in range(returns)]
+        session.submit(MethodCalled(record))
+        return refs  # type: ignore[return-value]
 
     def _check_pending(self, session: Session) -> None:
         with session.lock:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from atoll.client import arguments, context
-from atoll.client.core.events import FunctionDefined, TaskSubmitted
+from atoll.client.core.events import FunctionDefined, MethodCalled, TaskSubmitted
 from atoll.client.core.records import DYNAMIC as DYNAMIC_RETURNS
 from atoll.client.core.records import STREAMING as STREAMING_RETURNS
 from atoll.client.core.records import TaskRecord
@@ -135,12 +135,16 @@ class RemoteFunction(Generic[P, R]):
             parent=b"" if task is None else task.task_id,
             stream_limit=options._generator_backpressure_num_objects or 0,
         )
-        session.submit(TaskSubmitted(record))
+        # The refs come first: an interrupt at any moment lets go of them, and with them of what was submitted.
         if self._returns == 1:
-            return ObjectRef(record.result_id, session)
+            ref: ObjectRef[Any] = ObjectRef(record.result_id, session)
+            session.submit(TaskSubmitted(record))
+            return ref
         if self._returns <= 0:
-            return refs_without_number(record, session)
-        return [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]
+            return submit_without_number(TaskSubmitted(record), session)
+        refs: list[ObjectRef[Any]] = [ObjectRef(return_id(task_id, i), session) for i in range(self._returns)]
+        session.submit(TaskSubmitted(record))
+        return refs
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._function, self._options.portable())
@@ -173,14 +177,20 @@ def number_of_returns(name: str, generator: bool, wanted: int | str | None) -> i
     return DYNAMIC_RETURNS
 
 
-def refs_without_number(record: TaskRecord, session: Session) -> Any:
-    """Return what `.remote()` does where there is no fixed number of refs: None for no values, or for a generator."""
-    if record.returns == STREAMING_RETURNS:
-        assert record.stream is not None
-        return ObjectRefGenerator(record.stream, session)
+def submit_without_number(event: TaskSubmitted | MethodCalled, session: Session) -> Any:
+    """Submit a call that has no fixed number of refs, and return what `.remote()` does: None, or a generator."""
+    record = event.record
     if record.returns == DYNAMIC_RETURNS:
-        return ObjectRef(return_id(record.task_id, 0), session)
-    return None
+        ref: ObjectRef[Any] = ObjectRef(return_id(record.task_id, 0), session)
+        session.submit(event)
+        return ref
+    try:
+        session.submit(event)
+        return None if record.stream is None else ObjectRefGenerator(record.stream, session)
+    except BaseException:
+        if record.stream is not None:  # it was submitted, and nobody will read it
+            ObjectRefGenerator(record.stream, session)
+        raise
 
 
 class _Prepared:

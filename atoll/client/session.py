@@ -553,9 +553,10 @@ class Session:
         if serialized.total_bytes <= INLINE_BYTES:
             object_id = self.ids.object_id()
             data = pack_inline(serialized, value) if serialized.buffers else serialized.data
+            ref: ObjectRef[Any] = ObjectRef(object_id, self)  # first, so that an interrupt lets go of what is put
             with self.lock:
                 self.core.objects.put(object_id, data, contained)
-            return ObjectRef(object_id, self)
+            return ref
         handed_over = self.store.hand_over(value, serialized) if hand_over else None
         if handed_over is None:
             object_id = self.ids.object_id()
