@@ -6,7 +6,8 @@
                                  the request or a node of it goes: no promise any more
 
 A promise takes nothing. It says no to others, and it is kept until who has it begins, is withdrawn, or a node goes. A
-placement group is promised a node for each of its bundles, all or none.
+placement group is promised a node for each of its bundles, all or none. What an actor holds cannot be asked back, and
+nobody knows when it ends: where that is in the way nothing is promised, or others would wait for ever, too.
 """
 
 from __future__ import annotations
@@ -122,6 +123,9 @@ class ReservationTable:
         again = None
         if self._look_at > self._turn.now:
             return self._look_at if self._demands.queues or self._groups.anything_waits else None
+        for promise in list(self._promises.values()):
+            if shortage(self._cleared(promise.node), promise.wanted):
+                self._drop(promise.owner)
         group = next(iter(self._groups.waiting()), None)
         demand = self._first_demand()
         for owner in (group, demand):
@@ -140,9 +144,19 @@ class ReservationTable:
         for demand in self._demands.queues.waiting():
             if demand.group or demand.held or demand.starting or demand.scheduling_class.preemptible:
                 continue
-            if demand.since + policy.AFTER_S > self._turn.now or self._needs_much(demand):
+            if demand.since + policy.AFTER_S > self._turn.now:
+                return demand
+            if self.of(demand) or (self._needs_much(demand) and self._can_be_promised(demand)):
                 return demand
         return None
+
+    def _can_be_promised(self, demand: Demand) -> bool:
+        """Whether asking back what can be asked back would make room for it somewhere."""
+        return any(
+            node.order not in self._promises and not self._cleared(node).missing(shape.wanted)
+            for _class, shape in demand.choices
+            for node in self._placement.eligible(shape)
+        )
 
     def _needs_much(self, demand: Demand) -> bool:
         """Whether small requests could keep it waiting; what one lease of its size makes room for gets its turn."""
@@ -179,7 +193,7 @@ class ReservationTable:
         chosen: list[Promise] = []
         for _class, shape in demand.choices:
             for each in [node] if node is not None else self._placement.eligible(shape):
-                if each.order in self._promises or not each.could_ever_fit(shape.wanted):
+                if each.order in self._promises or self._cleared(each).missing(shape.wanted):
                     continue
                 rank = (self._distance(each, shape), each.order)
                 if best is None or rank < best:
@@ -187,10 +201,9 @@ class ReservationTable:
         return chosen
 
     def _distance(self, node: Node, shape: Shape) -> float:
-        """Return how far a node is from having room: what is missing, in nodes; far if it cannot be asked back."""
-        short = self._cleared(node).missing(shape.wanted)
+        """Return how far a node is from having room: what is missing, in nodes."""
         missing = node.supply.missing(shape.wanted)
-        return 1000.0 * bool(short) + sum(units / max(1, node.total.get(name, 1)) for name, units in missing.items())
+        return sum(units / max(1, node.total.get(name, 1)) for name, units in missing.items())
 
     def _for_group(self, group: Group) -> list[Promise]:
         lost = sorted((bundle for bundle in group.bundles if bundle.node is None), key=lambda bundle: bundle.size)

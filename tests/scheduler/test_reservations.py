@@ -141,6 +141,43 @@ def test_a_promise_ends_with_who_has_it_and_with_its_node() -> None:
     assert len(promises) == 0
 
 
+def begin_actor(world: World, client: Peer, priority: int = 0, **amounts: float) -> None:
+    """Create an actor. What it holds nobody can ask back."""
+    spec = world.actor_spec(shape=world.shape(priority=priority, **amounts))
+    world.say(client, m.CreateActor(50, b"", spec))
+    world.serve()
+
+
+def test_what_waits_for_an_actor_to_end_keeps_nothing_from_others() -> None:
+    world = World()
+    world.agent(cpus=1, gpus=2)
+    client, other = world.client(1), world.client(2)
+    begin_actor(world, client, GPU=1)
+    world.demand(other, 1, CPU=1, GPU=2)
+    world.wait(1)
+    assert len(world.core.cluster.reservations) == 0
+    world.demand(client, 1, CPU=1, label="unknown")  # type: ignore[arg-type]
+    assert len(world.granted(client)) == 1
+
+
+def test_a_promise_in_whose_way_an_actor_comes_is_over() -> None:
+    world = World()
+    world.agent(cpus=2, gpus=1)
+    client, other = world.client(1), world.client(2)
+    world.demand(client, 1, CPU=1, GPU=1)
+    (held,) = world.granted(client)
+    world.demand(other, 1, CPU=2, GPU=1)
+    world.wait(1)
+    assert len(world.core.cluster.reservations) == 1
+    begin_actor(world, client, priority=5, GPU=1)
+    world.say(client, m.ReturnLease(held.lease_id))
+    world.serve()
+    world.wait(1)
+    assert len(world.core.cluster.reservations) == 0
+    world.demand(client, 1, key=3, CPU=1, label="unknown")  # type: ignore[arg-type]
+    assert len(world.granted(client)) == 1
+
+
 def test_when_backfilling_is_allowed() -> None:
     assert may_backfill({}, {}, None, 0.0), "it takes nothing of it"
     assert may_backfill({"CPU": 2}, {"CPU": 2}, None, 0.0)
