@@ -1,10 +1,17 @@
-"""What every test has: nothing is left behind (claim R24), and hypothesis tries the same examples every time."""
+"""What every test has: nothing is left behind (claim R24), and hypothesis tries the same examples every time.
+
+Where the clusters of whoever runs the tests would be, there is a directory of the tests' own. A cluster belongs in a
+directory of its test, or of its module, which looks after it; one that begins here was begun by mistake.
+"""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +23,11 @@ from hypothesis import HealthCheck, settings
 
 # A cluster is several Python processes: with their bytecode kept they start in a third of the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+DEFAULT_RUNTIME = Path(tempfile.mkdtemp(prefix="atoll-tests-"))
+atexit.register(shutil.rmtree, DEFAULT_RUNTIME, ignore_errors=True)
+os.environ["JUPYTER_RUNTIME_DIR"] = str(DEFAULT_RUNTIME)
+os.environ.pop("ATOLL_RUNTIME_DIR", None)
 
 settings.register_profile(
     "atoll", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -78,6 +90,18 @@ def r24_nothing_left() -> Iterator[None]:
     yield
     left = {name: found for name, look in looks.items() if (found := _settle(look, before[name]))}
     assert not left, f"the test left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_outside_a_directory_of_its_own() -> Iterator[None]:
+    """Fail a test that starts a cluster where a user's would be, and end that cluster."""
+    yield
+    found = sorted(path.name for path in DEFAULT_RUNTIME.glob("atoll-*"))
+    if found:
+        subprocess.run([sys.executable, "-m", "atoll", "down"], env=os.environ, capture_output=True, timeout=30)
+        for path in DEFAULT_RUNTIME.glob("atoll-*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    assert not found, f"the test began a cluster outside of a directory of its own: {', '.join(found)}"
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Segment:
         ObjectStoreFullError: The process has no room for the mapping.
     """
 
-    __slots__ = ("address", "size_bytes", "touched", "writable")
+    __slots__ = ("__weakref__", "address", "size_bytes", "touched", "writable")
 
     def __init__(self, descriptor: int, size_bytes: int, *, writable: bool) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
@@ -89,6 +89,10 @@ class Segment:
         """Give the addresses back. No view of this segment may be left."""
         _munmap(self.address, self.size_bytes)
 
+    def unmap_when_unused(self) -> None:
+        """Give the addresses back when neither a view nor anything else refers to this segment any more."""
+        weakref.finalize(self, _munmap, self.address, self.size_bytes).atexit = False
+
     def write(self, offset: int, data: bytes | memoryview, copier: Copier) -> None:
         """Copy bytes into the segment."""
         size = len(data) if isinstance(data, bytes) else data.nbytes
@@ -112,9 +116,14 @@ class Segment:
 
     def _export(self, offset: int, size_bytes: int, on_release: Callable[[], object]) -> memoryview:
         exporter = (ctypes.c_ubyte * size_bytes).from_address(self.address + offset)
-        finalizer = weakref.finalize(exporter, on_release)
+        finalizer = weakref.finalize(exporter, _released, self, on_release)
         finalizer.atexit = False
         return memoryview(exporter).cast("B")
+
+
+def _released(_segment: Segment, on_release: Callable[[], object]) -> None:
+    """Nothing made from a view is left. It has kept its segment until now."""
+    on_release()
 
 
 def address_of(data: bytes | memoryview) -> int:

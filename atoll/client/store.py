@@ -404,9 +404,11 @@ class StoreClient:
     def agent_lost(self) -> None:
         """Forget the segments of an agent that is gone: the next one counts its own from 1 again.
 
-        What was read from them, or is being written, stays mapped: it goes with the process.
+        What was read from them, or is being written, stays mapped until nothing uses it any more.
         """
         with self._lock:
+            for segment in self._segments.values():
+                segment.unmap_when_unused()
             self._segments.clear()
             descriptors, self._descriptors = list(self._descriptors.values()), {}
         for descriptor in descriptors:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import atoll
@@ -176,6 +177,31 @@ def test_of_a_cluster_whose_daemons_are_all_dead_nothing_is_left(own_cluster: Cl
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(atoll.exceptions.ClusterLostError, match="daemons have died, and with them what it held"):
         atoll.get(never, timeout=PATIENCE_S)
+
+
+def _mapped() -> set[str]:
+    """Return the segments of shared memory that this process has mapped, by their inodes."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "/memfd:atoll" in line}
+
+
+def test_r4_the_memory_of_an_agent_that_is_gone_is_let_go_when_nothing_here_looks_at_it(
+    supervisor: Supervisor,
+) -> None:
+    refs = [atoll.put(np.full(40_000 << number, number)) for number in range(5)]
+    seen = atoll.get(refs[4])
+    old = _mapped()
+    assert len(old) >= 3
+    del refs
+    assert supervisor.cluster is not None
+    os.kill(supervisor.cluster.agent_pid, signal.SIGKILL)
+    _wait_for_restart(supervisor)
+    atoll.get(until_there.remote("/"), timeout=15)
+    assert len(old & _mapped()) == 1
+    assert seen.sum() == 4 * (40_000 << 4)
+    del seen
+    atoll.get(until_there.remote("/"), timeout=15)
+    assert not old & _mapped()
 
 
 def _wait_for_restart(supervisor: Supervisor) -> None:

@@ -46,7 +46,8 @@ def told(
 ) -> Iterator[Told]:
     engine: Any = notebook.engine
     monkeypatch.setattr(engine, "kept", str(tmp_path))
-    monkeypatch.setattr("atoll.kernel_ext.cached.cell.new_record", lambda _directory: "")
+    for taking in ("cached.cell", "magics.remote"):  # nobody keeps records where there is no cluster
+        monkeypatch.setattr(f"atoll.kernel_ext.{taking}.new_record", lambda _directory: "")
     monkeypatch.setenv("ATOLL_STATUS", "off")
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/somebody/sales.ipynb")
     yield Told(notebook, capsys)
