@@ -95,7 +95,8 @@ class Executor:
         self._main_task: tuple[Peer, RunTask | CallMethod] | None = None
         self._main_thread = threading.main_thread()
         self._in_user_code = False
-        self._cancelled: dict[tuple[Peer, int], None] = {}
+        self._cancelled: dict[tuple[Peer, int], bool] = {}
+        """Whether it has been interrupted for that: only once, so that it can clean up."""
         self._blocked = 0
         self._blocked_lock = threading.Lock()
         self._stopping = False
@@ -211,7 +212,7 @@ class Executor:
             self._interrupt_main(peer, sequence)
 
     def _interrupt_main(self, peer: Peer, sequence: int) -> None:
-        self._cancelled[peer, sequence] = None
+        self._cancelled[peer, sequence] = False
         assert self._main_thread.ident is not None
         signal.pthread_kill(self._main_thread.ident, signal.SIGINT)
 
@@ -363,6 +364,8 @@ class Executor:
             return work()
         self._in_user_code = True
         try:
+            if self._cancelled:
+                self._interrupted(signal.SIGINT, None)  # it came while a value was stored
             return work()
         finally:
             self._in_user_code = False
@@ -385,7 +388,7 @@ class Executor:
         if type(error) is RaisedMidway:
             values, contained, error = error.values, error.contained, error.error
         if isinstance(error, KeyboardInterrupt) or (key in self._cancelled and isinstance(error, TaskCancelledError)):
-            return cancelled_answer(message.sequence)
+            return cancelled_answer(message.sequence, contained)
         if self._actor_id and isinstance(error, ActorExit | SystemExit):
             self._leave(error)
         if isinstance(message, CallMethod):
@@ -407,8 +410,11 @@ class Executor:
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         """SIGINT: user code is interrupted, ours is not; nor is the task behind the one that was meant."""
         task = self._main_task
-        if self._in_user_code and task is not None and (task[0], task[1].sequence) in self._cancelled:
-            raise KeyboardInterrupt
+        if self._in_user_code and task is not None:
+            key = (task[0], task[1].sequence)
+            if self._cancelled.get(key) is False:
+                self._cancelled[key] = True
+                raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------------ actors
 

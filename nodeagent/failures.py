@@ -67,9 +67,10 @@ def retried_by(actor: Any, message: CallMethod) -> tuple[type[Exception], ...]:
     return (Exception,) if isinstance(classes, bool) else tuple(classes)
 
 
-def cancelled_answer(sequence: int) -> TaskRaised:
-    """Return the answer of a task that was cancelled."""
-    return TaskRaised(sequence, serialize(TaskCancelledError("the task was cancelled")).data, 0, False)
+def cancelled_answer(sequence: int, contained: list[list[bytes]] | None = None) -> TaskRaised:
+    """Return the answer of a task that was cancelled, after it had yielded values with these refs inside."""
+    error = serialize(TaskCancelledError("the task was cancelled")).data
+    return TaskRaised(sequence, error, 0, False, contained=contained or [])
 
 
 def microseconds(began: float) -> int:

@@ -144,18 +144,18 @@ class ResultWriter:
         while True:
             try:
                 value = self.step(partial(next, values, done))
+                if value is done or len(locations) == message.returns:
+                    break
+                object_id = return_id(TaskId(message.task_id), len(locations))
+                if len(locations) in kept:
+                    location, inside = ObjectLocation(object_id), list[bytes]()
+                else:
+                    location, inside = self._place(object_id, value, serialize(value))
             except BaseException as error:
                 self._register(
                     [object_id for inner in contained for object_id in inner], self._session.process_of(peer)
                 )
                 raise RaisedMidway(error, locations, contained) from error
-            if value is done or len(locations) == message.returns:
-                break
-            object_id = return_id(TaskId(message.task_id), len(locations))
-            if len(locations) in kept:
-                location, inside = ObjectLocation(object_id), list[bytes]()
-            else:
-                location, inside = self._place(object_id, value, serialize(value))
             locations.append(location)
             contained.append(inside)
             del value

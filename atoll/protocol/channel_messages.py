@@ -164,7 +164,8 @@ class TaskRaised(msgspec.Struct, array_like=True, tag=13, frozen=True, gc=False)
         microseconds: How long the function ran.
         retry: Whether another attempt could end otherwise, which the caller's `retry_exceptions` decides about.
         values: Where the first of several return values are: a generator had yielded them before it raised.
-        contained: For each of these, the ids of the refs inside; the caller has been registered as their holder.
+        contained: For each of these, the ids of the refs inside; the caller has been registered as their holder. Also
+            for values that do not count, since the task was cancelled.
     """
 
     sequence: int

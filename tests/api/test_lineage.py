@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import atoll
 from atoll.client.core.records import FREED
 from atoll.client.session import Session
-from atoll.exceptions import GetTimeoutError, ObjectLostError, ObjectReconstructionFailedError
+from atoll.exceptions import AtollError, GetTimeoutError, ObjectLostError, ObjectReconstructionFailedError
 from atoll.protocol.messages import DeleteObjects, GetObject, ObjectFound, ReleaseObjects
 from tests.patience import PATIENCE_S, eventually
 
@@ -245,3 +246,22 @@ def test_a_task_that_runs_again_for_one_result_leaves_the_other_and_what_is_insi
     assert atoll.get(one, timeout=PATIENCE_S).sum() == ELEMENTS
     assert _runs(notes, "pair") == 2
     assert atoll.get(atoll.get(other, timeout=PATIENCE_S)[1], timeout=PATIENCE_S) == "inside"
+
+
+@atoll.remote(num_returns=2, max_retries=0)
+def half_and_gone(interrupted: bool) -> Iterator[Array]:
+    yield np.ones(ELEMENTS)
+    if interrupted:
+        time.sleep(60)
+    os._exit(1)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_a_task_had_stored_before_it_broke_off_does_not_stay(session: Session, cancelled: bool) -> None:
+    one = half_and_gone.remote(cancelled)[0]
+    if cancelled:
+        eventually(lambda: _is_stored(session, one.binary()))
+        atoll.cancel(one)
+    with pytest.raises(AtollError):
+        atoll.get(one, timeout=PATIENCE_S)
+    eventually(lambda: not _is_stored(session, one.binary()))

@@ -204,6 +204,41 @@ def test_cancel_interrupts_what_runs_and_forgets_what_waits() -> None:
     assert atoll.get(add.remote(1), timeout=PATIENCE_S) == 2
 
 
+class SlowToPickle:
+    """Says when it begins to be pickled, which takes a while and is no code of the task."""
+
+    def __init__(self, started: Path) -> None:
+        self.started = started
+
+    def __reduce__(self) -> Any:
+        self.started.touch()
+        time.sleep(0.3)
+        return Path, (str(self.started),)
+
+
+def slow_then_endless(started: Path) -> Any:
+    try:
+        yield SlowToPickle(started)
+        while True:
+            time.sleep(0.01)
+    finally:
+        started.with_suffix(".closed").touch()
+
+
+@pytest.mark.parametrize("returns", [2, "streaming"])
+def test_cancel_reaches_a_generator_whose_value_is_being_stored(tmp_path: Path, returns: Any) -> None:
+    started = tmp_path / "started"
+    made: Any = atoll.remote(slow_then_endless).options(num_returns=returns).remote(started)
+    until = time.monotonic() + 10
+    while not started.exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    atoll.cancel(made[0] if returns == 2 else made)
+    last = made[0] if returns == 2 else list(made)[-1]
+    with pytest.raises(TaskCancelledError):
+        atoll.get(last, timeout=5)
+    assert started.with_suffix(".closed").exists()
+
+
 def test_cancel_by_force_ends_the_process() -> None:
     @atoll.remote
     def deaf(path: str) -> None:

@@ -21,6 +21,7 @@ from atoll.ids import return_id, token_of
 from atoll.protocol.channel_messages import (
     AddHold,
     DependencyLost,
+    DropHolds,
     FetchObject,
     ObjectValue,
     OpenStream,
@@ -30,10 +31,10 @@ from atoll.protocol.channel_messages import (
     TaskStored,
     TaskYielded,
 )
-from atoll.protocol.machine import Peer, PeerConnected, Received
-from atoll.protocol.messages import CreateActor, DeleteObjects
+from atoll.protocol.machine import Peer, PeerConnected, PeerLost, Received
+from atoll.protocol.messages import CreateActor, DeleteObjects, LeaseLost
 from atoll.protocol.values import ActorSpec, ObjectLocation
-from tests.client.builders import ME, Harness, result_id
+from tests.client.builders import ME, SCHEDULER, Harness, result_id
 
 AGENT = Peer(2)
 OTHER = Peer(77)
@@ -477,3 +478,52 @@ def test_a_ref_to_an_own_object_that_is_gone_is_an_error_and_not_an_endless_wait
     assert _state(client, record) == FAILED
     client.handle(RefsReleased([result_id(record)]))
     assert client.core.statistics().objects == 0
+
+
+def _deleted(client: Harness) -> list[bytes]:
+    return [object_id for message in client.sent(DeleteObjects, AGENT) for object_id in message.object_ids]
+
+
+def test_what_an_attempt_had_stored_before_its_worker_died_is_given_back_when_there_is_no_other(
+    client: Harness,
+) -> None:
+    record = client.submit(returns=2, retries_left=1)
+    for number in (1, 2):
+        client.handle(PeerLost(client.grant(number)))
+        client.handle(Received(SCHEDULER, LeaseLost(number, "WorkerCrashedError", "gone")))
+        assert _deleted(client) == ([] if number == 1 else [result_id(record, 0), result_id(record, 1)])
+    assert _state(client, record) == FAILED
+
+
+def test_what_an_attempt_had_stored_is_given_back_when_the_next_has_a_small_value(client: Harness) -> None:
+    record = client.submit(returns=2)
+    client.handle(PeerLost(client.grant(1)))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "gone")))
+    names = [result_id(record, index) for index in range(2)]
+    values = [ObjectLocation(names[0], inline=b"N."), ObjectLocation(names[1], b"node", 200_000)]
+    client.handle(Received(client.grant(2), [TaskStored(1, values, [[], []], 5)]))
+    assert _deleted(client) == names[:1]
+
+
+def test_a_task_that_fails_when_it_runs_again_leaves_what_is_there(client: Harness) -> None:
+    record = client.submit(returns=2, retries_left=1)
+    peer = client.grant(1)
+    one, other = _two_results(client, peer, record)
+    client.handle(ObjectMissing(one))
+    client.handle(PeerLost(peer))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "gone")))
+    assert client.core.objects.entries[one].state == FAILED
+    assert client.core.objects.entries[other].state == STORED
+    assert _deleted(client) == [one]
+
+
+def test_refs_in_the_values_of_an_attempt_that_is_tried_again_are_given_up(client: Harness) -> None:
+    client.submit(returns=2, retry_exceptions=True)
+    peer = client.grant(1)
+    client.handle(PeerConnected(OTHER, "worker", b"other___"))
+    inside = b"other___" + bytes(12)
+    [pushed] = client.sent(RunTask, peer)
+    first = ObjectLocation(return_id(pushed.task_id, 0), b"node", 200_000)
+    client.handle(Received(peer, [TaskRaised(pushed.sequence, b"error", 5, values=[first], contained=[[inside]])]))
+    assert len(client.sent(RunTask, peer)) == 2
+    assert client.sent(DropHolds, OTHER) == [DropHolds([inside])], "this process was registered as its holder"

@@ -327,6 +327,8 @@ class ClientCore:
             self._settlement.stored(record, message)
         elif not (message.retry and record.retry_exceptions and self._retry(record)):
             self._settlement.raised(record, message)
+        elif message.contained:
+            self._settlement.tried_again(message)
         return True
 
     def _retry(self, record: TaskRecord) -> bool:

@@ -217,6 +217,12 @@ class ObjectTable:
             self.forgotten_stored.append(location)
         self.refuse_refs(contained)
 
+    def give_back(self, object_id: bytes) -> None:
+        """Have the store of this node forget what may lie there under the id of an object without a value there."""
+        entry = self.entries.get(object_id)
+        if entry is None or entry.state != STORED:
+            self.forgotten_stored.append(ObjectLocation(object_id, self.home))
+
     def refuse_refs(self, contained: list[bytes]) -> None:
         """Give up what this process was registered for with a value that it does not take."""
         self.forgotten_borrowed.extend(inner for inner in contained if not self.owns(inner))

@@ -80,7 +80,16 @@ class Settlement:
     def raised(self, record: TaskRecord, answer: TaskRaised) -> None:
         """End a task that raised: what it had returned until then stays, the rest becomes the error."""
         self._values_came(record, answer)
+        self._refuse_refs(answer.contained[len(answer.values) :])
         self.failed(record, answer.error, begin=len(answer.values))
+
+    def tried_again(self, answer: TaskRaised) -> None:
+        """Give up what came with an error that is nobody's: the next attempt stores its own values in their place."""
+        self._refuse_refs(answer.contained)
+
+    def _refuse_refs(self, contained: list[list[bytes]]) -> None:
+        for inside in contained:
+            self._objects.refuse_refs(inside)
 
     def _values_came(self, record: TaskRecord, answer: TaskStored | TaskRaised) -> None:
         stays = record.rerun.kept if record.rerun is not None else ()
@@ -90,6 +99,8 @@ class Settlement:
                 self.resolved(location, answer.contained[index])
                 if location.node_id:
                     stored.append(location.object_id)
+                elif record.attempt:
+                    self._objects.give_back(location.object_id)
         if stored:
             self.kept(record, stored)
 
@@ -100,8 +111,13 @@ class Settlement:
             self.announce(location.object_id, entry)
             self._objects.forget_if_unused(location.object_id, entry)
 
-    def failed(self, record: TaskRecord, error: bytes, *, begin: int = 0) -> None:
-        """End a task with an error: all its return values from `begin` on become that error."""
+    def failed(self, record: TaskRecord, error: bytes, *, begin: int = 0, broke_off: bool = False) -> None:
+        """End a task with an error: all its return values from `begin` on become that error.
+
+        With `broke_off` it has not said itself how it ended: its worker died, or it was cancelled.
+        """
+        if record.sequence and (broke_off or record.attempt or record.returns > 1):
+            self._give_back(record, begin)
         for index in range(begin, max(1, record.returns)):
             self.broken(return_id(record.task_id, index), error)
         record.keepalive = None
@@ -109,14 +125,24 @@ class Settlement:
             self.stream_ended(record, error)
         self._look_for_late(record)
 
+    def _give_back(self, record: TaskRecord, begin: int) -> None:
+        """Have the store forget what attempts of a task may have written that nobody has heard of."""
+        stream, stays = record.stream, record.rerun.kept if record.rerun is not None else ()
+        if stream is None:
+            for index in range(begin, record.returns):
+                if index not in stays:
+                    self._objects.give_back(return_id(record.task_id, index))
+        elif stream.replayed is None:
+            self._objects.give_back(return_id(record.task_id, stream.received + 1))
+
     def failed_with(self, record: TaskRecord, kind: str, text: str) -> None:
         """As `failed`, with an exception made here."""
-        self.failed(record, error_payload(kind, text))
+        self.failed(record, error_payload(kind, text), broke_off=True)
 
     def out_of_memory(self, record: TaskRecord, text: str, loss: MemoryLoss) -> None:
         """As `failed`, for a task whose process ran out of memory."""
         made = exceptions.OutOfMemoryError(text, loss.used_bytes, loss.asked_bytes, loss.advised_bytes)
-        self.failed(record, serialize(made).data)
+        self.failed(record, serialize(made).data, broke_off=True)
 
     def broken(self, object_id: bytes, error: bytes) -> None:
         """Make an object an error."""
