@@ -190,12 +190,15 @@ def _run(command: list[str], timeout_s: float | None) -> None:
     print(done.stdout, end="", flush=True)
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        said = "\n".join([line for line in lines if line.startswith("ERROR")] or lines[-_SHOWN_LINES:])
-        raise SetupError(f"{_named(command)} ended with {done.returncode}:\n{said}")
+        told = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-_SHOWN_LINES:]
+        raise SetupError(f"{_named(command)} failed: {'; '.join(line.strip() for line in told)}")
 
 
 def _named(command: list[str]) -> str:
-    return " ".join(command[1:6]) if "pip" in command else "making the virtual environment"
+    """Return what a command is, as people say it: `pip install`, without its options."""
+    if "pip" not in command:
+        return "making the virtual environment"
+    return " ".join(["pip", *(word for word in command[command.index("pip") + 1 :] if word in {"install", "check"})])
 
 
 if __name__ == "__main__":

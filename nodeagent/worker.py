@@ -129,7 +129,7 @@ class Worker:
             self._executor.make_actor(user_class, lambda: user_class(*args, **kwargs), spec)
         except BaseException as problem:  # whatever a constructor raises is the answer
             error = _died_of(error_payload(problem, name, self._where))
-            text = f"{name} raised {type(problem).__name__}: {problem}"
+            text = f"{type(problem).__name__}: {problem}"
         own = bool(spec.idle_s) and not text and offloads(self._executor.actor)
         self._session.tell_agent(ActorConstructed(spec.actor_id, text, error, own))
 

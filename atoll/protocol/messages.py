@@ -555,7 +555,7 @@ class ActorStarted(Message, frozen=True):
 
 
 class ActorFailed(Message, frozen=True):
-    """The constructor raised; `error` is the serialized exception."""
+    """The constructor raised `text`, and `error` is the serialized exception; or the actor is refused, without one."""
 
     actor_id: bytes
     lease_id: int

@@ -54,7 +54,8 @@ from atoll.protocol.values import DeviceShare, MemoryLoss, SchedulingClass, Span
 from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
 
 NO_WAY = (
-    "it cannot give its GPUs up when it is idle: it has no methods offload() and restore(), and the driver cannot do it"
+    "it cannot give its GPUs up when it is idle (idle=, release_gpu_when_idle_s=): give its class methods offload() "
+    "and restore(), or leave the option out; the driver cannot do it here"
 )
 
 PARDONED_BYTES = 1 << 60
@@ -474,12 +475,14 @@ class Leases:
     # ----------------------------------------------------------------------------------------------- actors
 
     def start_actor(self, message: StartActor) -> None:
-        """Have the worker of a lease make an actor."""
+        """Have the worker of a lease make an actor. If it is gone, the end of the lease tells why, and what follows."""
         lease = self._leases.get(message.lease_id)
         worker = lease.worker if lease is not None else None
-        if lease is None or lease.state != "running" or worker is None or worker.peer is None:
+        if lease is None:
             text = "its worker is gone"
             self._outbox.tell_scheduler(ActorFailed(message.spec.actor_id, message.lease_id, text, b""))
+            return
+        if lease.state != "running" or worker is None or worker.peer is None:
             return
         lease.actor_id = ActorId(message.spec.actor_id)
         lease.idle_s = message.spec.idle_s

@@ -243,13 +243,20 @@ class ActorTable:
         self._tell(actor)
 
     def construction_failed(self, actor_id: bytes, lease: Lease, text: str, error: bytes) -> None:
-        """The constructor raised: the actor is dead, and callers get its exception."""
+        """The constructor raised, or the actor is refused: it is dead, and callers get its exception, or the reason.
+
+        Args:
+            actor_id: The actor.
+            lease: Its lease.
+            text: What was raised, or why it is refused.
+            error: The exception that was raised; empty for a refusal.
+        """
         actor = self._actors.get(actor_id)
         if actor is None or actor.lease is not lease:
             return
         actor.error = error
         self._stop_process(actor)
-        self._die(actor, f"its constructor raised: {text}")
+        self._die(actor, f"its constructor raised {text}" if error else text)
 
     def home_lost(self, lease: Lease, kind: str, text: str) -> None:
         """The lease of an actor is over, without having been ended by us."""
@@ -259,7 +266,8 @@ class ActorTable:
         cause = f"{kind}: {text}" if kind else (text or "its process ended")
         started, actor.lease = actor.lease is not None, None
         if started:
-            self._restart_or_die(actor, cause)
+            constructing = actor.state != ALIVE and kind == "WorkerCrashedError"
+            self._restart_or_die(actor, f"while its constructor ran, {text}" if constructing else cause)
             return
         if kind == DEVICES_TAKEN:
             return  # other devices may do, and it goes on waiting for them

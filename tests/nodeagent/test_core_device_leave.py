@@ -120,7 +120,7 @@ def test_an_actor_that_has_neither_way_is_refused_when_it_is_made() -> None:
     driver = CoreDriver(no_checkpoint="the driver is older than 550")
     Home(driver, own=False)
     (failed,) = driver.said(ActorFailed)
-    assert "no methods offload() and restore()" in failed.text
+    assert "give its class methods offload() and restore(), or leave the option out" in failed.text
     assert "the driver is older than 550" in failed.text
     assert driver.said(ActorStarted) == []
 

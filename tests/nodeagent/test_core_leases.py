@@ -260,6 +260,19 @@ def test_an_actor_is_made_in_its_lease_and_told_of(driver: CoreDriver) -> None:
     assert driver.said(ActorStarted) == [ActorStarted(b"a" * 16, 1)]
 
 
+def test_an_actor_whose_worker_has_just_died_is_told_of_by_the_end_of_its_lease(driver: CoreDriver) -> None:
+    """Else it would be taken for one that is refused, and not be made again."""
+    driver.define()
+    driver.start_lease(1)
+    ((worker_id, peer),) = driver.run_all().items()
+    driver.lose(peer)
+    driver.message(SCHEDULER, StartActor(1, spec(), 0))
+    assert driver.said(ActorFailed) == []
+    driver.event(ProcessExited(worker_id, None, 9))
+    (ended,) = driver.said(LeaseEnded)
+    assert (ended.lease_id, ended.kind) == (1, "WorkerCrashedError")
+
+
 def test_an_actor_whose_lease_is_gone_fails(driver: CoreDriver) -> None:
     driver.message(SCHEDULER, StartActor(1, spec(), 0))
     (failed,) = driver.said(ActorFailed)

@@ -154,8 +154,18 @@ def test_a_constructor_that_raises_is_the_end_and_its_error_is_passed_on() -> No
     world.say(agent, m.ActorFailed(spec.actor_id, start.lease_id, "ValueError: no", b"pickled error"))
     dead = world.heard(client, m.ActorChanged)[-1]
     assert (dead.state, dead.error) == ("dead", b"pickled error")
-    assert "ValueError: no" in dead.cause
+    assert dead.cause == "its constructor raised ValueError: no"
     assert world.only(agent, m.EndLease).kill
+
+
+def test_an_actor_that_its_node_refuses_is_said_to_be_refused_and_not_to_have_raised() -> None:
+    world = World()
+    agent, client = world.agent(), world.client()
+    spec = create(world, client, maximum_restarts=5)
+    start = world.only(agent, m.StartLease)
+    world.say(agent, m.LeaseStarted(start.lease_id, b"worker!!", "/run/w", 7))
+    world.say(agent, m.ActorFailed(spec.actor_id, start.lease_id, "it cannot give its GPUs up", b""))
+    assert world.heard(client, m.ActorChanged)[-1].cause == "it cannot give its GPUs up"
 
 
 def test_an_actor_that_can_never_be_placed_is_refused() -> None:
