@@ -26,7 +26,7 @@ from atoll.config import Settings
 from atoll.exceptions import AtollError, AuthenticationError, RuntimeEnvSetupError, VersionMismatchError
 from atoll.ids import new_process_id
 from atoll.nodeagent import processes
-from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.agent import AgentCore
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
     CheckpointDevices,
@@ -60,6 +60,7 @@ from atoll.nodeagent.core.events import (
     WritePiece,
     ZygoteDied,
 )
+from atoll.nodeagent.core.node import NodeDescription
 from atoll.nodeagent.device_locks import open_locks
 from atoll.nodeagent.device_records import DeviceRecords
 from atoll.nodeagent.gpus import Provider, find_checkpoints, find_provider

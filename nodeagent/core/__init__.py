@@ -7,9 +7,11 @@ actions say and tells what happened as events.
 
 Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes out: their actions.
 
-    agent.py     the whole: one dispatch table, the link to the scheduler, the samples
+    agent.py     the whole: one dispatch table, the link to the scheduler;  node.py  what the node is
+    samples.py   what the scheduler is told now and then
     workers.py   the pool of workers and the zygotes that fork them
-    leases.py    leases and actors on those workers;  devices.py  how these come to devices, and when those are free
+    leases.py    leases and actors on those workers;  lease.py  one of them
+    devices.py   how leases come to devices, and when those are free
     device_health.py    which devices have failed too often
     store.py     objects, pins, owners;  objects.py  which there are;  segments.py  where in shared memory they lie
     transfers.py  objects of other nodes: fetched, and taken over from a node that leaves

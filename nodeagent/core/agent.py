@@ -1,4 +1,4 @@
-"""The whole of the agent's core: one table from what comes to who handles it, the link to the scheduler, the samples.
+"""The whole of the agent's core: one table from what comes to who handles it, and the link to the scheduler.
 
 Who may say what is decided here: only the scheduler starts and ends leases, only an attached process uses the store,
 only a worker that this agent forked may say that it has started. Whoever says something else is answered with
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import msgspec
 
 from atoll.exceptions import ObjectLostError, ProtocolError
 from atoll.nodeagent.core.events import (
@@ -27,7 +25,6 @@ from atoll.nodeagent.core.events import (
     NodeObserved,
     ObjectRestored,
     ObjectsSpilled,
-    ObserveNode,
     ProcessExited,
     RestoreFailed,
     SegmentCreated,
@@ -40,8 +37,10 @@ from atoll.nodeagent.core.events import (
     ZygoteReady,
 )
 from atoll.nodeagent.core.leases import Leases
+from atoll.nodeagent.core.node import AgentStatistics, NodeDescription
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.room import PATIENCE_S
+from atoll.nodeagent.core.samples import Samples
 from atoll.nodeagent.core.segments import SLAB_BYTES, WARM_S, SegmentAllocator
 from atoll.nodeagent.core.store import ObjectStore
 from atoll.nodeagent.core.transfers import PIECE_BYTES, Transfers
@@ -82,7 +81,6 @@ from atoll.protocol.messages import (
     KeepObjects,
     NodeLocated,
     NodeRegistered,
-    NodeSampled,
     ObjectOffered,
     ObjectPiece,
     ObjectsKept,
@@ -101,59 +99,13 @@ from atoll.protocol.messages import (
     StopNode,
     WorkerStarted,
 )
-from atoll.protocol.values import Device, NodeSample
-from atoll.resources import CPU, MEMORY, UNITS_PER_ONE, Amounts
+from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
 
 WITHOUT_SCHEDULER_S = 10.0
 """An agent whose scheduler is away for longer ends, and its workers with it."""
 
-BUSY_SAMPLE_S = 0.4
-IDLE_SAMPLE_S = 4.0
-SHOWN_OBJECTS = 500
-
 Handler = Callable[[Any, Instant], None]
 MessageHandler = Callable[[Peer, Any, Instant], None]
-
-
-class NodeDescription(msgspec.Struct, frozen=True):
-    """What a node is, as it registers.
-
-    Attributes:
-        node_id: The process id of the agent.
-        name: The host's name.
-        pid: Of the agent.
-        agent_socket: Where processes attach.
-        resources: What it has, in units.
-        devices: Its devices.
-        labels: For policies.
-        store_capacity_bytes: What its object store may hold.
-        stays: As in `RegisterNode`.
-    """
-
-    node_id: bytes
-    name: str
-    pid: int
-    agent_socket: str
-    resources: Amounts
-    devices: list[Device]
-    labels: dict[str, str]
-    store_capacity_bytes: int
-    stays: bool = False
-
-
-class AgentStatistics(msgspec.Struct, frozen=True):
-    """What a node agent is doing, in numbers."""
-
-    workers: dict[str, int]
-    leases: dict[str, int]
-    objects: int
-    used_bytes: int
-    segment_bytes: int
-    warm_bytes: int
-    attached: int
-    spilled_bytes: int = 0
-    spill_files: int = 0
-    waiting_for_room: int = 0
 
 
 class AgentCore:
@@ -206,11 +158,8 @@ class AgentCore:
         self._roles: dict[Peer, tuple[str, bytes]] = {}
         self._without_scheduler_since: Instant | None = now
         self._dialling = False
-        self._sample_at: Instant | None = None
-        self._observing = False
-        self._observed: NodeObserved | None = None
+        self.samples = Samples(self._outbox, self.pool, self.leases, self.store, self.transfers)
         self._exiting = False
-        self.sent_bytes = 0
         self._events = self._event_table()
         self._from_scheduler = self._scheduler_table()
         self._from_process = self._process_table()
@@ -329,7 +278,7 @@ class AgentCore:
             self.leases.next_deadline(),
             self._allocator.next_deadline(),
             self.store.next_deadline(),
-            self._sample_at if not self._observing else None,
+            self.samples.next_deadline(),
         ]
         if self._without_scheduler_since is not None:
             instants.append(Instant(self._without_scheduler_since + WITHOUT_SCHEDULER_S))
@@ -344,8 +293,7 @@ class AgentCore:
         self.leases.tick(now)
         self._allocator.trim(now)
         self.store.tick(now)
-        if self._sample_at is not None and self._sample_at <= now and not self._observing:
-            self._observe()
+        self.samples.tick(now)
 
     def _exit(self, cause: str) -> None:
         self._exiting = True
@@ -371,8 +319,7 @@ class AgentCore:
         self._outbox.scheduler = peer
         self._dialling = False
         self._without_scheduler_since = None
-        # What is held against a device from before is told before somebody is given it.
-        self._sample_at = now if self.leases.devices.health.any_trouble() else Instant(now + BUSY_SAMPLE_S)
+        self.samples.scheduler_linked(now)
         self.store.await_confirmations()
         self.transfers.scheduler_linked()
         holding = self.leases.holding()
@@ -409,7 +356,7 @@ class AgentCore:
     def _scheduler_lost(self, now: Instant) -> None:
         self._outbox.scheduler = None
         self._without_scheduler_since = now
-        self._sample_at = None
+        self.samples.scheduler_lost()
         self.leases.forget_unstarted(now)
         self._dial()
 
@@ -453,7 +400,7 @@ class AgentCore:
 
     def _fault_reported(self, peer: Peer, message: ReportDeviceFault, now: Instant) -> None:
         self.leases.worker_reports_fault(peer, message.text, message.counts, now)
-        self._tell_sample(now)
+        self.samples.tell(now)
         self.leases.withdraw_from_quarantined(now)
 
     def _release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
@@ -472,7 +419,7 @@ class AgentCore:
             text = f"object {message.object_id.hex()} is not pinned, or has no such part"
             self._outbox.send(peer, Failed(message.request, ObjectLostError.__name__, text))
             return
-        self.sent_bytes += message.size_bytes
+        self.samples.sent_bytes += message.size_bytes
         self._outbox.do(SendPiece(peer, message.request, piece, message.offset, message.size_bytes))
 
     def _refuse(self, peer: Peer, message: Any, now: Instant) -> None:
@@ -507,7 +454,7 @@ class AgentCore:
             self.store.job_goes_on(message.job)
         self._allocator.active(now)
         self.leases.start(message, now)
-        self._hasten_sample(now)
+        self.samples.hasten(now)
 
     def _worker_started(self, peer: Peer, process_id: bytes, message: WorkerStarted, now: Instant) -> None:
         worker = self.pool.worker(process_id)
@@ -545,30 +492,17 @@ class AgentCore:
         warm = self._allocator.give_back_warm(now)
         return self.pool.retire_used(now) or warm
 
-    # -------------------------------------------------------------------------------------------- samples
-
-    def _hasten_sample(self, now: Instant) -> None:
-        soon = Instant(now + BUSY_SAMPLE_S)
-        if self._sample_at is not None and self._sample_at > soon:
-            self._sample_at = soon
-
-    def _observe(self) -> None:
-        self._observing = True
-        workers = [(worker.worker_id, worker.pid) for worker in self.pool.workers() if worker.pid]
-        self._outbox.do(ObserveNode(workers, self.leases.devices.in_use()))
+    # -------------------------------------------------------------------------------------------- devices
 
     def _node_observed(self, event: NodeObserved, now: Instant) -> None:
-        self._observing = False
         for worker in event.workers:
             if worker.device_bytes:
                 self.leases.memory.devices_used(worker.worker_id, worker.device_bytes)
-        if self._outbox.scheduler is None:
+        if not self.samples.taken(event, now):
             return
-        self._sample_at = Instant(now + (BUSY_SAMPLE_S if self.leases.leases() else IDLE_SAMPLE_S))
-        self._observed = event
         for fault in event.faults:
             self.leases.device_failed(fault, now)
-        self._tell_sample(now)  # first, so that the scheduler does not place there again what is withdrawn now
+        self.samples.tell(now)  # first, so that the scheduler does not place there again what is withdrawn now
         if event.faults:
             self.leases.withdraw_from_quarantined(now)
 
@@ -577,49 +511,13 @@ class AgentCore:
         text = self.leases.devices_claimed(event, now)
         if not text:
             return
-        if self._observed is not None:
-            fresh = {sample.uuid: sample for sample in event.samples}
-            devices = [fresh.get(sample.uuid, sample) for sample in self._observed.devices]
-            self._observed = msgspec.structs.replace(self._observed, devices=devices)
-            self._tell_sample(now)
+        self.samples.correct(event.samples, now)
         self.leases.give_up(event.lease_id, text)
 
     def _release_device(self, message: ReleaseDevice, now: Instant) -> None:
         """Somebody answers for a device that was quarantined."""
         self.leases.devices.health.lift(message.uuid)
-        self._tell_sample(now)
-
-    def _tell_sample(self, now: Instant) -> None:
-        """Tell the scheduler what was observed last, and what is held against devices."""
-        event = self._observed
-        if event is None:
-            return
-        health = self.leases.devices.health
-        devices = [
-            msgspec.structs.replace(
-                device,
-                trouble=trouble,
-                quarantined=True,
-                quarantined_for_s=health.quarantined_for_s(device.uuid, now),
-            )
-            if (trouble := health.trouble(device.uuid))
-            else device
-            for device in event.devices
-        ]
-        sample = NodeSample(
-            cpu_percent=event.cpu_percent,
-            memory_used_bytes=event.memory_used_bytes,
-            memory_total_bytes=event.memory_total_bytes,
-            store_used_bytes=self.store.used_bytes,
-            store_capacity_bytes=self.store.capacity_bytes,
-            devices=devices,
-            workers=event.workers,
-            objects=self.store.describe(SHOWN_OBJECTS),
-            store_spilled_bytes=self.store.spilled_bytes,
-            received_bytes=self.transfers.received_bytes,
-            sent_bytes=self.sent_bytes,
-        )
-        self._outbox.tell_scheduler(NodeSampled(sample))
+        self.samples.tell(now)
 
     # -------------------------------------------------------------------------------------------- people, tests
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import TypeVar
 
-from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.agent import AgentCore
 from atoll.nodeagent.core.events import (
     ClaimDevices,
     CreateSegment,
@@ -29,6 +29,7 @@ from atoll.nodeagent.core.events import (
     UnlockDevices,
     WorkerForked,
 )
+from atoll.nodeagent.core.node import NodeDescription
 from atoll.protocol.machine import (
     Action,
     DeadlineReached,

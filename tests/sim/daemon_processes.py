@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from atoll.ids import OBJECT_ID_BYTES
-from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.agent import AgentCore
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
     CheckpointDevices,
@@ -48,6 +48,7 @@ from atoll.nodeagent.core.events import (
     ZygoteReady,
 )
 from atoll.nodeagent.core.events import Exit as AgentExit
+from atoll.nodeagent.core.node import NodeDescription
 from atoll.protocol.machine import Action, Instant, Peer, PeerConnected
 from atoll.protocol.messages import ObjectPiece
 from atoll.protocol.values import Device, DeviceSample

@@ -17,8 +17,9 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from atoll.nodeagent.core import events as e
-from atoll.nodeagent.core.agent import AgentCore, NodeDescription
+from atoll.nodeagent.core.agent import AgentCore
 from atoll.nodeagent.core.device_health import FAULTS_WITHIN_S, MAXIMUM_FAULTS, QUARANTINE_S
+from atoll.nodeagent.core.node import NodeDescription
 from atoll.protocol import messages as m
 from atoll.protocol.machine import DeadlineReached, Event, Instant, Peer, PeerConnected, PeerLost, Received, Send
 from atoll.protocol.values import Device, DeviceSample
