@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from atoll.environment import filter_variables
+from atoll.exceptions import ClusterError
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory, came_by_name, name_is_gone
 from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
@@ -346,7 +347,12 @@ class AtollEngine:
     def _api(self) -> Any:
         api = importlib.import_module("atoll")
         if not api.is_initialized():
-            api.init()
+            try:
+                api.init()
+            except (ClusterError, ValueError) as error:  # a setting that cannot be read, say: the message says it all
+                from atoll.kernel_ext.errors import one_line
+
+                raise one_line(error) from None
         return api
 
     def _share(self, request: CellRequest) -> None:

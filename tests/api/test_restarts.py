@@ -51,7 +51,8 @@ def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterFile]:
         left = find_cluster()
         if left is not None:
             stop_cluster(left)
-        assert not [path for path in Path(directory).rglob("*") if path.suffix != ".lock"]
+        # It may be ending by itself at this moment, since it was started for this process.
+        eventually(lambda: all(path.suffix == ".lock" for path in Path(directory).rglob("*")), "nothing is left")
 
 
 @atoll.remote
