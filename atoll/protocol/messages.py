@@ -94,6 +94,13 @@ from atoll.protocol.values import (
     SchedulingClass,
     Span,
 )
+from atoll.protocol.worker_messages import ActorConstructed as ActorConstructed
+from atoll.protocol.worker_messages import BeginLease as BeginLease
+from atoll.protocol.worker_messages import ConstructActor as ConstructActor
+from atoll.protocol.worker_messages import FinishLease as FinishLease
+from atoll.protocol.worker_messages import ReportSpans as ReportSpans
+from atoll.protocol.worker_messages import StopWorker as StopWorker
+from atoll.protocol.worker_messages import WorkerStarted as WorkerStarted
 from atoll.resources import Amounts
 
 
@@ -611,68 +618,6 @@ class JobEnded(Message, frozen=True):
 
 class StopNode(Message, frozen=True):
     """End all workers, give back all memory, exit."""
-
-
-# ---------------------------------------------------------------------------------------- worker <-> agent
-
-
-class WorkerStarted(Message, frozen=True):
-    """A forked worker is connected and listens at `address`. Its process id is the worker id it was forked with."""
-
-    address: str
-    pid: int
-
-
-class BeginLease(Message, frozen=True):
-    """What the worker does from now on is for this lease: its job, its devices, its CPUs, its placement group.
-
-    With `capture`, what it submits takes from the same group unless it says otherwise.
-    """
-
-    lease_id: int
-    job: bytes
-    resources: Amounts
-    devices: list[DeviceShare]
-    label: str
-    group: bytes = b""
-    capture: bool = False
-    namespace: str = ""
-
-
-class FinishLease(Message, frozen=True):
-    """The lease is over; forget what belongs to it."""
-
-    lease_id: int
-
-
-class ConstructActor(Message, frozen=True):
-    """Make the actor in this process; it is what the process is for from now on."""
-
-    lease_id: int
-    spec: ActorSpec
-    incarnation: int
-
-
-class ActorConstructed(Message, frozen=True):
-    """The constructor returned, or raised `error` (serialized; `text` in one line).
-
-    `offloads` says whether the actor can give its devices up itself.
-    """
-
-    actor_id: bytes
-    text: str = ""
-    error: bytes = b""
-    offloads: bool = False
-
-
-class ReportSpans(Message, frozen=True):
-    """What the worker ran since its last report."""
-
-    spans: list[Span]
-
-
-class StopWorker(Message, frozen=True):
-    """Exit as soon as nothing runs."""
 
 
 def _all_messages() -> tuple[type[Message], ...]:
