@@ -304,7 +304,9 @@ class GroupTable:
                     if node.reserve(bundle.number, bundle.shape.wanted, shares) is not None:
                         self._settle(bundle, node)
                         begun = group.created - self._turn.wall_offset
-                        self._ledger.resume(self._ledger.key_of_groups(group.job), bundle.held, begun, bundle.number)
+                        key = self._ledger.key_of_groups(group.job)
+                        if self._ledger.resume(key, bundle.held, begun, bundle.number):
+                            self._shares.resume(group.job, bundle.held, begun)
                         group.state = RESCHEDULING
             if all(bundle.node is not None for bundle in group.bundles):
                 self._complete(group)

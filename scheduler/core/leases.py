@@ -352,7 +352,9 @@ class LeaseTable:
             self._by_worker[worker_id] = lease
         if lease.lease_id < self.first_id and lease.tally is not None:
             giver = self._ledger.key_of_groups(bundle.group.job) if bundle is not None else None
-            self._ledger.resume(lease.tally.account.key, lease.amounts, start.begun, lease.lease_id, giver)
+            key, begun = lease.tally.account.key, start.begun
+            if self._ledger.resume(key, lease.amounts, begun, lease.lease_id, giver) and bundle is None:
+                self._shares.resume(job, lease.amounts, begun)
         return lease
 
     def claim(self, record: PeerRecord) -> None:

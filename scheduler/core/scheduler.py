@@ -34,6 +34,7 @@ from atoll.scheduler.core import actor as actor_records
 from atoll.scheduler.core import demands, draining
 from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
+from atoll.scheduler.core import shares as share_records
 from atoll.scheduler.core import usage as usage_records
 from atoll.scheduler.core.agents import AgentDesk
 from atoll.scheduler.core.clients import ClientDesk, request_of
@@ -316,6 +317,7 @@ class Scheduler:
                     self.cluster.drains.look()
                 case usage_records.TIMER:
                     self.cluster.ledger.write_down()
+                    self.cluster.shares.write_down()
                 case "grace":
                     self._grace_over()
                 case "stop":
@@ -358,6 +360,8 @@ class Scheduler:
                     self.cluster.ledger.restore(value)
                 elif table == usage_records.NOTEBOOKS_TABLE:
                     self.cluster.ledger.restore_notebook(key, value)
+                elif table == share_records.TABLE:
+                    self.cluster.shares.restore(key, value)
                 elif table == name_records.TABLE:
                     self.cluster.names.restore(key, value)
                 else:

@@ -5,12 +5,17 @@
 
 A session that is gone leaves what it used lately under its name, for whoever comes with that name: a kernel that is
 restarted is the same notebook.
+
+What sessions used lately is written down whenever accounts are (`usage`), each with the instant up to which it counts.
+A restarted scheduler knows it as it knows that of sessions which are gone; what lives on was held since.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+
+import msgspec
 
 from atoll.protocol.machine import Instant
 from atoll.resources import Amounts
@@ -24,6 +29,23 @@ SHARE_STEP = 500
 
 TICK_S = 1.0
 MAXIMUM_REMEMBERED = 256
+
+TABLE = "shares"
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """What a session has used lately, as the journal keeps it, and as it is remembered when the session is gone.
+
+    Attributes:
+        namespace, name: Of the session: whoever comes with them goes on with it.
+        recent: What it held on average lately, in units.
+        until: The instant to which that counts.
+    """
+
+    namespace: str
+    name: str
+    recent: dict[str, float]
+    until: float
 
 
 class ShareTable:
@@ -44,7 +66,9 @@ class ShareTable:
         self._clock = FadingClock(rules.half_life_s, turn.now)
         self._stale: dict[int, Job] = {}
         self._tick_at = Instant(turn.now + TICK_S)
-        self._left: OrderedDict[tuple[str, str], tuple[dict[str, float], Instant]] = OrderedDict()
+        self._left: OrderedDict[bytes, Left] = OrderedDict()
+        self._written: dict[bytes, None] = {}
+        self._restored_until: dict[bytes, float] = {}
 
     # ------------------------------------------------------------------------------------------------ what is used
 
@@ -119,24 +143,89 @@ class ShareTable:
     def came(self, job: Job, weight: float) -> None:
         """A session has said its name and the weight that it asks for: what was lately used by that name is its own."""
         job.weight = self._rules.weight_of(job.name, weight)
-        left = self._left.pop((job.namespace, job.name), None) if job.name else None
-        if left is not None:
-            self._remember(job, *left)
+        theirs = [job.job_id] if job.job_id in self._left else self._left_by_name(job)
+        for job_id in theirs:
+            self._go_on(job, self._left.pop(job_id))
+            if job_id != job.job_id:
+                self._forget(job_id)
         self._stale[job.number] = job
 
-    def _remember(self, job: Job, recent: Mapping[str, float], when: Instant) -> None:
-        """Take what was held lately, on average until an instant, for what this session has held."""
-        weight = self._read(job) * self._clock.fades(self._turn.now - when)
+    def _left_by_name(self, job: Job) -> list[bytes]:
+        """Return whose use a new session goes on with: that of sessions of its name which are gone."""
+        whose = (job.namespace, job.name)
+        return [job_id for job_id, left in self._left.items() if job.name and (left.namespace, left.name) == whose]
+
+    def _go_on(self, job: Job, left: Left) -> None:
+        """Take what was held lately for what this session has held."""
+        weight = self._read(job) * self._clock.fades(self._turn.now - left.until)
         noted = job.history.noted
-        for name, units in recent.items():
+        for name, units in left.recent.items():
             noted[name] = noted.get(name, 0.0) - units * weight
 
     def gone(self, job: Job) -> None:
         """A session is forgotten; what it used lately is not."""
         self._stale.pop(job.number, None)
+        left = self._lately(job)
+        if left is None or not job.name:
+            self._forget(job.job_id)
+            return
+        self._left[job.job_id] = left
+        self._write(job.job_id, left)
+        if len(self._left) > MAXIMUM_REMEMBERED:
+            self._forget(self._left.popitem(last=False)[0])
+
+    def _lately(self, job: Job) -> Left | None:
+        """Return what a session has used lately; None if that is next to nothing."""
         recent = {name: units for name, units in self.recent(job).items() if units >= 1.0}
-        if job.name and recent:
-            self._left[job.namespace, job.name] = (recent, self._turn.now)
-            self._left.move_to_end((job.namespace, job.name))
-            if len(self._left) > MAXIMUM_REMEMBERED:
-                self._left.popitem(last=False)
+        return Left(job.namespace, job.name, recent, self._turn.now) if recent else None
+
+    # ----------------------------------------------------------------------------------------------------- journal
+
+    def write_down(self) -> None:
+        """Write down what all sessions used lately."""
+        for job in self._jobs:
+            left = self._lately(job)
+            if left is not None:
+                self._write(job.job_id, left)
+            else:
+                self._forget(job.job_id)
+
+    def _write(self, job_id: bytes, left: Left) -> None:
+        self._written[job_id] = None
+        self._turn.persist(TABLE, job_id.hex(), _encode(left))
+
+    def _forget(self, job_id: bytes) -> None:
+        if job_id in self._written:
+            del self._written[job_id]
+            self._turn.remove_record(TABLE, job_id.hex())
+
+    def restore(self, key: str, value: bytes) -> None:
+        """Take up what a session had used lately when it was last written down.
+
+        Raises:
+            msgspec.DecodeError: It is of another version, or damaged.
+            ValueError: Likewise.
+        """
+        job_id = bytes.fromhex(key)
+        self._left[job_id] = left = _decoder.decode(value)
+        self._written[job_id] = None
+        self._restored_until[job_id] = left.until
+
+    def resume(self, job: Job, amounts: Mapping[str, int], begun: float) -> None:
+        """Count what lives on from a predecessor's time, and was held since that was last written down.
+
+        Args:
+            job: Whose it is.
+            amounts: What is held. The caller says `charge` too.
+            begun: When it was taken.
+        """
+        since = max(begun, self._restored_until.get(job.job_id, begun))
+        missed = self._read(job) * (1.0 - self._clock.fades(max(0.0, self._turn.now - since)))
+        noted = job.history.noted
+        for name, units in amounts.items():
+            noted[name] = noted.get(name, 0.0) - units * missed
+        self._stale[job.number] = job
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Left)

@@ -153,7 +153,7 @@ class Ledger:
         begun: float,
         number: int,
         giver: AccountKey | None = None,
-    ) -> None:
+    ) -> bool:
         """Count what lives on from a predecessor's time, and was held since it was last counted there.
 
         Args:
@@ -162,10 +162,13 @@ class Ledger:
             begun: When it was taken.
             number: Of the lease or bundle: it is resumed once, even if its node comes and goes.
             giver: The account of the placement group that it is taken from, if it is from one.
+
+        Returns:
+            Whether it was not resumed before.
         """
         account = self._settled(key)
         if number in self._resumed:
-            return
+            return False
         self._resumed[number] = None
         now_us, midnight_us = account.settled_us, self._day * _DAY_US - self._to_local_us
         from_us = max(account.restored_until_us or self._began_us, round(begun * MICRO))
@@ -173,6 +176,7 @@ class Ledger:
         for each, sign in ((account, 1), *([(self._settled(giver), -1)] if giver is not None else [])):
             add(each.held, {name: sign * units * before for name, units in amounts.items()})
             add(each.held_today, {name: sign * units * today for name, units in amounts.items()})
+        return True
 
     def reassign(self, giver: AccountKey, taker: AccountKey, sums: Mapping[str, int]) -> None:
         """Count for another account what one has held lately, in units times microseconds; no more than it has."""

@@ -7,7 +7,9 @@ import random
 import pytest
 
 from atoll.protocol import messages as m
+from atoll.protocol.machine import Instant, Peer
 from atoll.resources import UNITS_PER_ONE
+from atoll.scheduler.core import shares
 from atoll.scheduler.core.history import History
 from atoll.scheduler.policy.fair_share import (
     HALF_LIFE_S,
@@ -152,3 +154,73 @@ def test_a_device_that_is_asked_back_is_given_to_who_it_was_asked_for() -> None:
         world.demand(holder, 2, GPU=1)
         world.say(agent, m.LeaseEnded(world.only(agent, m.EndLease).lease_id))
     assert turns == clients * 4
+
+
+def shares_of(world: World, peer: Peer) -> dict[str, float]:
+    return {job.name: job.share for job in world.state(peer).jobs}
+
+
+def restarted(world: World, *, lives_on: bool) -> World:
+    """A crash and five seconds: what was written down is there, and perhaps what ran."""
+    after = World(journal=world.journal)
+    after.now = Instant(world.now + 5.0)
+    after.environment = world.environment
+    held = [lease for lease in world.core.cluster.leases if lives_on]
+    leases = [(lease.lease_id, lease.worker_id, lease.address) for lease in held]
+    after.agent(1, cpus=1, leases=leases, started=[world.running[lease.lease_id] for lease in held])
+    return after
+
+
+def test_a_restarted_scheduler_knows_who_has_had_how_much() -> None:
+    world = World()
+    world.agent(1, cpus=1)
+    one = world.client(1)
+    world.demand(one, 1)
+    (held,) = world.granted(one)
+    world.wait(100.0)
+    world.say(one, m.ReturnLease(held.lease_id))
+    world.serve()
+    world.wait(2.0)  # it is written down within a second
+    before = shares_of(world, one)["notebook-1.ipynb"]
+    assert before == pytest.approx((1.0 - 2.0 ** (-100 / HALF_LIFE_S)), rel=0.01)
+    after = restarted(world, lives_on=False)
+    after.client(1)
+    assert shares_of(after, after.client(2)) == {
+        "notebook-1.ipynb": pytest.approx(before * 2.0 ** (-5 / HALF_LIFE_S), abs=1e-6),
+        "notebook-2.ipynb": 0.0,
+    }
+
+
+def test_what_was_held_while_nobody_looked_counts() -> None:
+    """The scheduler crashes nine seconds after what was held was last written down, and is back five seconds later."""
+    world = World()
+    world.agent(1, cpus=1)
+    one = world.client(1)
+    world.demand(one, 1)
+    world.granted(one)
+    begun = world.now
+    world.wait(99.0)
+    after = restarted(world, lives_on=True)
+    client = after.client(1)
+    after.wait(20.0)
+    share = shares_of(after, client)["notebook-1.ipynb"]
+    assert share == pytest.approx(2.0 - 2.0 ** (-(after.now - begun) / HALF_LIFE_S), abs=1e-6)
+
+
+def test_what_nobody_comes_back_for_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "MAXIMUM_REMEMBERED", 3)
+    world = World()
+    world.agent(1, cpus=1)
+    for number in range(1, 7):
+        client = world.client(number)
+        world.demand(client, 1)
+        world.granted(client)
+        world.wait(30.0)
+        world.lose(client)
+        world.serve()
+    kept = [key for table, key in world.journal if table == shares.TABLE]
+    assert kept == [job_id(number).hex() for number in (4, 5, 6)]
+    again = world.connect("client", b"job-new5")
+    world.say(again, m.RegisterJob(1, b"job-new5", "kernel", "notebook-5.ipynb", 9, "", PYTHON))
+    assert job_id(5).hex() not in {key for table, key in world.journal if table == shares.TABLE}
+    assert shares_of(world, again)["notebook-5.ipynb"] > 0.0
