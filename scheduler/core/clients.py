@@ -99,6 +99,8 @@ class ClientDesk:
         digest = cluster.environments.add(message.environment) if message.environment is not None else ""
         job = cluster.jobs.open(message.job, self._turn.now)
         job.attach(message, record.peer, digest)
+        for lease in job.leases.values():
+            lease.node.company_changed()  # a job of before the restart has a name again
         cluster.shares.came(job, message.weight)
         record.job = job
         if digest:

@@ -230,7 +230,6 @@ class LeaseTable:
         self._demands.touched = True
         assert lease.tally is not None, "a lease that holds something is counted"
         self._ledger.lease_ended(lease.tally, lease.lent)
-        self._nodes.changes.trim()
         node.release(lease_id)
         if bundle is None:
             self._shares.discharge(job, amounts)

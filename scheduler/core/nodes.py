@@ -92,16 +92,25 @@ class Node:
         self.stays = registration.stays
         self.sample: NodeSample | None = None
         self._changes = changes
+        self._company: Company | None = None
 
     def company(self) -> Company:
-        """Return what runs here, for conditions on it. It is put together when asked for, which is seldom."""
+        """Return what runs here, for conditions on it. It is put together when asked for, if it has changed."""
+        if self._company is not None:
+            return self._company
         found: dict[str, set[str]] = {key: set() for key in KEYS}
         for tenant in self.holdings.values():
             found[JOB_NAME].add(tenant.job.name)
             found[ACTOR_NAME if tenant.actor_id else TASK_NAME].add(tenant.name)
             if tenant.actor_id:
                 found[ACTOR_ID].add(tenant.actor_id.hex())
+        self._company = found
         return found
+
+    def company_changed(self) -> None:
+        """Something that runs here is called otherwise."""
+        self._company = None
+        self._changes.taken.append(self)
 
     @property
     def occupied(self) -> Amounts:
@@ -141,6 +150,7 @@ class Node:
         """Give a lease what it asks for; the caller has asked `fits`."""
         (supply or self.supply).give(tenant, tenant.lease_id, wanted)
         self.holdings[tenant.lease_id] = tenant
+        self._company = None
         self._changes.taken.append(self)
 
     def take_again(
@@ -151,12 +161,14 @@ class Node:
         if key in self.holdings or not (supply or self.supply).give_again(tenant, key, wanted, shares):
             return False
         self.holdings[key] = tenant
+        self._company = None
         self._changes.taken.append(self)
         return True
 
     def release(self, lease_id: int) -> None:
         """Take back all that a lease holds."""
         holding = self.holdings.pop(lease_id)
+        self._company = None
         self.blocked_count -= holding.blocked
         holding.supply.give_back(lease_id, holding)
         self._freed()
@@ -238,8 +250,10 @@ class Node:
         self._freed()
 
     def _freed(self) -> None:
-        self._changes.taken.append(self)
-        self._changes.freed.append(self)
+        changes = self._changes
+        changes.trim()
+        changes.taken.append(self)
+        changes.freed.append(self)
 
     def use_after(self, wanted: Wanted) -> float:
         """Return the highest fraction of any resource that would be held with this request, from 0."""

@@ -5,7 +5,8 @@ shape that is asked for, its nodes lie in a heap by the policy's score. A node t
 it comes to the top, and sinks; one on which something became free is put in anew when the heap is next asked. Nobody
 looks at all nodes, and a decision costs a few comparisons and at most the logarithm of the number of nodes.
 
-A node that would not do at any time (wrong labels, another node was named, too small) is not in the heap at all.
+A node that would not do at any time (wrong labels, another node was named, too small) is not in the heap at all. One
+that will not do because of what runs there is as one without room: it is looked at again when that has changed.
 """
 
 from __future__ import annotations
@@ -149,8 +150,8 @@ class _Index:
         self._score = POLICIES[shape.strategy]
         self._spares = spares_devices(shape)
         changes = self._changes = nodes.changes
-        # Packing prefers what is full: there, what was taken makes a node better, too.
-        self._log = changes.taken if shape.strategy == "PACK" else changes.freed
+        # Packing prefers what is full: there, what was taken makes a node better, too; and so does good company.
+        self._log = changes.taken if shape.strategy == "PACK" or shape.depends_on_company else changes.freed
         self._read_to = len(self._log)
         self.membership = changes.membership
         self._misses = {node.order: miss for node in nodes if (miss := self._miss(nodes, node)) is not None}
@@ -168,8 +169,8 @@ class _Index:
         self._limit = 4 * len(self._misses) + 64
 
     def _miss(self, nodes: NodeTable, node: Node) -> int | None:
-        """Return 0 for a node that is as wished, 1 for one that will do, None for one that will not."""
-        if not eligible(nodes, self._shape, node) or not node.could_ever_fit(self._shape.wanted):
+        """Return 0 for a node that is as wished, 1 for one that will do, None for one that never will."""
+        if not could_be_eligible(nodes, self._shape, node) or not node.could_ever_fit(self._shape.wanted):
             return None
         return 0 if labels.matches(node.labels, self._shape.labels_soft) else 1
 
@@ -179,6 +180,11 @@ class _Index:
         miss = self._misses.get(node.order)
         if miss is None or not node.fits(wanted):
             return None
+        if self._shape.depends_on_company:
+            present = node.company()
+            if not company.suits(present, self._shape.company):
+                return None
+            miss += not company.suits(present, self._shape.company_soft)
         used, leases = self._score(node.pool.use_after(wanted.amounts), len(node.holdings))
         return miss, self._spares and bool(node.devices), used, leases
 
@@ -275,8 +281,6 @@ class Placement:
 
     def best(self, shape: Shape) -> Node | None:
         """Return the node to use, or None if none can be used now."""
-        if shape.depends_on_company:
-            return next(iter(self._ranked(shape)), None)
         return self._index(shape).best()
 
     def usable(self, shape: Shape, node: Node) -> bool:
@@ -285,22 +289,7 @@ class Placement:
 
     def several(self, shape: Shape, limit: int) -> list[Node]:
         """Return nodes that can be used now, the best first."""
-        if shape.depends_on_company:
-            return self._ranked(shape)[:limit]
         return self._index(shape).several(limit)
-
-    def _ranked(self, shape: Shape) -> list[Node]:
-        """Return what can be used, in order, by looking at all nodes: what runs there changes too often to remember."""
-        score = POLICIES[shape.strategy]
-        found = []
-        for node in self._nodes:
-            if self.usable(shape, node):
-                missed = int(not labels.matches(node.labels, shape.labels_soft))
-                missed += not company.suits(node.company(), shape.company_soft)
-                used, leases = score(node.pool.use_after(shape.wanted.amounts), len(node.holdings))
-                spared = spares_devices(shape) and bool(node.devices)
-                found.append((missed, spared, used, leases, node.order, node))
-        return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:5])]
 
     def why_no_company(self, shape: Shape) -> str | None:
         """Return why no node will do because of what runs there, or None if that is not why."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 
 from atoll.protocol import messages as m
 from atoll.protocol.explanation import decode_explanation
 from atoll.protocol.machine import Peer
 from atoll.protocol.values import ACTOR_ID, ACTOR_NAME, JOB_NAME, TASK_NAME, LabelTerm
+from atoll.scheduler.core.nodes import Node
+from atoll.scheduler.core.placement import POLICIES, Shape
+from atoll.scheduler.core.supply import wanted_of
+from atoll.scheduler.policy import company
 from atoll.scheduler.policy.company import suits
 from tests.scheduler.world import World
 
@@ -137,3 +144,73 @@ def test_what_is_withdrawn_before_its_time_is_forgotten() -> None:
     world.wait(10)
     assert world.heard(agent, m.StartLease) == []
     assert world.core.statistics().demands == 0
+
+
+TERMS = [
+    ([LabelTerm(TASK_NAME, "not in", ["a"])], []),
+    ([LabelTerm(TASK_NAME, "in", ["b"])], []),
+    ([LabelTerm(JOB_NAME, "not in", ["notebook-1.ipynb"])], [LabelTerm(TASK_NAME, "in", ["c"])]),
+    ([], [LabelTerm(TASK_NAME, "not in", ["a", "b"])]),
+]
+
+
+def by_looking_at_all(world: World, shape: Shape) -> list[Node]:
+    """The definition: the nodes that will do, in order."""
+    score, found = POLICIES[shape.strategy], []
+    for node in world.core.cluster.nodes:
+        if suits(node.company(), shape.company) and node.fits(shape.wanted):
+            missed = int(not suits(node.company(), shape.company_soft))
+            rank = score(node.pool.use_after(shape.wanted.amounts), len(node.holdings))
+            found.append((missed, rank, node.order, node))
+    return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:3])]
+
+
+@pytest.mark.parametrize("strategy", ["", "SPREAD", "PACK"])
+def test_nodes_are_found_as_if_all_were_looked_at(strategy: str) -> None:
+    chance, world = random.Random(5), World()
+    world.checks = False
+    for number in range(1, 9):
+        world.agent(number, cpus=3)
+    clients = [world.client(1), world.client(2)]
+    wanted = wanted_of(world.shape(CPU=1))
+    shapes = [Shape(wanted, strategy, hard=hard, soft=soft) for hard, soft in TERMS]
+    answers: dict[int, None] = {}
+    for _step in range(300):
+        held = [lease for lease in world.core.cluster.leases if lease.record is not None]
+        if held and chance.random() < 0.5:
+            lease = chance.choice(held)
+            assert lease.record is not None
+            world.say(lease.record.peer, m.ReturnLease(lease.lease_id))
+        else:
+            client, label = chance.choice(clients), chance.choice("abc")
+            world.demand(client, chance.randint(0, 2), "abc".index(label) + 1, CPU=1, label=label)  # type: ignore[arg-type]
+        world.serve()
+        for shape in shapes:
+            expected = by_looking_at_all(world, shape)
+            answers[len(expected)] = None
+            assert world.core.cluster.placement.best(shape) is (expected[0] if expected else None)
+            assert world.core.cluster.placement.several(shape, 3) == expected[:3]
+    assert {0, 1, 8} <= answers.keys()
+
+
+def test_a_place_is_found_without_looking_at_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.checks = False
+    client = world.client()
+    for number in range(1, 201):
+        world.agent(number, cpus=4)
+    world.demand(client, 100, CPU=1, label="load", labels=away(TASK_NAME, "load"), strategy="SPREAD")  # type: ignore[arg-type]
+    granted = world.granted(client)
+    assert len({lease.node_name for lease in granted}) == 100
+    looked_at = 0
+    suits_before = company.suits
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return suits_before(*arguments)
+
+    monkeypatch.setattr(company, "suits", counted)
+    world.demand(client, 50, CPU=1, label="load", labels=away(TASK_NAME, "load"), strategy="SPREAD")  # type: ignore[arg-type]
+    assert len({lease.node_name for lease in world.granted(client)}) == 50
+    assert looked_at < 50 * 10
