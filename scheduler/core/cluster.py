@@ -73,6 +73,7 @@ class Cluster:
         self.reservations = ReservationTable(
             self.turn, self.leases, self.demands, self.groups, placement, self.durations
         )
+        self.starting.promises = self.reservations.by_node
         self.starting.may_go = self.reservations.allows
         self.starting.wait_s = self.reservations.wait_s
         self.recalling = Recalling(
@@ -113,7 +114,6 @@ class Cluster:
         if self.leases.wanting:
             self.lending.return_devices()
         if queues.ready:
-            self.starting.promised = len(self.reservations)
             self.starting.place()
         if self.leases.preemptible:
             self._preempt()

@@ -234,7 +234,10 @@ class DemandQueues:
         self._moved.clear()
 
     def _place(self, demand: Demand) -> None:
-        place = demand.place if demand.waits else None
+        starting = len(demand.starting)
+        place: Place | None = None
+        if demand.wanted > starting and not demand.early:  # `demand.waits`, and `demand.place`
+            place = demand.due, len(demand.held) + starting, demand.arrival
         if place == demand.listed:
             if place is None:
                 self._forget_unused(demand)
@@ -387,10 +390,10 @@ class DemandQueues:
         level = self._levels.get(-demand.class_key[0])
         if level is not None and level.turns:
             level.turns.pop((demand.job.number, self._class_of(demand).number), None)
-        full, order, cpu = node.full, node.order, max(0, node.supply.live.get(CPU, 0))
+        order, cpu = node.order, max(0, node.supply.live.get(CPU, 0))
         for kind in list(self.ready.values()):
             freed = kind.freed
-            if freed is not None and order in freed and (full or kind.cpu > cpu or not kind.fits_on(node)):
+            if freed is not None and order in freed and (kind.cpu > cpu or node.full or not kind.fits_on(node)):
                 del freed[order]
                 if not freed:
                     self._block(kind)
@@ -418,8 +421,9 @@ class DemandQueues:
             return None
         ready = self.ready
         if self._changed:
-            for kind in [kind for kind in ready.values() if kind.changed]:
-                self._put_class_in_order(kind)
+            for kind in tuple(ready.values()):
+                if kind.changed:
+                    self._put_class_in_order(kind)
         if self._moved:
             self._put_sessions_in_order()
         for level in self._by_priority:

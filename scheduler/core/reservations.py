@@ -66,6 +66,7 @@ class ReservationTable:
         durations: How long tasks usually run.
 
     Attributes:
+        by_node: The promises, by the order of their nodes.
         rests_until: Until when `update` has nothing to do: its deadline is set.
     """
 
@@ -84,23 +85,23 @@ class ReservationTable:
         self._groups = groups
         self._placement = placement
         self._durations = durations
-        self._promises: dict[int, Promise] = {}
+        self.by_node: dict[int, Promise] = {}
         self._look_at = Instant(0.0)
         self.rests_until = Instant(0.0)
 
     def __iter__(self) -> Iterator[Promise]:
-        return iter(self._promises.values())
+        return iter(self.by_node.values())
 
     def __len__(self) -> int:
-        return len(self._promises)
+        return len(self.by_node)
 
     def on(self, node: Node) -> Promise | None:
         """Return to whom a node is promised."""
-        return self._promises.get(node.order)
+        return self.by_node.get(node.order)
 
     def of(self, owner: Demand | Group) -> list[Promise]:
         """Return what somebody was promised."""
-        return [promise for promise in self._promises.values() if promise.owner is owner]
+        return [promise for promise in self.by_node.values() if promise.owner is owner]
 
     # ------------------------------------------------------------------------------------------------- promising
 
@@ -113,23 +114,23 @@ class ReservationTable:
             self.rests_until = Instant(0.0)
         else:
             turn.deadlines[DEADLINE] = again
-            self.rests_until = Instant(0.0) if self._promises else min(again, self._look_at)
+            self.rests_until = Instant(0.0) if self.by_node else min(again, self._look_at)
 
     def _look(self) -> Instant | None:
         """Do so, and return when to look again."""
-        for promise in list(self._promises.values()):
+        for promise in list(self.by_node.values()):
             if promise.node.gone or promise.node.draining or self._is_over(promise.owner):
                 self._drop(promise.owner)
         again = None
         if self._look_at > self._turn.now:
             return self._look_at if self._demands.queues or self._groups.anything_waits else None
-        for promise in list(self._promises.values()):
+        for promise in list(self.by_node.values()):
             if shortage(self._cleared(promise.node), promise.wanted):
                 self._drop(promise.owner)
         group = next(iter(self._groups.waiting()), None)
         demand = self._first_demand()
         for owner in (group, demand):
-            if owner is None or self.of(owner) or len(self._promises) >= policy.MAXIMUM:
+            if owner is None or self.of(owner) or len(self.by_node) >= policy.MAXIMUM:
                 continue
             due = Instant(owner.since + policy.AFTER_S)
             if due <= self._turn.now:
@@ -153,7 +154,7 @@ class ReservationTable:
     def _can_be_promised(self, demand: Demand) -> bool:
         """Whether asking back what can be asked back would make room for it somewhere."""
         return any(
-            node.order not in self._promises and not self._cleared(node).missing(shape.wanted)
+            node.order not in self.by_node and not self._cleared(node).missing(shape.wanted)
             for _class, shape in demand.choices
             for node in self._placement.eligible(shape)
         )
@@ -177,14 +178,14 @@ class ReservationTable:
 
     def _drop(self, owner: Demand | Group) -> None:
         for promise in self.of(owner):
-            del self._promises[promise.node.order]
+            del self.by_node[promise.node.order]
         self._demands.queues.unblock()
 
     def promise(self, owner: Demand | Group, node: Node | None = None) -> None:
         """Promise the best nodes to somebody, or this one."""
         made = self._for_group(owner) if isinstance(owner, Group) else self._for_demand(owner, node)
         for each in made:
-            self._promises[each.node.order] = each
+            self.by_node[each.node.order] = each
         self._demands.touched = self._demands.touched or bool(made)
         self.rests_until = Instant(0.0)
 
@@ -193,7 +194,7 @@ class ReservationTable:
         chosen: list[Promise] = []
         for _class, shape in demand.choices:
             for each in [node] if node is not None else self._placement.eligible(shape):
-                if each.order in self._promises or self._cleared(each).missing(shape.wanted):
+                if each.order in self.by_node or self._cleared(each).missing(shape.wanted):
                     continue
                 rank = (self._distance(each, shape), each.order)
                 if best is None or rank < best:
@@ -220,7 +221,7 @@ class ReservationTable:
     def cleared_nodes(self, shape: Shape) -> list[tuple[Node, Supply]]:
         """Return nodes that are promised to nobody and will do, with what each has when all is back that can be."""
         nodes = self._placement.eligible(shape)
-        return [(node, self._cleared(node)) for node in nodes if node.order not in self._promises]
+        return [(node, self._cleared(node)) for node in nodes if node.order not in self.by_node]
 
     def _cleared(self, node: Node) -> Supply:
         """Return what a node would have if all that can be asked back were back."""
@@ -238,7 +239,7 @@ class ReservationTable:
 
     def allows(self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, node: Node) -> bool:
         """Whether a demand may go to a node on which it fits, as far as promises to others go."""
-        promise = self._promises.get(node.order)
+        promise = self.by_node.get(node.order)
         if promise is None or _goes_before(demand, promise.owner):
             return True
         trial = node.supply.copy()
@@ -279,7 +280,7 @@ class ReservationTable:
     def to_recall(self) -> list[tuple[Lease, Demand | None]]:
         """Return leases to ask back so that promises can be kept, each for a demand: no more than must be."""
         chosen: list[tuple[Lease, Demand | None]] = []
-        for promise in self._promises.values():
+        for promise in self.by_node.values():
             node = promise.node
             priority = 0 if isinstance(promise.owner, Group) else promise.owner.scheduling_class.priority
             trial, offers = node.supply.copy(), []

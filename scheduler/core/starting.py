@@ -7,7 +7,7 @@ the first in order of what may fit ─▶ its choices, the best first ─▶ a n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import SchedulingClass
@@ -43,7 +43,7 @@ class Starting:
         shares: What sessions use: it says who is next.
 
     Attributes:
-        promised: How many nodes are promised to somebody.
+        promises: The nodes that are promised to somebody, by their order.
         may_go: Whether a demand may go to a node, as far as promises to others go.
         wait_s: In how long a request could begin on a node where it does not fit, as far as is known.
     """
@@ -65,7 +65,7 @@ class Starting:
         self._queues = demands.queues
         self._leases = leases
         self._shares = shares
-        self.promised = 0
+        self.promises: Mapping[int, object] = {}
         self.may_go: Callable[[Demand, SchedulingClass, Shape, Node], bool] = lambda *_request: True
         self.wait_s: Callable[[Node, Shape], float] = lambda _node, _shape: NEVER
 
@@ -74,7 +74,9 @@ class Starting:
         queues, shares, leases = self._queues, self._shares, self._leases
         started = 0
         while queues.ready:
-            queues.moved(shares.refresh())
+            moved = shares.refresh()
+            if moved:
+                queues.moved(moved)
             demand = queues.next_unblocked()
             if demand is None:
                 return
@@ -102,8 +104,8 @@ class Starting:
                     node = self._placement.best(shape)
                 else:
                     node = only if self._placement.usable(shape, only) else None
-                if node is not None and self.promised and not self.may_go(demand, scheduling_class, shape, node):
-                    others = self._placement.several(shape, self.promised + 1)
+                if node is not None and self.promises and not self.may_go(demand, scheduling_class, shape, node):
+                    others = self._placement.several(shape, len(self.promises) + 1)
                     node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)
                 if scheduling_class.near and only is None:
                     node = self._nearest(demand, scheduling_class, shape, node)

@@ -260,7 +260,7 @@ class Supply:
             wanted: What is asked for.
         """
         amounts: Mapping[str, int] = wanted.amounts
-        if wanted.device_bytes or GPU in amounts:
+        if GPU in amounts or wanted.device_bytes:
             uses = self.devices_for(wanted)
             assert uses is not None, "what is taken fits"
             part = min(wanted.device_units, UNITS_PER_ONE)
