@@ -18,7 +18,8 @@ from typing import Any
 
 from atoll.kernel_ext.cell_actor import ActorFacts, actor_class
 from atoll.kernel_ext.cell_messages import LAST, CellRequest
-from atoll.kernel_ext.engine import Actor, Engine, OnOutput, Options, Running, current_engine
+from atoll.kernel_ext.engine.contract import Actor, Engine, OnOutput, Options, Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import (
     ActorNameTakenError,
     CellInterrupted,

@@ -19,7 +19,8 @@ from atoll.exceptions import AtollError
 from atoll.kernel_ext import grammar, queues
 from atoll.kernel_ext.background.handle import BackgroundCell
 from atoll.kernel_ext.detached import kept_numbers
-from atoll.kernel_ext.engine import Engine, current_engine
+from atoll.kernel_ext.engine.contract import Engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import Grammar
 from atoll.kernel_ext.kept import cached_names, named
 from atoll.kernel_ext.views import actors_view, gpus_view, jobs_view, objects_view

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atoll.kernel_ext.engine import Running, current_engine
+from atoll.kernel_ext.engine.contract import Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.kernel_ext.namespace_pickle import PackedNames
 from atoll.kernel_ext.outputs import Sink, replay

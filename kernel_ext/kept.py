@@ -14,7 +14,7 @@ import atoll
 from atoll.kernel_ext.background.kept import is_name
 from atoll.kernel_ext.cached.entries import PREFIX, FactsDirectory
 from atoll.kernel_ext.cached.reasons import hints, maker, moment
-from atoll.kernel_ext.engine import Engine
+from atoll.kernel_ext.engine.contract import Engine
 from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.kernel_ext.lines import duration

@@ -14,7 +14,8 @@ from typing import Any
 from atoll.exceptions import AtollError
 from atoll.kernel_ext.cell_messages import CHANGES, LAST, CellRequest, CellResult
 from atoll.kernel_ext.detached import Detached, detach
-from atoll.kernel_ext.engine import Engine, OnOutput, Options, Running, current_engine
+from atoll.kernel_ext.engine.contract import Engine, OnOutput, Options, Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import CellInterrupted, cell_result_of, failure_to_raise, one_line
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames, unpack_names
 from atoll.kernel_ext.outputs import ShellSink, Sink, keep_result

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from atoll.kernel_ext.engine import Glance
+from atoll.kernel_ext.engine.contract import Glance
 from atoll.kernel_ext.lines import Part, bundle_of, duration
 from atoll.kernel_ext.outputs import Sink
 from atoll.progress_messages import Progress

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from atoll.exceptions import AtollError, TaskCancelledError
-from atoll.kernel_ext.engine import OnOutput, Running
+from atoll.kernel_ext.engine.contract import OnOutput, Running
 from atoll.plain_text import duration
 
 OVERTIME = "overtime"

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import Any
 
-from atoll.kernel_ext.engine import Running
+from atoll.kernel_ext.engine.contract import Running
 from atoll.kernel_ext.outputs import Sink, replay
 from atoll.kernel_ext.status import StatusLine
 from atoll.progress_messages import PROGRESS, Progress, read_progress

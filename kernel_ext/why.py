@@ -20,7 +20,8 @@ from atoll.kernel_ext import detached
 from atoll.kernel_ext.background.story import NAMESPACE
 from atoll.kernel_ext.background.story import WAITS as ROOM
 from atoll.kernel_ext.cell_course import Course, Sent, course_of
-from atoll.kernel_ext.engine import Engine, current_engine
+from atoll.kernel_ext.engine.contract import Engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.placing import options_of
 from atoll.kernel_ext.records import RecordReader

@@ -19,7 +19,8 @@ from atoll.kernel_ext.background.live import Page
 from atoll.kernel_ext.background.story import CANCELLED, CellStory
 from atoll.kernel_ext.background.watcher import Follower, Line, watcher
 from atoll.kernel_ext.cell_messages import LAST, CellFailure, CellResult
-from atoll.kernel_ext.engine import Running, current_engine
+from atoll.kernel_ext.engine.contract import Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import failure_to_raise, named_error, with_header
 from atoll.kernel_ext.namespace_pickle import Namespace, PackedNames
 from atoll.kernel_ext.outputs import NoSink, Sink, sink_here, sink_later

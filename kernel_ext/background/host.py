@@ -17,7 +17,8 @@ from atoll.kernel_ext.background.bars import progress_of_bars
 from atoll.kernel_ext.background.ear import CANCEL, Ear
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.cell_runner import CellHost, finish, run_with
-from atoll.kernel_ext.engine import Options, current_engine
+from atoll.kernel_ext.engine.contract import Options
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.records import Ending, Recorder, directory_of, write_ending
 from atoll.kernel_ext.time_limit import OVERTIME, CellTimeoutError

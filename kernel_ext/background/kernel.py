@@ -16,7 +16,8 @@ from atoll.kernel_ext.background.pending import PendingNames
 from atoll.kernel_ext.background.story import DONE, CellStory
 from atoll.kernel_ext.background.watcher import watcher
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import Options, Running, current_engine
+from atoll.kernel_ext.engine.contract import Options, Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import named_error, one_line
 from atoll.kernel_ext.outputs import NoSink, Sink, sink_for_later
 from atoll.kernel_ext.records import directory_of, write_head

@@ -38,7 +38,7 @@ class Notices:
     def before_cell(self, _info: Any = None) -> None:
         """IPython's event: a cell is about to run."""
         while self._gone:
-            from atoll.kernel_ext.engine import current_engine
+            from atoll.kernel_ext.engine.current import current_engine
 
             current_engine().forget(self._gone.pop())
         ended = [cell for cell in self._cells if cell.done()]

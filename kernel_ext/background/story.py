@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from atoll.kernel_ext.cell_course import ATTEMPT, read_attempt
-from atoll.kernel_ext.engine import Glance
+from atoll.kernel_ext.engine.contract import Glance
 from atoll.kernel_ext.records import BEGIN, END, Ending, Head, read_ending, read_head
 from atoll.progress_messages import PROGRESS, Progress, read_progress
 from atoll.protocol.state import ActorState, LeaseState

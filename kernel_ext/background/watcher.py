@@ -21,7 +21,8 @@ from atoll.kernel_ext.background.line import row_of, why_it_failed
 from atoll.kernel_ext.background.live import Page, bundle
 from atoll.kernel_ext.background.story import FAILED, CellStory
 from atoll.kernel_ext.cell_messages import CellFailure
-from atoll.kernel_ext.engine import Glance, Running, current_engine
+from atoll.kernel_ext.engine.contract import Glance, Running
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import with_header
 from atoll.kernel_ext.lines import Row
 from atoll.kernel_ext.outputs import NoSink, Sink, replay

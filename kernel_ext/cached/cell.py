@@ -29,7 +29,7 @@ from atoll.kernel_ext.cached.modules import ModuleFinder
 from atoll.kernel_ext.cached.values import Incomparable
 from atoll.kernel_ext.capture import CellText, request_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
-from atoll.kernel_ext.engine import Engine, Options, Running
+from atoll.kernel_ext.engine.contract import Engine, Options, Running
 from atoll.kernel_ext.errors import CellInterrupted, failure_to_raise, one_line
 from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.kernel_ext.lines import Part

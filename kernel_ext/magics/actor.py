@@ -8,7 +8,8 @@ from atoll.kernel_ext import actors, why
 from atoll.kernel_ext.background.kernel import from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import Actor, current_engine
+from atoll.kernel_ext.engine.contract import Actor
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.errors import one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.magics.remote import names_of, needed_by, taken, wait_for

@@ -7,7 +7,7 @@ from typing import Any
 from atoll.kernel_ext import kept
 from atoll.kernel_ext.cached.cell import CachedRun, Wanted
 from atoll.kernel_ext.capture import read_cell
-from atoll.kernel_ext.engine import current_engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.magics.remote import needed_by
 from atoll.kernel_ext.outputs import ShellSink

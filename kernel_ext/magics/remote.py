@@ -12,7 +12,7 @@ from atoll.kernel_ext.background.kernel import Needed, cells_of, from_cells
 from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_course import SENT, Sent, encode
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import current_engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.grammar.schema import PLACE
 from atoll.kernel_ext.local_cell import run_here

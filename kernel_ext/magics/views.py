@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.exceptions import AtollError
-from atoll.kernel_ext.engine import current_engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.usage_view import Views, usage_view
 from atoll.kernel_ext.views import View, actors_view, cluster_view, gpus_view, jobs_view, objects_view

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.kernel_ext import why
-from atoll.kernel_ext.engine import current_engine
+from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import ParsedLine
 from atoll.kernel_ext.why_view import WhyView
 

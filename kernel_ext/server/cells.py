@@ -30,7 +30,7 @@ from tornado.websocket import WebSocketClosedError
 from atoll.exceptions import ClusterLostError
 from atoll.kernel_ext.background.story import CellStory
 from atoll.kernel_ext.background.watcher import Follower, Watcher
-from atoll.kernel_ext.engine import Glance, read_glance
+from atoll.kernel_ext.engine.contract import Glance, read_glance
 from atoll.kernel_ext.lines import Row, bundle_of, parts_of
 from atoll.kernel_ext.outputs import NoSink
 from atoll.kernel_ext.records import RecordReader, head_of

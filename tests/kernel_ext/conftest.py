@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from atoll.kernel_ext import load_ipython_extension
-from atoll.kernel_ext.engine import use_engine
+from atoll.kernel_ext.engine.current import use_engine
 from tests.kernel_ext.worker_process import ProcessEngine
 
 

@@ -284,7 +284,7 @@ def test_an_actor_that_dies_in_its_constructor_leaves_its_name_free(kernel: Kern
 def test_an_actor_is_shown_with_its_calls_and_ends_when_nobody_uses_it(kernel: Kernel) -> None:
     kernel.good("%%actor brief expire=1s\nstate = [1]\ndef add(x):\n    state.append(x)\n    return len(state)")
     kernel.good("for i in range(3): brief.add(i)")
-    kernel.good("from atoll.kernel_ext.engine import current_engine")
+    kernel.good("from atoll.kernel_ext.engine.current import current_engine")
     rows = "[(a.calls, a.state, a.cause) for a in current_engine().state().actors if a.name == 'brief']"
     deadline = time.monotonic() + PATIENCE_S
     while kernel.value(rows) != "[(3, 'alive', '')]":

@@ -21,7 +21,7 @@ import cloudpickle
 
 from atoll.exceptions import AtollError, TaskError, TaskUnschedulableError
 from atoll.kernel_ext.cell_messages import CellRequest
-from atoll.kernel_ext.engine import Glance, OnOutput, Options
+from atoll.kernel_ext.engine.contract import Glance, OnOutput, Options
 from atoll.protocol.state import ActorState, ClusterState
 from atoll.protocol.usage import UsageReport
 from atoll.protocol.values import NameInfo

@@ -212,7 +212,7 @@ def test_a_line_tells_of_what_ended_meanwhile_unless_it_was_asked_for(kernel: Ke
 
 
 def test_values_of_cells_that_nobody_can_name_are_dropped(environment: dict[str, str], kernel: Kernel) -> None:
-    kernel.good("import atoll, pathlib\nfrom atoll.kernel_ext.engine import current_engine")
+    kernel.good("import atoll, pathlib\nfrom atoll.kernel_ext.engine.current import current_engine")
     kernel.good("atoll.cache['cell t99999'] = 1\natoll.cache['cell phone'] = 2")
     kernel.good("%%remote kept bg\nx = 1")
     kernel.good("kept.wait()\ncurrent_engine().sweep()")

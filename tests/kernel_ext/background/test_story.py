@@ -8,7 +8,7 @@ import pytest
 from atoll.kernel_ext.background.line import shown, sparkline
 from atoll.kernel_ext.background.story import MISSING_AFTER_S, NAMESPACE, WAITS, CellStory
 from atoll.kernel_ext.cell_course import ATTEMPT, Attempt
-from atoll.kernel_ext.engine import Glance
+from atoll.kernel_ext.engine.contract import Glance
 from atoll.kernel_ext.records import BEGIN, END, Ending, Head
 from atoll.progress_messages import PROGRESS, Progress, encode_progress
 from atoll.protocol.state import ActorState, DemandState, DeviceState, LeaseState, NodeState
