@@ -15,13 +15,15 @@ import signal
 
 from atoll.kernel_ext.background.bars import progress_of_bars
 from atoll.kernel_ext.background.ear import CANCEL, Ear
+from atoll.kernel_ext.background.story import NAMESPACE, WAITS
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.cell_runner import CellHost, finish, run_with
-from atoll.kernel_ext.engine.contract import Options
+from atoll.kernel_ext.engine.contract import Engine, Options
 from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.local_modules import after_cell, before_cell
 from atoll.kernel_ext.records import Ending, Recorder, directory_of, write_ending
 from atoll.kernel_ext.time_limit import OVERTIME, CellTimeoutError
+from atoll.options import ActorOptions
 from atoll.progress_messages import PROGRESS, Progress, encode_progress
 
 
@@ -95,7 +97,7 @@ class BackgroundHost:
         finally:
             ear.close()
         try:
-            current_engine().begin_cell(self._request, self._options, self._label, ())
+            begin_cell(current_engine(), self._request, self._options, self._label, ())
         except Exception as error:
             kind, text = type(error).__name__, str(error)
             write_ending(self._directory, record, Ending("failed", [f"{kind}: {text}"], kind=kind, text=text))
@@ -131,6 +133,29 @@ class BackgroundHost:
         if progress is not None and progress != self._said and self._recorder is not None:
             self._said = progress
             self._recorder.note(PROGRESS, encode_progress(progress))
+
+
+def begin_cell(engine: Engine, request: CellRequest, options: Options, label: str, waits: tuple[str, ...]) -> None:
+    """Have a cell run that outlives this process: what comes of it is found under the request's number.
+
+    A cell has effects, so it is not begun again when its process dies, unless its line says so.
+
+    Args:
+        engine: The cluster.
+        request: The cell.
+        options: Of a task.
+        label: What people see.
+        waits: Numbers of the cells that must have ended first.
+
+    Raises:
+        TaskUnschedulableError: No node can ever give the resources.
+    """
+    known = ActorOptions.__struct_fields__
+    wanted = {name: value for name, value in options.items() if name in known}
+    held = {"num_cpus": 0} if waits else {"num_cpus": 1, **wanted, "max_restarts": options.get("max_retries", 0)}
+    name = request.record + (WAITS if waits else "")
+    held["namespace"] = NAMESPACE
+    engine.make_actor(host_class(label), name, held, request, label, waits, dict(options))
 
 
 def host_class(label: str) -> type[BackgroundHost]:

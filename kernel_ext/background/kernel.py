@@ -72,6 +72,8 @@ class KernelCells:
         Raises:
             Exception: It cannot be sent; in one line.
         """
+        from atoll.kernel_ext.background.host import begin_cell
+
         engine = current_engine()
         if not self._swept:
             self._swept = True
@@ -82,7 +84,7 @@ class KernelCells:
         request.kept = True
         self._write_head(story)
         try:
-            engine.begin_cell(request, options, name, tuple(cell.record for cell in waits))
+            begin_cell(engine, request, options, name, tuple(cell.record for cell in waits))
         except Exception as error:
             (directory_of(engine.directory()) / request.record).unlink(missing_ok=True)
             raise one_line(error) from None

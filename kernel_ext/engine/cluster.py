@@ -82,23 +82,6 @@ class AtollEngine:
 
         return Limited(start, on_output, request.timeout_s)
 
-    def begin_cell(self, request: CellRequest, options: Options, label: str, waits: tuple[str, ...]) -> None:
-        """See `Engine`. A cell has effects, so it is not begun again when its process dies."""
-        api = self._api()
-        self._share(request)
-        from atoll.kernel_ext.background.host import host_class
-        from atoll.kernel_ext.background.story import NAMESPACE, WAITS
-        from atoll.options import ActorOptions
-
-        known = ActorOptions.__struct_fields__
-        wanted = {name: value for name, value in options.items() if name in known}
-        held = (
-            {"num_cpus": 1, **wanted, "max_restarts": options.get("max_retries", 0)} if not waits else {"num_cpus": 0}
-        )
-        name = request.record + (WAITS if waits else "")
-        host = api.remote(host_class(label)).options(**held, name=name, namespace=NAMESPACE, lifetime="detached")
-        host.remote(request, label, waits, dict(options))
-
     def end_cell(self, record: str) -> None:
         """See `Engine`."""
         api = self._api()
@@ -198,6 +181,9 @@ class AtollEngine:
         """See `Engine`."""
         api = self._api()
         made = api.remote(kind).options(name=name, lifetime="detached", **options)
+        for argument in arguments:
+            if isinstance(argument, CellRequest):
+                self._share(argument)
         return Handle(api, made.remote(*arguments), kind.__name__, self._share)
 
     def wait(self, running: Running) -> Any:

@@ -91,22 +91,8 @@ class Engine(Protocol):
         """
         ...
 
-    def begin_cell(self, request: CellRequest, options: Options, label: str, waits: tuple[str, ...]) -> None:
-        """Have a cell run that outlives this kernel: what comes of it is found under the request's number.
-
-        Args:
-            request: The cell.
-            options: Of a task.
-            label: What people see.
-            waits: Numbers of the cells that must have ended first.
-
-        Raises:
-            TaskUnschedulableError: No node can ever give the resources.
-        """
-        ...
-
     def end_cell(self, record: str) -> None:
-        """End such a cell's process, if it is there."""
+        """End the process of a background cell, if it is there."""
         ...
 
     def kept(self, record: str) -> tuple[CellResult, Any]:
