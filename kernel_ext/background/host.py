@@ -12,6 +12,7 @@ then makes the one that runs it.
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from atoll.kernel_ext.background.bars import progress_of_bars
 from atoll.kernel_ext.background.ear import CANCEL, Ear
@@ -152,7 +153,9 @@ def begin_cell(engine: Engine, request: CellRequest, options: Options, label: st
     """
     known = ActorOptions.__struct_fields__
     wanted = {name: value for name, value in options.items() if name in known}
-    held = {"num_cpus": 0} if waits else {"num_cpus": 1, **wanted, "max_restarts": options.get("max_retries", 0)}
+    held: dict[str, Any] = (
+        {"num_cpus": 0} if waits else {"num_cpus": 1, **wanted, "max_restarts": options.get("max_retries", 0)}
+    )
     name = request.record + (WAITS if waits else "")
     held["namespace"] = NAMESPACE
     engine.make_actor(host_class(label), name, held, request, label, waits, dict(options))
