@@ -121,7 +121,8 @@ def test_a_flood_is_counted_and_the_cell_is_not_held_up(kernel: Kernel) -> None:
 
 def test_large_values_travel_once_and_are_never_stale(kernel: Kernel) -> None:
     kernel.good("import numpy as np\nsource = np.zeros(2_000_000)")
-    kept = "[str(kept.ref) for kept in __import__('atoll').kernel_ext.engine.current.current_engine()._memory._kept.values()]"
+    kernel.good("from atoll.kernel_ext.engine.current import current_engine")
+    kept = "[str(kept.ref) for kept in current_engine()._memory._kept.values()]"
     kernel.good("%%remote\ntotal = source.sum()\nmade = source + 1")
     before = kernel.value(kept)
     kernel.good("%%remote\ntotal = source.sum() + made.sum()")

@@ -156,7 +156,7 @@ class ProcessActor:
 
 
 class ProcessEngine:
-    """See `atoll.kernel_ext.engine.Engine`. It has 2 CPUs and no GPU."""
+    """See `atoll.kernel_ext.engine.contract.Engine`. It has 2 CPUs and no GPU."""
 
     def __init__(self) -> None:
         self._worker = WorkerProcess()
