@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-from atoll.kernel_ext.engine import AtollEngine
+from atoll.kernel_ext.engine.cluster import AtollEngine
 
 try:
     AtollEngine().job()
