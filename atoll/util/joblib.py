@@ -253,10 +253,11 @@ def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any]
     import numpy as np
 
     file = io.BytesIO()
-    pickler = kind(file, protocol=5)
+    pickler = kind.__new__(kind)
     pickler.shared, pickler.refs = shared, refs
-    known = getattr(pickler, "dispatch_table", copyreg.dispatch_table)
-    pickler.dispatch_table = {**known, np.ndarray: pickler.reduce_array}  # a dict is looked up without a call
+    known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
+    pickler.dispatch_table = {**known, np.ndarray: pickler.reduce_array}  # looked up once, by `__init__`
+    pickler.__init__(file, protocol=5)
     pickler.dump(value)
     return file.getvalue()
 

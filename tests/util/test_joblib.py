@@ -42,6 +42,9 @@ def test_a_large_array_is_shared_and_put_once() -> None:
     assert first[1] == second[1]
     assert len(first[1]) == 1
     assert len(first[0]) < 20_000 < array.nbytes
+    by_value, refs = shared.pickled((lambda: array.sum(), array))
+    assert refs == first[1], "also beside what no module has"
+    assert len(by_value) < 20_000
 
 
 def test_what_a_call_raises_ends_the_whole(tmp_path: Path) -> None:
