@@ -31,10 +31,12 @@ help:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# An editable installation leaves out data files, and the server extension is enabled by one.
-$(VENV)/.installed-%: pyproject.toml kernel_ext/jupyter-config/atoll.json | $(BIN)/python
+# An editable installation leaves out data files: the server extension is enabled by one, and others are JupyterLab's part.
+$(VENV)/.installed-%: pyproject.toml kernel_ext/jupyter-config/atoll.json widgets/labextension/package.json | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	install -D -m 644 kernel_ext/jupyter-config/atoll.json $(VENV)/etc/jupyter/jupyter_server_config.d/atoll.json
+	mkdir -p $(VENV)/share/jupyter/labextensions
+	ln -sfn $(CURDIR)/widgets/labextension $(VENV)/share/jupyter/labextensions/atoll
 	touch $@
 
 venv: $(VENV)/.installed-test
