@@ -11,7 +11,8 @@ The background thread must not fight with a loop of short `get()`s for the lead,
 whether somebody has led since it looked last; while that goes on it stays out of the way. When it leads, a thread
 that wants to wait asks it, through an eventfd, to stop.
 
-Between two polls nobody reads for at most a tick. Nothing waits for that: what has a waiter is led by the waiter.
+Between two polls nobody reads for some ticks. What a thread waits for does not wait for that: it is led by the waiter.
+For what a callback waits for, a future or an `await`, the ticks are short (`hurry`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from atoll.protocol.machine import Instant
 TICK_S = 0.005
 _LEAVES_WITHIN_S = 1.0
 """How often the background thread looks whether it is needed."""
+
+HURRIED_TICK_S = 0.001
+"""The same while a callback waits. Not shorter, or a loop of submissions with futures would be disturbed."""
 
 QUIET_TICKS = 2
 """So many ticks without a thread that leads or submits, and the background thread leads."""
@@ -114,6 +118,7 @@ class Reactor:
         self._background_leads = False
         self._yield = False
         self._parked = False
+        self._hurries = False
         self._unpark = threading.Event()
         self.closed = False
         self.asleep = False
@@ -237,6 +242,12 @@ class Reactor:
         """Note that a thread is active and will read by itself soon: the background thread stays out of the way."""
         self._turns += 1
 
+    def hurry(self) -> None:
+        """Note that a callback waits, for which no thread leads: the background thread is to lead soon."""
+        if not self._hurries and not self._background_leads:
+            self._hurries = True
+            self._unpark.set()
+
     def _take_lead(self) -> bool:
         if self._lead.acquire(blocking=False):
             return True
@@ -260,7 +271,7 @@ class Reactor:
     def _background(self) -> None:
         seen, quiet = self._turns, 0
         while not self.closed:
-            self._unpark.wait(TICK_S)
+            self._unpark.wait(HURRIED_TICK_S if self._hurries else TICK_S)
             self._unpark.clear()
             quiet = quiet + 1 if self._turns == seen else 0
             seen = self._turns
@@ -269,8 +280,9 @@ class Reactor:
             if self._lead.locked():
                 if quiet:
                     self._park()
-            elif quiet >= QUIET_TICKS and self._lead.acquire(blocking=False):
+            elif quiet >= (1 if self._hurries else QUIET_TICKS) and self._lead.acquire(blocking=False):
                 self._background_leads = True
+                self._hurries = False
                 try:
                     self._lead_in_background()
                 finally:

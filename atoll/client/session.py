@@ -519,6 +519,7 @@ class Session:
                 self._wakers.setdefault(object_id, []).append(callback)
                 self._handle(ObjectsWanted([object_id]))
                 self._switchboard.flush()
+                self.reactor.hurry()
                 return
         callback()
 

@@ -13,12 +13,14 @@ batch waits at a worker already when the worker is done with one.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
+import gc
 import io
 import pickle
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -258,7 +260,8 @@ def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any]
     known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
     pickler.dispatch_table = {**known, np.ndarray: pickler.reduce_array}  # looked up once, by `__init__`
     pickler.__init__(file, protocol=5)
-    pickler.dump(value)
+    with _nothing_collected():
+        pickler.dump(value)
     return file.getvalue()
 
 
@@ -275,7 +278,24 @@ def run_batch(payload: bytes, *arrays: Any) -> Any:
     global _arrays
     _arrays = arrays
     try:
-        batch = pickle.loads(payload)
+        with _nothing_collected():
+            batch = pickle.loads(payload)
     finally:
         _arrays = ()
     return batch()
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Look for no cycles while a batch is written or read.
+
+    That makes many objects, scikit-learn's progress of each fit among them, and all are alive until it is done: the
+    collector would find nothing, and with scikit-learn loaded it takes a tenth of a second for it now and then.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
