@@ -194,6 +194,8 @@ class CallQueue:
         session = ref._session
         # Loading may wait for the node agent, which a thread that reads sockets must not do.
         session.when_ready(ref._id, functools.partial(_hand_over, session, self._arrived, call))
+        if self._call_s > MEDIUM_S:  # whoever makes long calls is often busy itself: a lease that has come begins now
+            session.reactor.turn()
         return None
 
     def _remote(self, name: str) -> RemoteFunction[..., Any]:
