@@ -59,7 +59,10 @@ class Page:
 def page(
     scheduler: HandScheduler, jp_ws_fetch: Any, http_server: Any, jp_asyncio_loop: asyncio.AbstractEventLoop
 ) -> Iterator[Page]:
-    socket = jp_asyncio_loop.run_until_complete(jp_ws_fetch(*CELLS))
+    async def connect() -> Any:
+        return await jp_ws_fetch(*CELLS)  # its future is of the loop that runs when it is made
+
+    socket = jp_asyncio_loop.run_until_complete(connect())
     yield Page(socket, scheduler.state.cluster_id)
     socket.close()
 

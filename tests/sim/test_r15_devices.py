@@ -20,7 +20,7 @@ def test_r15_ten_thousand_steps_never_give_a_device_to_two(seed: int) -> None:
     run(box)
     assert box.counts["began on a whole device"] > 100, box.counts
     assert box.counts["crash"] > 50
-    assert box.counts["warm"] > 10
+    assert box.counts["warm"] > 5
     assert box.counts["agent restart"] > 20
     assert box.counts["held at once"] == 3
     assert box.counts["quarantine"] > 3
