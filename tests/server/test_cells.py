@@ -64,7 +64,11 @@ def page(
 
     socket = jp_asyncio_loop.run_until_complete(connect())
     yield Page(socket, scheduler.state.cluster_id)
-    socket.close()
+
+    async def disconnect() -> None:
+        socket.close()
+
+    jp_asyncio_loop.run_until_complete(disconnect())
 
 
 async def test_a_page_follows_a_cell_to_its_end(page: Page, record: str, runtime_directory: Path) -> None:
