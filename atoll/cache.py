@@ -60,12 +60,12 @@ class Cache:
         Of several kernels that ask at once one computes, and the others wait for its value. If it fails or dies,
         the next one computes.
 
+        A value that cannot be kept, since there is no room for it or it does not pickle, is returned all the same,
+        with a warning that says why; the name stays free.
+
         Args:
             name: The name.
             compute: A function without arguments.
-
-        A value that cannot be kept, since there is no room for it or it does not pickle, is returned all the same,
-        with a warning that says why; the name stays free.
 
         Raises:
             Exception: Whatever `compute` raises; the name stays free.

@@ -49,7 +49,7 @@ def told(
     for taking in ("cached.cell", "magics.remote"):  # nobody keeps records where there is no cluster
         monkeypatch.setattr(f"atoll.kernel_ext.{taking}.new_record", lambda _directory: "")
     monkeypatch.setenv("ATOLL_STATUS", "off")
-    monkeypatch.setenv("JPY_SESSION_NAME", "/home/somebody/sales.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", "/notebooks/sales.ipynb")
     yield Told(notebook, capsys)
     engine.objects.clear()
 
