@@ -113,7 +113,7 @@ class Cluster:
             self.reservations.update()
         if self.leases.wanting:
             self.lending.return_devices()
-        if queues.ready:
+        if queues.ready or queues.fitting:
             self.starting.place()
         if self.leases.preemptible:
             self._preempt()

@@ -34,12 +34,12 @@ class Demand:
         class_key: Equal for demands that are interchangeable in placement.
         wanted: Leases beyond those that it holds.
         starting: Leases on their way, by id; each will satisfy one.
-        held: Leases that it was granted and that have not ended, by id.
+        leases: How many it has: on their way, and granted.
         since: When it began to wait.
         due: When it had better begin.
         early: Whether it is not to begin yet.
         tally: Where what its leases hold is counted, once it had one.
-        counted, listed, kind, line: How the queues know it.
+        line, listed: How the queues know it.
         failures: Starts that failed in a row.
     """
 
@@ -48,15 +48,13 @@ class Demand:
         "arrival",
         "choices",
         "class_key",
-        "counted",
         "due",
         "early",
         "failures",
         "group",
-        "held",
         "job",
         "key",
-        "kind",
+        "leases",
         "line",
         "listed",
         "making_room",
@@ -96,15 +94,13 @@ class Demand:
         self.arrival = arrival
         self.begin_to_wait(now)
         self.wanted = 0
-        self.counted = False
         self.early = False
         self.tally: Tally | None = None
-        self.kind: Any = None
         self.line: Any = None
+        self.listed: Place | None = None
         self.failures = 0
         self.starting: dict[int, None] = {}
-        self.held: dict[int, None] = {}
-        self.listed: Place | None = None
+        self.leases = 0
 
     @property
     def shape(self) -> Shape:
@@ -135,4 +131,4 @@ class Demand:
     @property
     def place(self) -> Place:
         """Where it stands among what its session wants."""
-        return self.due, len(self.held) + len(self.starting), self.arrival
+        return self.due, self.leases, self.arrival

@@ -160,7 +160,7 @@ class DemandTable:
         if demand.scheduling_class.earliest_s:
             self._hold_back(demand)
         self.queues.update(demand)
-        if demand.wanted == 0 and not demand.starting and not demand.held:
+        if demand.wanted == 0 and not demand.leases:
             self._demands.pop(demand.arrival, None)
             demand.job.demands.pop(demand.arrival, None)
             if demand.record is not None and demand.record.demands.get(demand.key) is demand:

@@ -171,7 +171,7 @@ class _Choice:
             while needed > 0 and len(self._chosen) < MAXIMUM_RECALLS and (lease := self._fair(demand)) is not None:
                 self._recall(lease, demand)
                 needed -= 1
-            if demand.held or demand.starting or coming or needed != demand.shortfall:
+            if demand.leases or coming or needed != demand.shortfall:
                 continue
             ripe = self._for_the_starving(demand)
             if isinstance(ripe, Lease):

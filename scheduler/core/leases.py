@@ -11,6 +11,7 @@ killed holds its memory and its devices.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from atoll.exceptions import InternalError
@@ -126,6 +127,7 @@ class LeaseTable:
         node.take(lease, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease_id] = None
+        demand.leases += 1
         demand.job.served = lease_id
         self._demands.requeue(demand)
         self._turn.send(
@@ -203,7 +205,6 @@ class LeaseTable:
         demand.failures = 0
         demand.wanted -= 1
         del demand.starting[lease.lease_id]
-        demand.held[lease.lease_id] = None
         self._demands.touched = True  # it is as short as before, and stands where it stood
         self._grant(lease, demand.key)
 
@@ -268,7 +269,7 @@ class LeaseTable:
         if demand is not None:
             lease.demand = None
             demand.starting.pop(lease.lease_id, None)
-            demand.held.pop(lease.lease_id, None)
+            demand.leases -= 1
             self._demands.requeue(demand)
 
     # ----------------------------------------------------------------------------------------- what holders say
@@ -393,10 +394,13 @@ class LeaseTable:
         held = sum(len(node.holdings) for node in self._nodes)
         if held != len(self._leases):
             raise InternalError(f"{held} leases hold something and there are {len(self._leases)}")
+        had = Counter(lease.demand.arrival for lease in self if lease.demand is not None)
         for demand in self._demands:
             starting = [lease_id for lease_id in demand.starting if self._leases[lease_id].state != STARTING]
             if starting or demand.wanted < 0 or len(demand.starting) > len(self._leases):
                 raise InternalError(f"demand {demand.arrival} counts leases as starting that do not: {starting}")
+            if demand.leases != had[demand.arrival]:
+                raise InternalError(f"demand {demand.arrival} has {had[demand.arrival]} leases, not {demand.leases}")
 
     def check_charges(self, jobs: Iterator[Job]) -> None:
         """Raise `InternalError` unless each job is charged with exactly what its leases and its groups hold."""

@@ -76,7 +76,8 @@ class Recalling:
         turn.deadlines.pop(DEADLINE, None)
         if not demands.queues and not len(self._reservations):
             return
-        demands.queues.moved(self._shares.refresh())
+        for job in self._shares.refresh():
+            demands.queues.moved(job)
         self._count()
         recalls = choose_recalls(
             demands.queues.fronts(MAXIMUM_OF_A_QUEUE),

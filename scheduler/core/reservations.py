@@ -143,7 +143,7 @@ class ReservationTable:
 
     def _first_demand(self) -> Demand | None:
         for demand in self._demands.queues.waiting():
-            if demand.group or demand.held or demand.starting or demand.scheduling_class.preemptible:
+            if demand.group or demand.leases or demand.scheduling_class.preemptible:
                 continue
             if demand.since + policy.AFTER_S > self._turn.now:
                 return demand
@@ -174,7 +174,7 @@ class ReservationTable:
     def _is_over(self, owner: Demand | Group) -> bool:
         if isinstance(owner, Group):
             return not owner.waits
-        return owner.shortfall <= 0 or bool(owner.held or owner.starting)
+        return owner.shortfall <= 0 or owner.leases > 0
 
     def _drop(self, owner: Demand | Group) -> None:
         for promise in self.of(owner):

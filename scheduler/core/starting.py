@@ -73,23 +73,20 @@ class Starting:
         """Start leases for what waits, in the order of the queues, as far as resources go."""
         queues, shares, leases = self._queues, self._shares, self._leases
         started = 0
-        while queues.ready:
-            moved = shares.refresh()
-            if moved:
-                queues.moved(moved)
-            demand = queues.next_unblocked()
-            if demand is None:
-                return
+        while queues.anything_fits():
+            for job in shares.refresh():
+                queues.moved(job)
             if started == MAXIMUM_STARTED:
                 self._turn.set_earlier("placement", self._turn.now)
                 return
-            found = self._choose(demand, queues.only_node(demand))
+            demand, only = queues.next_fitting()
+            found = self._choose(demand, only)
             if found is None:
                 queues.block(demand)
                 continue
             leases.start(demand, *found)
             started += 1
-            queues.taken(demand, found[2])
+            queues.taken(demand)
 
     def _choose(self, demand: Demand, only: Node | None) -> tuple[SchedulingClass, Shape, Node, Bundle | None] | None:
         """Return the first choice that can be had now, and where.

@@ -234,8 +234,9 @@ class Supply:
         units = amounts.get(GPU, 0)
         uses = self._of_type(wanted) if device_bytes or device_types or self._parted else self.devices.values()
         if units < UNITS_PER_ONE:
-            for use in uses:  # noqa: SIM110 - asked too often for a generator
-                if use.usable >= (units or use.units_of(device_bytes)):
+            for use in uses:
+                part = units or use.units_of(device_bytes)
+                if use.free >= part and use.usable >= part:
                     return True
             return False
         for use in uses:
