@@ -121,7 +121,7 @@ class Account:
 
     def holding(self) -> Sums:
         """Return what it holds now, in units; names that come to nothing are left out."""
-        held = dict(self.history.holding)
+        held = self.history.held()
         for tally in self.tallies.values():
             add(held, tally.amounts, tally.count)
         return held

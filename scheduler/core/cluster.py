@@ -200,7 +200,7 @@ class Cluster:
                 self._remove_groups(job)
             if job.peer is not None:
                 del self.ended[job.job_id]
-            elif not job.leases and not job.demands and not job.used and not self._something_lives(job):
+            elif not job.leases and not job.demands and not job.history.held() and not self._something_lives(job):
                 del self.ended[job.job_id]
                 self.jobs.forget(job)
                 self.ledger.job_forgotten(job.job_id)

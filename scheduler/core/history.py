@@ -23,9 +23,8 @@ class History(Generic[Clock]):
     """Amounts that somebody holds, and the sum over the time for which it held them.
 
     Attributes:
-        holding: Units, now. Names that come to nothing are left out.
-        noted: Of each name that was ever held, all changes times the clock when they were made. Integers if the clock
-            gives integers.
+        holding: Units, now, of each name that was ever held.
+        noted: Of the same names, all changes times the clock when they were made. Integers if the clock gives integers.
     """
 
     __slots__ = ("holding", "noted")
@@ -39,34 +38,41 @@ class History(Generic[Clock]):
         holding, noted = self.holding, self.noted
         for name, units in amounts.items():
             if name in holding:
+                holding[name] += units
                 noted[name] += units * clock
-                left = holding[name] + units
-                if left:
-                    holding[name] = left
-                else:  # what was taken may have been a debt
-                    del holding[name]
             else:
                 holding[name] = units
-                noted[name] = noted.get(name, 0) + units * clock
+                noted[name] = units * clock
 
     def give_back(self, amounts: Mapping[str, int], clock: Clock) -> None:
         """Note that it is held no more."""
         holding, noted = self.holding, self.noted
         for name, units in amounts.items():
-            left = holding.get(name, 0) - units
-            if left:
-                holding[name] = left
+            if name in holding:
+                holding[name] -= units
+                noted[name] -= units * clock
             else:
-                holding.pop(name, None)
-            noted[name] = noted.get(name, 0) - units * clock
+                holding[name] = -units
+                noted[name] = -units * clock
 
     def sums(self, clock: Clock) -> dict[str, Clock]:
         """Return what has been held until now, times the clock; integers if the clock gives integers."""
-        holding = self.holding
-        return {name: holding.get(name, 0) * clock - noted for name, noted in self.noted.items()}
+        return {name: units * clock - self.noted[name] for name, units in self.holding.items()}
+
+    def had(self, amounts: Mapping[str, Clock]) -> None:
+        """Note what was held before this history began, as a sum over the time until now."""
+        for name, amount in amounts.items():
+            self.holding.setdefault(name, 0)
+            self.noted[name] = self.noted.get(name, 0) - amount
+
+    def held(self) -> Amounts:
+        """Return what is held now, without the names that come to nothing."""
+        return {name: units for name, units in self.holding.items() if units}
 
     def begin(self, clock: Clock) -> None:
         """Forget what was before: sums begin now."""
+        for name in [name for name, units in self.holding.items() if not units]:
+            del self.holding[name]
         self.noted = {name: units * clock for name, units in self.holding.items()}
 
     def scale(self, factor: Clock) -> None:

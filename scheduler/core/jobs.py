@@ -41,7 +41,6 @@ class Job:
         served: The last lease that was started for it: of sessions of equal shares, who was served last waits longest.
         history: What its leases and placement groups hold and held, by the fading clock of `shares`.
         used: What they hold, lent CPU not counted: a part of the history.
-        clock_began: When the clock of its history began.
         weight: Who has twice the weight may have twice as much.
         share: Its dominant share of the cluster, of now and lately, in millionths. Queues are ordered by it.
         leases: By id, in the order of their start.
@@ -51,7 +50,6 @@ class Job:
     """
 
     __slots__ = (
-        "clock_began",
         "demands",
         "ended",
         "environment",
@@ -86,7 +84,6 @@ class Job:
         self.since = now
         self.history: History[float] = History()
         self.used = self.history.holding
-        self.clock_began: float = now
         self.weight = 1.0
         self.served = 0
         self.share = 0

@@ -415,5 +415,5 @@ class LeaseTable:
             for bundle in held_of.get(job.job_id, ()):
                 for name, units in bundle.held.items():
                     used[name] = used.get(name, 0) + units
-            if {name: units for name, units in used.items() if units} != job.used:
+            if {name: units for name, units in used.items() if units} != job.history.held():
                 raise InternalError(f"job {job.job_id.hex()} is charged {job.used} and holds {used}")

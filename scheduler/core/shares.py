@@ -74,22 +74,23 @@ class ShareTable:
 
     def charge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count what a session holds from now on."""
-        job.history.take(amounts, self._read(job))
+        job.history.take(amounts, self._read())
         self._stale[job.number] = job
 
     def discharge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count it no more."""
-        job.history.give_back(amounts, self._read(job))
+        job.history.give_back(amounts, self._read())
         self._stale[job.number] = job
 
-    def _read(self, job: Job) -> float:
-        """Read the clock by which a session's history is noted."""
+    def _read(self) -> float:
+        """Read the clock by which the sessions' histories are noted."""
         clock, now = self._clock, self._turn.now
-        value = clock.value if clock.now == now else clock.read(now)
-        if job.clock_began != clock.began:  # it counts anew: for each session when that is next needed
-            if job.history.noted:
-                job.history.scale(clock.fades(clock.began - job.clock_began))
-            job.clock_began = clock.began
+        if clock.now == now:
+            return clock.value
+        began, value = clock.began, clock.read(now)
+        if clock.began != began:  # it counts anew
+            for job in self._jobs:
+                job.history.scale(clock.fades(clock.began - began))
         return value
 
     def stale_all(self) -> None:
@@ -105,9 +106,8 @@ class ShareTable:
             self._tick_at = self._turn.in_s(TICK_S)
         changed: list[Job] = []
         if self._stale:
-            parts = self._nodes.parts
+            clock, parts = self._read(), self._nodes.parts
             for job in self._stale.values():
-                clock = self._read(job)
                 share = share_lately(job.used, job.history.noted, clock, parts, job.weight)
                 share -= share % SHARE_STEP
                 if share != job.share:
@@ -123,7 +123,7 @@ class ShareTable:
     def of(self, job: Job, used: Amounts | None = None) -> int:
         """Return a session's share in millionths, of now and lately; with another use of now, if it is given."""
         if used is None:
-            return share_lately(job.used, job.history.noted, self._read(job), self._nodes.parts, job.weight)
+            return share_lately(job.used, job.history.noted, self._read(), self._nodes.parts, job.weight)
         return dominant_share(used, self.recent(job), self._nodes.totals, job.weight)
 
     def now_of(self, job: Job, used: Amounts | None = None) -> int:
@@ -136,7 +136,7 @@ class ShareTable:
 
     def recent(self, job: Job) -> dict[str, float]:
         """Return what it held on average lately, in units."""
-        return recent_average(job.used, job.history.noted, self._read(job))
+        return recent_average(job.used, job.history.noted, self._read())
 
     # ------------------------------------------------------------------------------------------ sessions come and go
 
@@ -157,10 +157,8 @@ class ShareTable:
 
     def _go_on(self, job: Job, left: Left) -> None:
         """Take what was held lately for what this session has held."""
-        weight = self._read(job) * self._clock.fades(self._turn.now - left.until)
-        noted = job.history.noted
-        for name, units in left.recent.items():
-            noted[name] = noted.get(name, 0.0) - units * weight
+        weight = self._read() * self._clock.fades(self._turn.now - left.until)
+        job.history.had({name: units * weight for name, units in left.recent.items()})
 
     def gone(self, job: Job) -> None:
         """A session is forgotten; what it used lately is not."""
@@ -220,10 +218,8 @@ class ShareTable:
             begun: When it was taken.
         """
         since = max(begun, self._restored_until.get(job.job_id, begun))
-        missed = self._read(job) * (1.0 - self._clock.fades(max(0.0, self._turn.now - since)))
-        noted = job.history.noted
-        for name, units in amounts.items():
-            noted[name] = noted.get(name, 0.0) - units * missed
+        missed = self._read() * (1.0 - self._clock.fades(max(0.0, self._turn.now - since)))
+        job.history.had({name: units * missed for name, units in amounts.items()})
         self._stale[job.number] = job
 
 

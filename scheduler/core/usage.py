@@ -228,7 +228,7 @@ class Ledger:
 
         False if all hold something: then there are no more than leases, and those are bounded.
         """
-        quiet = (each for each in self._accounts.values() if not each.leases and not each.history.holding)
+        quiet = (each for each in self._accounts.values() if not each.leases and not each.history.held())
         rivals = (each for each in quiet if each.key.notebook != OTHERS)
         victim = min(rivals, key=lambda account: account.changed_us, default=None)
         if victim is None:

@@ -96,14 +96,14 @@ def share_lately(
     """Return `dominant_share` of what is used and its `recent_average`, at once: it is asked at every placement.
 
     Args:
-        used: As for the average, like `noted` and `clock`.
+        used: As for the average, like `noted` and `clock`; of the same names as that.
         parts: What part of all that there is a unit is, by resource.
         weight: Above 0.
     """
     share, kept = 0.0, 1.0 / clock
     for name, before in noted.items():
         if name in parts:
-            part = ((2 * used[name] if name in used else 0) - before * kept) * parts[name]
+            part = (2 * used[name] - before * kept) * parts[name]
             if part > share:
                 share = part
     return int(share * MILLION / weight)
