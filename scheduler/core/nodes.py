@@ -124,14 +124,16 @@ class Node:
         """Whether the request fits while nothing else is held."""
         return self.supply.could_ever_fit(wanted)
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing fits, however little it takes."""
-        return self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS
+    def free_cpu(self) -> int:
+        """Return the units of CPU that can be given; -1 if nothing can, however little it takes."""
+        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
+            return -1
+        free = self.supply.live
+        return free[CPU] if CPU in free and free[CPU] > 0 else 0
 
     def fits(self, wanted: Wanted, supply: Supply | None = None) -> bool:
         """Whether the request fits now: on the node, or in what is reserved on it."""
-        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:  # `full`, asked very often
+        if self.draining or len(self.holdings) - self.blocked_count >= MAXIMUM_WORKERS:
             return False
         return (supply or self.supply).fits(wanted)
 

@@ -164,18 +164,6 @@ class _Level:
         self.sessions: dict[int, _Session] = {}
         self.order: list[tuple[int, int, int]] = []
 
-    def put_in_order(self, session: _Session) -> None:
-        """Put a session where it belongs now; one without lines belongs nowhere."""
-        job = session.job
-        wanted = (job.share, job.served, job.number) if session.lines else None
-        if wanted == session.listed:
-            return
-        if session.listed is not None:
-            del self.order[bisect_left(self.order, session.listed)]
-        session.listed = wanted
-        if wanted is not None:
-            insort(self.order, wanted)
-
 
 class DemandQueues:
     """All that waits for a lease to be started: every demand with a shortfall is in exactly one line.
@@ -212,11 +200,19 @@ class DemandQueues:
             self._leave(demand, line)
 
     def moved(self, job: Job) -> None:
-        """The share of a session has changed, or it was served."""
+        """The share of a session has changed, or it was served, or it waits for more or for less."""
+        number = job.number
         for level in self._by_priority:
-            session = level.sessions.get(job.number)
-            if session is not None:
-                level.put_in_order(session)
+            if number in level.sessions:
+                session = level.sessions[number]
+                wanted = (job.share, job.served, number) if session.lines else None
+                if wanted != session.listed:
+                    order = level.order
+                    if session.listed is not None:
+                        del order[bisect_left(order, session.listed)]
+                    if wanted is not None:
+                        insort(order, wanted)
+                    session.listed = wanted
 
     def _enter(self, demand: Demand) -> None:
         """A demand begins to wait."""
@@ -235,7 +231,7 @@ class DemandQueues:
             line = session.lines[kind.number] = _Line(kind, demand)
             kind.lines += 1
         line.add(demand)
-        level.put_in_order(session)
+        self.moved(demand.job)
 
     def _leave(self, demand: Demand, line: _Line) -> None:
         """A demand waits no more."""
@@ -251,7 +247,7 @@ class DemandQueues:
         kind.lines -= 1
         if not kind.lines:
             self._forget(kind)
-        level.put_in_order(session)
+        self.moved(demand.job)
         if not session.lines:
             del level.sessions[number]
             if not level.sessions:
@@ -295,7 +291,7 @@ class DemandQueues:
             self._unblock_some(list(self.fitting.values()))  # it fits there, or here, or on both
             self.fitting.clear()
         self._freed = node
-        cpu, fitting = max(0, node.supply.live.get(CPU, 0)), self.fitting
+        cpu, fitting = node.free_cpu(), self.fitting
         for kind in self._blocked.values():
             if kind.cpu <= cpu and not kind.tied:
                 fitting[kind.number] = kind
@@ -304,10 +300,8 @@ class DemandQueues:
         """Whether there is a class that is not known to fit nowhere."""
         fitting, node = self.fitting, self._freed
         if fitting and node is not None:
-            if node.full:
-                fitting.clear()
             supply = node.supply
-            cpu = max(0, supply.live.get(CPU, 0))
+            cpu = node.free_cpu()
             for kind in list(fitting.values()):
                 if kind.cpu > cpu or ((kind.more or kind.ways) and not kind.fits(supply)):
                     del fitting[kind.number]

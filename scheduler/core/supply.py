@@ -73,11 +73,13 @@ class DeviceCondition:
         outsiders: Those processes.
         trouble: Why nobody is given it, in words; empty if nothing is wrong with it.
         quarantined: Whether that is because it has failed too often.
+        good: Whether all of it that nobody of ours holds can be given.
     """
 
-    __slots__ = ("foreign_bytes", "outsiders", "quarantined", "trouble")
+    __slots__ = ("foreign_bytes", "good", "outsiders", "quarantined", "trouble")
 
     def __init__(self) -> None:
+        self.good = True
         self.foreign_bytes = 0
         self.outsiders: list[Outsider] = []
         self.trouble = ""
@@ -89,11 +91,13 @@ class DeviceCondition:
         better = foreign < self.foreign_bytes or (bool(self.trouble) and not sample.trouble)
         self.foreign_bytes, self.outsiders = foreign, sample.outsiders if foreign else []
         self.trouble, self.quarantined = sample.trouble, sample.quarantined
+        self.good = not (self.trouble or self.foreign_bytes)
         return better
 
     def lift(self) -> None:
         """Somebody answers for the device: it is given again, whatever was seen of it."""
         self.trouble, self.quarantined = "", False
+        self.good = not self.foreign_bytes
 
     def text(self, device: Device) -> str:
         """Return in words what keeps the device from being given, empty if nothing does."""
@@ -236,11 +240,11 @@ class Supply:
         if units < UNITS_PER_ONE:
             for use in uses:
                 part = units or use.units_of(device_bytes)
-                if use.free >= part and use.usable >= part:
+                if use.free >= part and (use.condition.good or use.usable >= part):
                     return True
             return False
         for use in uses:
-            if use.free == UNITS_PER_ONE and use.usable == UNITS_PER_ONE:
+            if use.free == UNITS_PER_ONE and use.condition.good:
                 units -= UNITS_PER_ONE
                 if units <= 0:
                     return True
@@ -264,8 +268,9 @@ class Supply:
         if GPU in amounts or wanted.device_bytes:
             uses = self.devices_for(wanted)
             assert uses is not None, "what is taken fits"
-            part = min(wanted.device_units, UNITS_PER_ONE)
-            if wanted.by_memory:
+            if GPU in amounts:
+                part = min(amounts[GPU], UNITS_PER_ONE)
+            else:
                 part = uses[0].units_of(wanted.device_bytes)
                 amounts = {**amounts, GPU: part}
             for use in uses:
@@ -357,17 +362,19 @@ class Supply:
 
     def devices_for(self, wanted: Wanted) -> list[DeviceUse] | None:
         """Return the devices that a request would get now, or None."""
-        suitable = self._of_type(wanted)
-        if wanted.by_memory or wanted.device_units < UNITS_PER_ONE:
-            best: tuple[int, int] | None = None
+        suitable, units = self._of_type(wanted), wanted.amounts.get(GPU, 0)
+        if units < UNITS_PER_ONE:
+            least: tuple[int, int] | None = None
             chosen: DeviceUse | None = None
             for use in suitable:
-                units = use.units_of(wanted.device_bytes) if wanted.by_memory else wanted.device_units
-                if use.usable >= units and (best is None or (use.usable, use.device.index) < best):
-                    best, chosen = (use.usable, use.device.index), use
+                part = units or use.units_of(wanted.device_bytes)
+                if use.free >= part:
+                    usable = use.usable
+                    if usable >= part and (least is None or (usable, use.device.index) < least):
+                        least, chosen = (usable, use.device.index), use
             return [chosen] if chosen is not None else None
-        whole = [use for use in suitable if use.usable == UNITS_PER_ONE]
-        return choose_devices(whole, wanted.device_units // UNITS_PER_ONE)
+        whole = [use for use in suitable if use.free == UNITS_PER_ONE and use.condition.good]
+        return choose_devices(whole, units // UNITS_PER_ONE)
 
     def _of_type(self, wanted: Wanted) -> list[DeviceUse]:
         """Return the devices that may do. CUDA uses one part of a device at a time, so several are never parts."""
