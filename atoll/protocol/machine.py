@@ -117,18 +117,21 @@ class Story:
 
     Args:
         length: How many events are remembered.
+
+    Attributes:
+        events: The last ones, and when they came; the oldest falls out when the story is full.
     """
 
     def __init__(self, length: int = 64) -> None:
-        self._events: deque[tuple[Instant, Event]] = deque(maxlen=length)
+        self.events: deque[tuple[Instant, Event]] = deque(maxlen=length)
 
     def remember(self, event: Event, now: Instant) -> None:
-        """Add an event; the oldest falls out when the story is full."""
-        self._events.append((now, event))
+        """Add an event. A core of which each event is counted in microseconds adds it to `events` itself."""
+        self.events.append((now, event))
 
     def lines(self) -> Iterable[str]:
         """Yield a line for each remembered event, oldest first."""
-        return (f"{now:.6f} {event!r}"[:400] for now, event in self._events)
+        return (f"{now:.6f} {event!r}"[:400] for now, event in self.events)
 
     def broken(self, what: str) -> InternalError:
         """Return the error to raise for a broken invariant, with the story attached."""

@@ -56,6 +56,7 @@ class LeaseTable:
         ledger: Counts what is held.
 
     Attributes:
+        get: Returns a lease that has not ended, by its id.
         leaving: Leases that end or were recalled, by id.
         wanting: Homes of actors that have been called and want their devices back, by id, the longest first.
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
@@ -78,6 +79,7 @@ class LeaseTable:
         self._groups = groups
         self._shares = shares
         self._leases: dict[int, Lease] = {}
+        self.get: Callable[[int], Lease | None] = self._leases.get
         self._by_worker: dict[bytes, Lease] = {}
         self._over_before: dict[int, None] = {}
         self._demands = demands
@@ -102,10 +104,6 @@ class LeaseTable:
 
     def __len__(self) -> int:
         return len(self._leases)
-
-    def get(self, lease_id: int) -> Lease | None:
-        """Return a lease that has not ended."""
-        return self._leases.get(lease_id)
 
     def of_worker(self, worker_id: bytes) -> Lease | None:
         """Return the lease that a worker works for."""

@@ -48,7 +48,6 @@ FACTS_TABLE = "facts"
 EPOCH_KEY = "epoch"
 
 Handler = Callable[[PeerRecord, Any], None]
-_REGISTRATIONS = frozenset({m.RegisterJob, m.RegisterNode})
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -96,6 +95,7 @@ class Scheduler:
         self.cluster = Cluster(cluster_id, version, now, wall_offset, local_offset_s, rules)
         self._turn = self.cluster.turn
         self._story = Story()
+        self._events = self._story.events
         self._agents = AgentDesk(self.cluster)
         self._clients = ClientDesk(self.cluster, self._agents, self._lost)
         self._lifetime = Lifetime(self.cluster, linger_s)
@@ -108,7 +108,7 @@ class Scheduler:
         users, clients, workers, agents = ("client", "worker"), ("client",), ("worker",), ("agent",)
         c, a = self._clients, self._agents
         table: dict[type[m.Message], tuple[tuple[str, ...], Handler]] = {
-            m.RegisterJob: (clients, c.register_job),
+            m.RegisterJob: (clients, self._registers(c.register_job)),
             m.ActForJob: (workers, c.act_for_job),
             m.SetDemand: (users, c.set_demand),
             m.ReturnLease: (users, c.return_lease),
@@ -138,7 +138,7 @@ class Scheduler:
             m.DrainNode: (users, c.drain_node),
             m.WatchState: (users, c.watch_state),
             m.StopCluster: (clients, self._lifetime.stop_cluster),
-            m.RegisterNode: (agents, a.register_node),
+            m.RegisterNode: (agents, self._registers(a.register_node)),
             m.NodeSampled: (agents, a.node_sampled),
             m.LeaseStarted: (agents, a.lease_started),
             m.LeaseFailed: (agents, a.lease_failed),
@@ -164,7 +164,7 @@ class Scheduler:
         """Take one event and return what is to be done about it, in order."""
         turn = self._turn
         turn.now = now
-        self._story.remember(event, now)
+        self._events.append((now, event))
         if type(event) is Received:
             self._received(event.peer, event.message)
         else:
@@ -173,7 +173,8 @@ class Scheduler:
             self.cluster.settle()
             if self.cluster.nodes.none_since is not None:
                 self._agents.expect_nodes()
-        return turn.take_actions()
+        actions, turn.actions = turn.actions, []
+        return actions
 
     def _took_place(self, event: Event) -> None:
         """Take what is no message."""
@@ -246,14 +247,17 @@ class Scheduler:
             self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
         else:
             handler(record, message)
-            if kind in _REGISTRATIONS:
-                self._registered()
 
-    def _registered(self) -> None:
-        """Somebody came: the cluster may live on for it, and some may have waited for it."""
-        self._lifetime.jobs_changed()
-        for record, deferred in self._clients.deferred():
-            self._received(record.peer, deferred)
+    def _registers(self, handler: Handler) -> Handler:
+        """Return what handles a registration: the cluster may live on for who came, and some may have waited for it."""
+
+        def handle(record: PeerRecord, message: m.Message) -> None:
+            handler(record, message)
+            self._lifetime.jobs_changed()
+            for waiting, deferred in self._clients.deferred():
+                self._received(waiting.peer, deferred)
+
+        return handle
 
     def _refuse(self, record: PeerRecord, message: m.Message, kind: str, text: str) -> None:
         """Answer what cannot be done; nothing changes."""

@@ -17,6 +17,7 @@ class Turn:
         now: The time of the event that is handled.
         started: When the core was made.
         deadlines: Timers by what they are for. Whoever sets one removes it when it has no more use.
+        actions: What is to be done, in order.
     """
 
     def __init__(self, now: Instant, wall_offset: float) -> None:
@@ -24,38 +25,32 @@ class Turn:
         self.started = now
         self.wall_offset = wall_offset
         self.deadlines: dict[str, Instant] = {}
-        self._actions: list[Action] = []
+        self.actions: list[Action] = []
 
     def do(self, action: Action) -> None:
         """Add an action."""
-        self._actions.append(action)
+        self.actions.append(action)
 
     def send(self, peer: Peer | None, message: Message) -> None:
         """Send a message, unless the peer is gone (None)."""
         if peer is not None:
-            self._actions.append(Send(peer, message))
+            self.actions.append(Send(peer, message))
 
     def fail(self, peer: Peer, request: int, kind: str, text: str) -> None:
         """Answer a request with an error."""
-        self._actions.append(Send(peer, Failed(request, kind, text)))
+        self.actions.append(Send(peer, Failed(request, kind, text)))
 
     def persist(self, table: str, key: str, value: bytes) -> None:
         """Write a record down before whatever is sent from now on."""
-        self._actions.append(PersistRecord(table, key, value))
+        self.actions.append(PersistRecord(table, key, value))
 
     def remove_record(self, table: str, key: str) -> None:
         """Remove a record before whatever is sent from now on."""
-        self._actions.append(RemoveRecord(table, key))
+        self.actions.append(RemoveRecord(table, key))
 
     def warn(self, text: str) -> None:
         """Add a line to the log."""
-        self._actions.append(Warn(text))
-
-    def take_actions(self) -> list[Action]:
-        """Return the actions of this turn, and begin with none."""
-        actions = self._actions
-        self._actions = []
-        return actions
+        self.actions.append(Warn(text))
 
     def wall(self, instant: Instant) -> float:
         """Return an instant as seconds since 1970."""

@@ -132,7 +132,7 @@ def test_memory_is_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) 
     found = {(row.notebook, row.cell): row for row in ledger.report().rows}
     assert found[OTHERS, EARLIER].held["CPU"] > 150
     assert found["39.ipynb", "cell 4"].held == {"CPU": 1.0}
-    journal = {a.key for a in turn.take_actions() if hasattr(a, "value") and a.table == usage.TABLE}
+    journal = {a.key for a in turn.actions if hasattr(a, "value") and a.table == usage.TABLE}
     assert not journal  # what never was written down need not be removed, and nothing was yet
 
 
