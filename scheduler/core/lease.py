@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from atoll.protocol.machine import Instant
 from atoll.protocol.values import DeviceShare, SchedulingClass
 from atoll.scheduler.core.account import Tally
 from atoll.scheduler.core.demand import Demand
 from atoll.scheduler.core.group import Bundle
-from atoll.scheduler.core.jobs import Job, PeerRecord
+from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import Node, Tenant
 from atoll.scheduler.core.supply import NOTHING
 
@@ -49,23 +49,32 @@ class Lease(Tenant):
         "worker_id",
     )
 
-    def __init__(self, lease_id: int, job: Job, scheduling_class: SchedulingClass, node: Node, now: Instant) -> None:
+    def __init__(
+        self,
+        lease_id: int,
+        job: Job,
+        scheduling_class: SchedulingClass,
+        node: Node,
+        now: Instant,
+        demand: Demand | None = None,
+        bundle: Bundle | None = None,
+    ) -> None:
         self.amounts = self.lent = NOTHING  # as in `Holding` and `Tenant`: one is made at every placement
         self.shares: list[DeviceShare] = []
         self.blocked = False
-        self.away: list[DeviceShare] = []
+        self.away: Sequence[DeviceShare] = ()
         self.lease_id = lease_id
         self.job = job
-        self.actor_id = b""
         self.name = scheduling_class.label
         self.scheduling_class = scheduling_class
         self.node = node
         self.since = now
         self.state = STARTING
-        self.holder = b""
-        self.record: PeerRecord | None = None
-        self.demand: Demand | None = None
-        self.bundle: Bundle | None = None
+        self.demand = demand
+        self.actor_id = demand.actor_id if demand is not None else b""
+        record = self.record = demand.record if demand is not None else None
+        self.holder = record.process_id if record is not None else b""
+        self.bundle = bundle
         self.worker_id = b""
         self.address = ""
         self.pid = 0

@@ -115,31 +115,27 @@ class LeaseTable:
         self, demand: Demand, scheduling_class: SchedulingClass, shape: Shape, node: Node, bundle: Bundle | None
     ) -> None:
         """Start a lease for a demand, on a node or in a bundle where it fits: see `Starting`."""
-        lease = Lease(self._next_id, demand.job, scheduling_class, node, self._turn.now)
-        lease_id = lease.lease_id
+        lease_id, job, now = self._next_id, demand.job, self._turn.now
         self._next_id = lease_id + 1
-        lease.bundle, lease.demand, lease.actor_id = bundle, demand, demand.actor_id
-        record = demand.record
-        if record is not None:
-            lease.record, lease.holder = record, record.process_id
+        lease = Lease(lease_id, job, scheduling_class, node, now, demand, bundle)
         node.take(lease, shape.wanted, bundle.supply if bundle is not None else None)
         self._add(lease)
         demand.starting[lease_id] = None
         demand.leases += 1
-        demand.job.served = lease_id
-        self._demands.requeue(demand)
+        job.served = lease_id
+        self._demands.queues.update(demand)
         self._turn.send(
             node.peer,
             StartLease(
                 lease_id,
-                demand.job.job_id,
+                job.job_id,
                 scheduling_class,
                 lease.shares,
                 bool(lease.actor_id),
                 lease.holder,
                 bundle.index if bundle is not None else -1,
-                demand.job.namespace,
-                self._turn.now,
+                job.namespace,
+                now,
             ),
         )
 
@@ -244,13 +240,17 @@ class LeaseTable:
             lease.recalled_for.making_room.pop(lease_id, None)
         if self._by_worker.get(lease.worker_id) is lease:
             del self._by_worker[lease.worker_id]
-        self._detach(lease)
-        if self._demands.queues.restless:
-            self._demands.queues.company_changed()
-        self.room_on(lease)
+        if lease.demand is not None or lease.record is not None:
+            self._detach(lease)
+        queues = self._demands.queues
+        if queues.restless:
+            queues.company_changed()
+        queues.freed(node)
+        if bundle is not None:
+            queues.freed_in_group(bundle.group.spec.group_id)
 
     def room_on(self, lease: Lease) -> None:
-        """Something of what a lease holds or held is free: what fits there is to be tried again."""
+        """Something of what a lease holds is free for now: what fits there is to be tried again."""
         self._demands.queues.freed(lease.node)
         if lease.bundle is not None:
             self._demands.queues.freed_in_group(lease.bundle.group.spec.group_id)

@@ -171,7 +171,8 @@ class Node:
         """Take back all that a lease holds."""
         holding = self.holdings.pop(lease_id)
         self._company = None
-        self.blocked_count -= holding.blocked
+        if holding.blocked:
+            self.blocked_count -= 1
         holding.supply.give_back(lease_id, holding)
         self._freed()
 
@@ -253,7 +254,8 @@ class Node:
 
     def _freed(self) -> None:
         changes = self._changes
-        changes.trim()
+        if len(changes.taken) > MAXIMUM_CHANGES:
+            changes.forget()
         changes.taken.append(self)
         changes.freed.append(self)
 
@@ -317,12 +319,11 @@ class Changes:
         self.taken: list[Node] = []
         self.membership = 0
 
-    def trim(self) -> None:
+    def forget(self) -> None:
         """Forget what is old; who has not read it begins anew."""
-        if len(self.taken) > MAXIMUM_CHANGES:
-            self.freed.clear()
-            self.taken.clear()
-            self.membership += 1
+        self.freed.clear()
+        self.taken.clear()
+        self.membership += 1
 
 
 class NodeTable:

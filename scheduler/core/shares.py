@@ -74,12 +74,14 @@ class ShareTable:
 
     def charge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count what a session holds from now on."""
-        job.history.take(amounts, self._read())
+        clock = self._clock
+        job.history.take(amounts, clock.value if clock.now == self._turn.now else self._read())
         self._stale[job.number] = job
 
     def discharge(self, job: Job, amounts: Mapping[str, int]) -> None:
         """Count it no more."""
-        job.history.give_back(amounts, self._read())
+        clock = self._clock
+        job.history.give_back(amounts, clock.value if clock.now == self._turn.now else self._read())
         self._stale[job.number] = job
 
     def _read(self) -> float:

@@ -7,7 +7,7 @@ whole. A request by device memory is a share too: as large as the memory is of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from atoll.exceptions import InternalError
@@ -175,7 +175,7 @@ class Holding:
         self.amounts = self.lent = NOTHING
         self.shares: list[DeviceShare] = []
         self.blocked = False
-        self.away: list[DeviceShare] = []
+        self.away: Sequence[DeviceShare] = ()
 
 
 class Supply:
@@ -341,7 +341,7 @@ class Supply:
             use = self.devices[share.uuid]
             use.held[key] = share.units
             use.free -= share.units
-        holding.shares, holding.away = shares, []
+        holding.shares, holding.away = list(shares), ()
         return self.reclaim(holding, (GPU,))
 
     def missing(self, wanted: Wanted) -> Amounts:

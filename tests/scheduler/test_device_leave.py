@@ -51,9 +51,9 @@ def case() -> Case:
 
 def test_others_get_the_device_and_the_job_is_charged_for_what_it_holds(case: Case) -> None:
     job = next(iter(case.world.core.cluster.jobs))
-    assert (case.free, job.used.get("GPU")) == (0, ONE)
+    assert (case.free, job.history.held().get("GPU")) == (0, ONE)
     case.release()
-    assert (case.free, job.used.get("GPU")) == (ONE, None)
+    assert (case.free, job.history.held().get("GPU")) == (ONE, None)
     assert job.used["CPU"] == ONE, "its process lives"
     case.world.demand(case.client, 1, GPU=1)
     assert len(case.world.granted(case.client)) == 1

@@ -38,7 +38,7 @@ def test_a_group_is_created_used_and_removed() -> None:
     world.serve()
     assert cpus_free(world, client) == [4]
     assert world.find_group(client, group).state == "REMOVED"
-    assert world.core.cluster.jobs.get(b"job-0001").used == {}  # type: ignore[union-attr]
+    assert world.core.cluster.jobs.get(b"job-0001").history.held() == {}  # type: ignore[union-attr]
 
 
 def test_all_bundles_or_none() -> None:
