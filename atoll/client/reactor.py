@@ -37,8 +37,9 @@ HURRIED_TICK_S = 0.001
 QUIET_TICKS = 2
 """So many ticks without a thread that leads or submits, and the background thread leads."""
 
-_ASLEEP_AFTER_TICKS = 10
-"""After so many ticks without traffic the background leader sleeps until something comes."""
+_ASLEEP_AFTER_TICKS = 2
+"""After so many ticks without traffic the background leader sleeps until something comes. Few: in a worker, each tick
+interrupts the task."""
 
 _LONGEST_POLL_S = 3600.0
 

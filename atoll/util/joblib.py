@@ -18,14 +18,15 @@ import copyreg
 import gc
 import io
 import pickle
+import time
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
-from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, SequentialBackend
+from joblib._parallel_backends import FallbackToBackend, SequentialBackend
 from joblib.parallel import ParallelBackendBase, register_parallel_backend
 
 from atoll import api
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 SHARED_BYTES = 2 * 1024
 """Arrays from this size on go through shared memory."""
 
+BATCH_S = 1.0
+"""So long a batch of many short calls may take; joblib's own bounds are 0.2 and 2 s."""
+
+BATCH_GROWTH = 64
+"""A batch has at most so many times the calls of the largest before: the first calls may not be like the others."""
+
+BATCH_BYTES = 32 * 1024 * 1024
+"""So much a batch of many calls may bring along: joblib makes the calls of all batches of a size at once."""
+
 
 def register_atoll() -> None:
     """Make `parallel_backend("atoll")` and `parallel_config("atoll")` known to joblib."""
@@ -51,7 +61,7 @@ def register_ray() -> None:
     register_atoll()
 
 
-class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] # joblib has no types
+class AtollBackend(ParallelBackendBase):  # type: ignore[misc] # joblib has no types
     """Runs joblib's batches as tasks.
 
     Args:
@@ -77,6 +87,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         self._remote_args = {"max_retries": TaskOptions().max_retries} | (ray_remote_args or {}) | (remote_args or {})
         self._calls: CallQueue | None = None
         self._shared = SharedArrays()
+        self._sizes = BatchSizes()
         self.parallel: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -121,22 +132,30 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         if callback is not None:
             future.add_done_callback(callback)
 
-        def finish(value: Any, error: BaseException | None) -> None:
+        def finish(ran: Any, error: BaseException | None) -> None:
             if error is None:
-                future.set_result(value)
+                results, seconds = ran
+                self._sizes.ran(len(results), seconds)
+                future.set_result(results)
             else:
                 future.set_exception(error)
 
+        put_before = self._shared.put_bytes
         try:
             payload, arrays = self._shared.pickled(func)
         except Exception as error:  # whatever an argument raises while it is pickled
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
+        self._sizes.sent(len(func), len(payload) + self._shared.put_bytes - put_before)
         name = _name_of(func)
         begin = future.set_running_or_notify_cancel
         self._calls.submit(Call(run_batch, (payload, *arrays), {}, begin=begin, finish=finish, name=name))
         return future
+
+    def compute_batch_size(self) -> int:
+        """Return how many calls the next batches have: joblib asks before it makes some."""
+        return self._sizes.next()
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch, or raise what a call raised."""
@@ -150,7 +169,7 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         """Let go of everything."""
         self._shared.clear()
         self._calls = None
-        self.reset_batch_stats()
+        self._sizes = BatchSizes()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """A call has raised, or the user has interrupted: what waits and what runs is given up."""
@@ -165,6 +184,39 @@ class AtollBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         """Return what a `Parallel` call within a call uses: threads would fight for one CPU."""
         level = (self.nesting_level or 0) + 1
         return SequentialBackend(nesting_level=level), None
+
+
+class BatchSizes:
+    """How many calls go into a batch, by how long calls took lately and what the last ones brought along.
+
+    A batch costs some milliseconds, whatever is in it: scikit-learn sends the progress of all fits of a search along
+    with each. joblib makes as many batches of this size as there are jobs, and at the end divides what is left into ten
+    for each. So sizes grow fast, and a search of short fits is soon divided as a whole.
+    """
+
+    def __init__(self) -> None:
+        self._largest = 1
+        self._calls = 0.0
+        self._seconds = 0.0
+        self._call_bytes = 0.0
+
+    def sent(self, calls: int, size_bytes: int) -> None:
+        """A batch was sent, with so much that no batch before had."""
+        self._call_bytes = size_bytes / calls
+
+    def ran(self, calls: int, seconds: float) -> None:
+        """A batch is done, which took so long at its worker."""
+        self._largest = max(self._largest, calls)
+        self._calls = self._calls / 2 + calls
+        self._seconds = self._seconds / 2 + seconds
+
+    def next(self) -> int:
+        """Return the size that takes `BATCH_S` and `BATCH_BYTES` at most; one call until something is known."""
+        if not self._calls:
+            return 1
+        quick = int(BATCH_S * self._calls / max(self._seconds, 1e-9))
+        small = int(BATCH_BYTES / max(self._call_bytes, 1))
+        return max(1, min(quick, small, BATCH_GROWTH * self._largest))
 
 
 def cluster_cpus() -> int:
@@ -186,10 +238,14 @@ class SharedArrays:
     """The arrays of a `Parallel` call that are in shared memory already, by identity.
 
     An array is known as long as it lives, so that its identity means it.
+
+    Attributes:
+        put_bytes: How much was put so far.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Any], ObjectRef[Any]]] = {}
+        self.put_bytes = 0
 
     def clear(self) -> None:
         """Forget them; their memory goes when nothing uses it any more."""
@@ -219,6 +275,7 @@ class SharedArrays:
         if known is not None and known[0]() is array:
             return known[1]
         ref: ObjectRef[Any] = api.put(array)
+        self.put_bytes += array.nbytes
         self._known[id(array)] = weakref.ref(array), ref
         return ref
 
@@ -226,6 +283,7 @@ class SharedArrays:
 class _Sharing:
     """What both picklers do with large arrays. A table of reducers costs nothing for whatever is no array."""
 
+    reducers: ClassVar[Mapping[type, Any]]
     shared: SharedArrays
     refs: dict[ObjectRef[Any], int]
 
@@ -236,19 +294,24 @@ class _Sharing:
         return shared_array, (self.refs.setdefault(self.shared.ref_of(array), len(self.refs)),)
 
 
+_NAMED = (type, types.FunctionType)
+
+
 class _PlainPickler(_Sharing, pickle.Pickler):
     """The fast one. It finds what is defined in `__main__` by looking at objects, not for the name among the bytes:
     scikit-learn sends the warning filters along with every call, and one of them names `__main__`."""
 
+    reducers = copyreg.dispatch_table
+
     def reducer_override(self, value: Any) -> Any:
         """Refuse what no module has."""
-        if isinstance(value, type | types.FunctionType) and value.__module__ == "__main__":
+        if isinstance(value, _NAMED) and value.__module__ == "__main__":
             raise SerializationError("what is defined in __main__ travels by value")
         return NotImplemented
 
 
 class _CodePickler(_Sharing, cloudpickle.Pickler):  # type: ignore[misc]
-    pass
+    reducers = cloudpickle.Pickler.dispatch_table
 
 
 def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any], int]) -> bytes:
@@ -257,8 +320,8 @@ def _dump(kind: Any, value: Any, shared: SharedArrays, refs: dict[ObjectRef[Any]
     file = io.BytesIO()
     pickler = kind.__new__(kind)
     pickler.shared, pickler.refs = shared, refs
-    known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
-    pickler.dispatch_table = {**known, np.ndarray: pickler.reduce_array}  # looked up once, by `__init__`
+    # Looked up once, by `__init__`.
+    pickler.dispatch_table = {**kind.reducers, np.ndarray: pickler.reduce_array}
     pickler.__init__(file, protocol=5)
     with _nothing_collected():
         pickler.dump(value)
@@ -273,8 +336,12 @@ def shared_array(number: int) -> Any:
     return _arrays[number]
 
 
-def run_batch(payload: bytes, *arrays: Any) -> Any:
-    """Run a batch of joblib's. Runs as a task; `arrays` are views of shared memory."""
+def run_batch(payload: bytes, *arrays: Any) -> tuple[list[Any], float]:
+    """Run a batch of joblib's. Runs as a task; `arrays` are views of shared memory.
+
+    Returns:
+        What its calls returned, and the seconds that they took together.
+    """
     global _arrays
     _arrays = arrays
     try:
@@ -282,7 +349,9 @@ def run_batch(payload: bytes, *arrays: Any) -> Any:
             batch = pickle.loads(payload)
     finally:
         _arrays = ()
-    return batch()
+    began = time.perf_counter()
+    results = batch()
+    return results, time.perf_counter() - began
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import atoll
-from atoll.util.joblib import SharedArrays, register_atoll, register_ray
+from atoll.util import joblib as backend
+from atoll.util.joblib import BATCH_BYTES, BATCH_GROWTH, BatchSizes, SharedArrays, register_atoll, register_ray
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -45,6 +46,60 @@ def test_a_large_array_is_shared_and_put_once() -> None:
     by_value, refs = shared.pickled((lambda: array.sum(), array))
     assert refs == first[1], "also beside what no module has"
     assert len(by_value) < 20_000
+
+
+def test_what_modules_have_is_pickled_without_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_CodePickler", None)
+    payload, refs = SharedArrays().pickled((describe, np.ones(1000), "__main__"))
+    assert len(refs) == 1
+    assert b"describe" in payload
+
+
+def test_batches_grow_fast_and_shrink_at_once() -> None:
+    sizes = BatchSizes()
+    assert sizes.next() == 1
+    sizes.ran(1, 0.001)
+    assert sizes.next() == BATCH_GROWTH, "one call says little of the next thousand"
+    sizes.ran(BATCH_GROWTH, BATCH_GROWTH * 0.001)
+    assert sizes.next() == pytest.approx(1000, abs=1)
+    sizes.ran(500, 2000.0)
+    assert sizes.next() == 1
+    for _ in range(12):
+        sizes.ran(1, 0.01)
+    assert 1 < sizes.next() <= 100, "what was long ago weighs little"
+    sizes.ran(1, 0.0)
+    assert sizes.next() >= 1
+
+
+def test_calls_that_bring_much_along_are_not_made_in_hundreds() -> None:
+    sizes = BatchSizes()
+    sizes.sent(1, 10 * BATCH_BYTES)
+    sizes.ran(1, 0.001)
+    assert sizes.next() == 1
+    sizes.sent(2, BATCH_BYTES // 4)
+    assert sizes.next() == 8
+    shared = SharedArrays()
+    shared.pickled((describe, np.ones(1000)))
+    array = np.ones(2000)
+    shared.pickled((describe, array))
+    shared.pickled((describe, array))
+    assert shared.put_bytes == 24_000
+
+
+def test_short_calls_share_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    ran = BatchSizes.ran
+
+    def note(self: BatchSizes, calls: int, seconds: float) -> None:
+        batches.append(calls)
+        ran(self, calls, seconds)
+
+    monkeypatch.setattr(BatchSizes, "ran", note)
+    with joblib.parallel_config("atoll", n_jobs=2):
+        assert joblib.Parallel()(joblib.delayed(abs)(-n) for n in range(2000)) == list(range(2000))
+    assert sum(batches) == 2000
+    assert max(batches) >= BATCH_GROWTH
+    assert len(batches) < 200
 
 
 def test_what_a_call_raises_ends_the_whole(tmp_path: Path) -> None:
