@@ -113,7 +113,7 @@ class Cluster:
             self.reservations.update()
         if self.leases.wanting:
             self.lending.return_devices()
-        if queues.ready or queues.fitting:
+        if queues.ready or queues.freed_node is not None:
             self.starting.place()
         if self.leases.preemptible:
             self._preempt()

@@ -283,10 +283,6 @@ class Placement:
         """Return the node to use, or None if none can be used now."""
         return self._index(shape).best()
 
-    def usable(self, shape: Shape, node: Node) -> bool:
-        """Whether a node can be used now."""
-        return (shape.anywhere or eligible(self._nodes, shape, node)) and node.fits(shape.wanted)
-
     def several(self, shape: Shape, limit: int) -> list[Node]:
         """Return nodes that can be used now, the best first."""
         return self._index(shape).several(limit)

@@ -28,6 +28,8 @@ from atoll.scheduler.core.jobs import Job
 from atoll.scheduler.core.nodes import Node
 from atoll.scheduler.core.supply import Supply
 
+NEVER = 1 << 62
+
 
 class _Class:
     """What is known of all requests of a class.
@@ -35,26 +37,27 @@ class _Class:
     Attributes:
         sample: One of them: all need the same.
         number: Its own; 0 once nobody waits for it, and it is forgotten.
-        cpu: Units without which it fits on no node, asked first; 0 if there are several ways.
+        cpu: Units without which it fits on no node, asked first; 0 if there are several ways, and more than there can
+            be if what a node has free does not matter, since it takes from a placement group.
         more: Names and units of everything else, likewise.
         ways: What each takes, in any of the ways that will do; empty if the amounts say all.
+        cpu_only: Whether it takes CPU only.
         lines: How many sessions wait for it.
         restless: Whether it depends on what else runs: then any change may make it fit.
-        tied: Whether what a node has free does not say if it fits: it takes from a placement group, or is restless.
     """
 
-    __slots__ = ("cpu", "lines", "more", "number", "restless", "sample", "tied", "ways")
+    __slots__ = ("cpu", "cpu_only", "lines", "more", "number", "restless", "sample", "ways")
 
     def __init__(self, number: int, sample: Demand) -> None:
         self.number = number
         self.sample = sample
         ways = tuple(shape.wanted for _class, shape in sample.choices)
         first, several = ways[0], len(ways) > 1
-        self.cpu = 0 if several else first.amounts.get(CPU, 0)
+        self.cpu = NEVER if sample.group else 0 if several else first.amounts.get(CPU, 0)
         self.more = () if several else tuple(each for each in first.amounts.items() if each[0] != CPU)
         self.ways = ways if several or first.needs_devices or first.device_types else ()
+        self.cpu_only = not (self.more or self.ways)
         self.restless = any(shape.depends_on_company for _class, shape in sample.choices)
-        self.tied = self.restless or bool(sample.group)
         self.lines = 0
 
     def fits(self, supply: Supply) -> bool:
@@ -170,7 +173,7 @@ class DemandQueues:
 
     Attributes:
         ready: The classes that may fit anywhere, by number. All others are blocked.
-        fitting: Those of the blocked that may fit on the node that was freed last, and on no other.
+        freed_node: The node on which something became free last, while blocked classes may fit there; on no other.
         restless: How many classes depend on what else runs: whoever changes that says `company_changed`.
     """
 
@@ -180,8 +183,9 @@ class DemandQueues:
         self._classes: dict[ClassKey, _Class] = {}
         self.ready: dict[int, _Class] = {}
         self._blocked: dict[int, _Class] = {}
-        self.fitting: dict[int, _Class] = {}
-        self._freed: Node | None = None
+        self.freed_node: Node | None = None
+        self._fitting: dict[int, _Class] = {}
+        self._refused: dict[int, None] = {}
         self._last_number = 0
         self._count = 0
         self.restless = 0
@@ -266,8 +270,8 @@ class DemandQueues:
     def _forget(self, kind: _Class) -> None:
         """Nobody waits for a class."""
         del self._classes[kind.sample.class_key]
-        for known in (self.ready, self._blocked, self.fitting):
-            known.pop(kind.number, None)
+        self.ready.pop(kind.number, None)
+        self._blocked.pop(kind.number, None)
         self.restless -= kind.restless
 
     # --------------------------------------------------------------------------------------------- what is blocked
@@ -276,36 +280,37 @@ class DemandQueues:
         """Leave out the class of a waiting demand until it may fit again."""
         kind = self._classes[demand.class_key]
         self.ready.pop(kind.number, None)
-        self.fitting.pop(kind.number, None)
         self._blocked[kind.number] = kind
+        self._refused[kind.number] = None
 
     def unblock(self) -> None:
         """Anything may have become possible: everything is to be tried again."""
-        self.fitting.clear()
+        self.freed_node = None
         self.ready.update(self._blocked)
         self._blocked.clear()
 
     def freed(self, node: Node) -> None:
         """Some of a node is free again: what fits there now is to be tried again."""
-        if self.fitting and node is not self._freed and self.anything_fits():
-            self._unblock_some(list(self.fitting.values()))  # it fits there, or here, or on both
-            self.fitting.clear()
-        self._freed = node
-        cpu, fitting = node.free_cpu(), self.fitting
-        for kind in self._blocked.values():
-            if kind.cpu <= cpu and not kind.tied:
-                fitting[kind.number] = kind
+        if not self._blocked:
+            return
+        other = self.freed_node
+        if other is not None and other is not node and self.anything_fits():
+            self._unblock_some(self._fitting.values())  # it fits there, or here, or on both
+        self.freed_node = node
+        self._refused.clear()
 
     def anything_fits(self) -> bool:
-        """Whether there is a class that is not known to fit nowhere."""
-        fitting, node = self.fitting, self._freed
-        if fitting and node is not None:
-            supply = node.supply
-            cpu = node.free_cpu()
-            for kind in list(fitting.values()):
-                if kind.cpu > cpu or ((kind.more or kind.ways) and not kind.fits(supply)):
-                    del fitting[kind.number]
-        return bool(self.ready or fitting)
+        """Whether there is a class that is not known to fit nowhere: to be asked before `next_fitting`."""
+        node = self.freed_node
+        if node is not None:
+            cpu, supply, fitting = node.free_cpu(), node.supply, {}
+            for number, kind in self._blocked.items():
+                if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)) and number not in self._refused:
+                    fitting[number] = kind  # noqa: PERF403 - a comprehension is a call of its own
+            self._fitting = fitting
+            if not fitting:
+                self.freed_node = None
+        return self.freed_node is not None or bool(self.ready)
 
     def company_changed(self) -> None:
         """Something runs on a node that did not, or the other way round."""
@@ -340,14 +345,14 @@ class DemandQueues:
     def next_fitting(self) -> tuple[Demand, Node | None]:
         """Return the demand to serve next, of a class that is not known to fit nowhere, and where, if that is known.
 
-        To be called when `anything_fits`.
+        To be called when `anything_fits`. Where there are several ways, one of them fits there.
         """
-        ready, fitting = self.ready, self.fitting
-        kinds = {**ready, **fitting} if ready and fitting else ready or fitting
+        ready, node = self.ready, self.freed_node
+        kinds = ready if node is None else {**ready, **self._fitting} if ready else self._fitting
         for level in self._by_priority:
             for number, kind in level.turns:
                 if kind in kinds:
-                    return level.sessions[number].lines[kind].front, None if kind in ready else self._freed
+                    return level.sessions[number].lines[kind].front, None if kind in ready else node
             for _share, _served, number in level.order:
                 lines, first = level.sessions[number].lines, None
                 for kind in kinds:
@@ -357,7 +362,7 @@ class DemandQueues:
                         if first is None or place < first:
                             first, chosen, where = place, demand, kind
                 if first is not None:
-                    return chosen, None if where in ready else self._freed
+                    return chosen, None if where in ready else node
         raise InternalError("a class is known for which nobody waits")
 
     def waiting(self) -> Iterator[Demand]:
@@ -403,8 +408,6 @@ class DemandQueues:
         numbers = {kind.number for kind in self._classes.values()}
         if {*self.ready} | {*self._blocked} != numbers or {*self.ready} & {*self._blocked}:
             raise InternalError("a class is neither ready nor blocked, or both")
-        if not {*self.fitting} <= {*self._blocked}:
-            raise InternalError("a class that may fit anywhere is tried on one node only")
         waits = {demand.class_key for demand in queued}
         if self._classes.keys() != waits:
             raise InternalError(f"{len(self._classes)} classes are known, and {len(waits)} are waited for")

@@ -93,14 +93,16 @@ class Starting:
 
         Args:
             demand: What is wanted.
-            only: The only node on which it may fit, if that is known.
+            only: The only node on which it fits, in one of the ways that will do, if that is known.
         """
         for scheduling_class, shape in demand.choices:
             if not demand.group:
                 if only is None:
                     node = self._placement.best(shape)
+                elif len(demand.choices) > 1 and not only.fits(shape.wanted):
+                    continue
                 else:
-                    node = only if self._placement.usable(shape, only) else None
+                    node = only if shape.anywhere or eligible(self._nodes, shape, only) else None
                 if node is not None and self.promises and not self.may_go(demand, scheduling_class, shape, node):
                     others = self._placement.several(shape, len(self.promises) + 1)
                     node = next((n for n in others if self.may_go(demand, scheduling_class, shape, n)), None)

@@ -103,6 +103,19 @@ def test_tasks_of_a_name_keep_apart() -> None:
     assert node_names(world, client) == [granted[0].node_name], "the third takes the place of the first"
 
 
+def test_what_keeps_away_from_others_gets_the_cpu_that_a_task_lends() -> None:
+    world = World()
+    world.agent(cpus=1)
+    client = world.client()
+    world.demand(client, 1)
+    outer = world.granted(client)[0]
+    worker = world.connect("worker", outer.worker_id)
+    world.demand(worker, 1, key=7, CPU=1, labels=away(TASK_NAME, "load"))  # type: ignore[arg-type]
+    assert world.granted(worker) == []
+    world.say(worker, m.TaskBlocked(outer.lease_id))
+    assert [granted.demand_key for granted in world.granted(worker)] == [7], "else both wait for each other for ever"
+
+
 @pytest.mark.parametrize("key", [ACTOR_NAME, JOB_NAME])
 def test_away_from_actors_and_notebooks(key: str) -> None:
     world = World()
