@@ -43,7 +43,7 @@ SHARED_BYTES = 2 * 1024
 BATCH_S = 1.0
 """So long a batch of many short calls may take; joblib's own bounds are 0.2 and 2 s."""
 
-BATCH_GROWTH = 64
+BATCH_GROWTH = 256
 """A batch has at most so many times the calls of the largest before: the first calls may not be like the others."""
 
 BATCH_BYTES = 32 * 1024 * 1024
