@@ -158,7 +158,11 @@ class LeaseTable:
             self.preemptible[lease_id] = lease
         if lease.actor_id:
             lease.name = self.name_of_actor(lease.actor_id)
-        self._ledger.lease_began(self._tally_of(lease))
+        tally = lease.demand.tally if lease.demand is not None else None
+        if tally is None or tally.closed or tally.amounts is not amounts:
+            tally = self._tally_of(lease)
+        lease.tally = tally
+        self._ledger.lease_began(tally)
         if bundle is None:
             self._shares.charge(job, amounts)
         else:
@@ -169,14 +173,10 @@ class LeaseTable:
 
     def _tally_of(self, lease: Lease) -> Tally:
         """Return where what a lease holds is counted. A demand remembers it for the next one."""
-        demand, amounts = lease.demand, lease.amounts
-        tally = demand.tally if demand is not None else None
-        if tally is None or tally.closed or tally.amounts is not amounts:
-            key = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
-            tally = self._ledger.account(key).tally(amounts)
-            if demand is not None:
-                demand.tally = tally
-        lease.tally = tally
+        key = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
+        tally = self._ledger.account(key).tally(lease.amounts)
+        if lease.demand is not None:
+            lease.demand.tally = tally
         return tally
 
     # ------------------------------------------------------------------------------------------- what agents say

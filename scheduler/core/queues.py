@@ -156,14 +156,12 @@ class _Level:
     """Everything of one priority.
 
     Attributes:
-        turns: The lines whose turn it is, by session and class.
         order: The sessions' shares, when they were served last, and their numbers; a plain list, since there are few.
     """
 
-    __slots__ = ("order", "sessions", "turns")
+    __slots__ = ("order", "sessions")
 
     def __init__(self) -> None:
-        self.turns: dict[tuple[int, int], None] = {}
         self.sessions: dict[int, _Session] = {}
         self.order: list[tuple[int, int, int]] = []
 
@@ -172,6 +170,7 @@ class DemandQueues:
     """All that waits for a lease to be started: every demand with a shortfall is in exactly one line.
 
     Attributes:
+        turns: The lines whose turn it is, by session and class.
         ready: The classes that may fit anywhere, by number. All others are blocked.
         freed_node: The node on which something became free last, while blocked classes may fit there; on no other.
         restless: How many classes depend on what else runs: whoever changes that says `company_changed`.
@@ -180,6 +179,7 @@ class DemandQueues:
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
         self._by_priority: list[_Level] = []
+        self.turns: dict[tuple[int, int], None] = {}
         self._classes: dict[ClassKey, _Class] = {}
         self.ready: dict[int, _Class] = {}
         self._blocked: dict[int, _Class] = {}
@@ -247,7 +247,7 @@ class DemandQueues:
         level = self._levels[key]
         session = level.sessions[number]
         del session.lines[kind.number]
-        level.turns.pop((number, kind.number), None)
+        self.turns.pop((number, kind.number), None)
         kind.lines -= 1
         if not kind.lines:
             self._forget(kind)
@@ -304,9 +304,9 @@ class DemandQueues:
         node = self.freed_node
         if node is not None:
             cpu, supply, fitting = node.free_cpu(), node.supply, {}
-            for number, kind in self._blocked.items():
-                if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)) and number not in self._refused:
-                    fitting[number] = kind  # noqa: PERF403 - a comprehension is a call of its own
+            for kind in self._blocked.values():
+                if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)) and kind.number not in self._refused:
+                    fitting[kind.number] = kind  # noqa: PERF403 - a comprehension is a call of its own
             self._fitting = fitting
             if not fitting:
                 self.freed_node = None
@@ -329,16 +329,15 @@ class DemandQueues:
     def taken(self, demand: Demand) -> None:
         """A demand has got something: its turn is over."""
         self.moved(demand.job)
-        level = self._levels.get(-demand.class_key[0])
-        if level is not None and level.turns:
+        if self.turns:
             kind = self._classes.get(demand.class_key)
             if kind is not None:
-                level.turns.pop((demand.job.number, kind.number), None)
+                self.turns.pop((demand.job.number, kind.number), None)
 
     def give_turn(self, demand: Demand) -> None:
         """Something was asked back for a demand that waits: its line goes first, once."""
         if demand.line is not None:
-            self._levels[-demand.class_key[0]].turns[demand.job.number, demand.line.kind.number] = None
+            self.turns[demand.job.number, demand.line.kind.number] = None
 
     # ------------------------------------------------------------------------------------------------- who is next
 
@@ -350,8 +349,8 @@ class DemandQueues:
         ready, node = self.ready, self.freed_node
         kinds = ready if node is None else {**ready, **self._fitting} if ready else self._fitting
         for level in self._by_priority:
-            for number, kind in level.turns:
-                if kind in kinds:
+            for number, kind in self.turns:
+                if kind in kinds and number in level.sessions and kind in level.sessions[number].lines:
                     return level.sessions[number].lines[kind].front, None if kind in ready else node
             for _share, _served, number in level.order:
                 lines, first = level.sessions[number].lines, None
@@ -398,13 +397,14 @@ class DemandQueues:
         for level in self._levels.values():
             if not level.order or len(level.order) != len(level.sessions):
                 raise InternalError("a level is kept on which nobody waits")
-            if any(kind not in level.sessions[number].lines for number, kind in level.turns):
-                raise InternalError("it is the turn of a line that is not there")
             for session in level.sessions.values():
                 if session.listed != (session.job.share, session.job.served, session.job.number):
                     raise InternalError(f"session {session.job.number} is queued at {session.listed}")
                 for line in session.lines.values():
                     line.check_invariants()
+        sessions = [session for level in self._by_priority for session in level.sessions.values()]
+        if not self.turns.keys() <= {(session.job.number, kind) for session in sessions for kind in session.lines}:
+            raise InternalError("it is the turn of a line that is not there")
         numbers = {kind.number for kind in self._classes.values()}
         if {*self.ready} | {*self._blocked} != numbers or {*self.ready} & {*self._blocked}:
             raise InternalError("a class is neither ready nor blocked, or both")

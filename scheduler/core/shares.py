@@ -108,7 +108,7 @@ class ShareTable:
             self._tick_at = self._turn.in_s(TICK_S)
         changed: list[Job] = []
         if self._stale:
-            clock, parts = self._read(), self._nodes.parts
+            clock, parts = self._clock.value if self._clock.now == self._turn.now else self._read(), self._nodes.parts
             for job in self._stale.values():
                 share = share_lately(job.used, job.history.noted, clock, parts, job.weight)
                 share -= share % SHARE_STEP
