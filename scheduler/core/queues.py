@@ -306,7 +306,7 @@ class DemandQueues:
             cpu, supply, fitting = node.free_cpu(), node.supply, {}
             for kind in self._blocked.values():
                 if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)) and kind.number not in self._refused:
-                    fitting[kind.number] = kind  # noqa: PERF403 - a comprehension is a call of its own
+                    fitting[kind.number] = kind
             self._fitting = fitting
             if not fitting:
                 self.freed_node = None
