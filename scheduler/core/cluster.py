@@ -66,6 +66,7 @@ class Cluster:
         self.shares = ShareTable(self.turn, self.nodes, self.jobs, rules)
         self.groups = GroupTable(self.turn, self.nodes, placement, self.shares, self.ledger)
         self.demands = DemandTable(self.turn, placement, self.groups)
+        self.queues = self.demands.queues
         self.leases = LeaseTable(self.turn, self.nodes, self.groups, self.demands, self.shares, self.ledger)
         self.lending = Lending(self.turn, self.leases, self.demands, self.shares, self.ledger)
         self.starting = Starting(self.turn, self.nodes, placement, self.groups, self.demands, self.leases, self.shares)
@@ -106,7 +107,7 @@ class Cluster:
     def settle(self) -> None:
         """Give what is free to who waits, and ask back what others wait for. After every event, most of which change
         nothing that bears on it: what has nothing to do is not even asked."""
-        now, queues, recalling = self.turn.now, self.demands.queues, self.recalling
+        now, queues, recalling = self.turn.now, self.queues, self.recalling
         if self.groups.anything_waits and self.groups.place():  # first, since they need more of it at once
             queues.unblock()
         if self.reservations.rests_until <= now:

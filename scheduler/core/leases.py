@@ -83,6 +83,7 @@ class LeaseTable:
         self._by_worker: dict[bytes, Lease] = {}
         self._over_before: dict[int, None] = {}
         self._demands = demands
+        self._queues = demands.queues
         demands.let_go = self._let_go
         self.preemptible: dict[int, Lease] = {}
         self.wanting: dict[int, Lease] = {}
@@ -123,7 +124,7 @@ class LeaseTable:
         demand.starting[lease_id] = None
         demand.leases += 1
         job.served = lease_id
-        self._demands.queues.update(demand)
+        self._queues.update(demand)
         self._turn.send(
             node.peer,
             StartLease(
@@ -168,8 +169,8 @@ class LeaseTable:
         else:
             bundle.leases[lease_id] = lease
             self._ledger.give_back(self._ledger.key_of_groups(bundle.group.job), amounts)
-        if self._demands.queues.restless:
-            self._demands.queues.company_changed()
+        if self._queues.restless:
+            self._queues.company_changed()
 
     def _tally_of(self, lease: Lease) -> Tally:
         """Return where what a lease holds is counted. A demand remembers it for the next one."""
@@ -242,7 +243,7 @@ class LeaseTable:
             del self._by_worker[lease.worker_id]
         if lease.demand is not None or lease.record is not None:
             self._detach(lease)
-        queues = self._demands.queues
+        queues = self._queues
         if queues.restless:
             queues.company_changed()
         queues.freed(node)
@@ -251,9 +252,9 @@ class LeaseTable:
 
     def room_on(self, lease: Lease) -> None:
         """Something of what a lease holds is free for now: what fits there is to be tried again."""
-        self._demands.queues.freed(lease.node)
+        self._queues.freed(lease.node)
         if lease.bundle is not None:
-            self._demands.queues.freed_in_group(lease.bundle.group.spec.group_id)
+            self._queues.freed_in_group(lease.bundle.group.spec.group_id)
 
     def _let_go(self, demand: Demand) -> None:
         for lease_id in list(demand.starting):
@@ -299,7 +300,7 @@ class LeaseTable:
     def room_was_made(self) -> None:
         """Something else than a lease has given back what it held: everything that waits is to be tried again."""
         self._demands.touched = True
-        self._demands.queues.unblock()
+        self._queues.unblock()
 
     def take_from_group(self, lease: Lease, text: str) -> None:
         """A placement group is removed: what runs in it ends, and its holder hears why."""
@@ -381,7 +382,7 @@ class LeaseTable:
 
     def check_invariants(self) -> None:
         """Raise `InternalError` if leases, demands, holdings and charges contradict each other."""
-        self._demands.queues.check_invariants(list(self._demands))
+        self._queues.check_invariants(list(self._demands))
         for lease in self:
             if lease.lease_id not in lease.node.holdings or self._nodes.get(lease.node.node_id) is not lease.node:
                 raise InternalError(f"lease {lease.lease_id} holds nothing on {lease.node.name}")

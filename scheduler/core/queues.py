@@ -170,7 +170,6 @@ class DemandQueues:
     """All that waits for a lease to be started: every demand with a shortfall is in exactly one line.
 
     Attributes:
-        turns: The lines whose turn it is, by session and class.
         ready: The classes that may fit anywhere, by number. All others are blocked.
         freed_node: The node on which something became free last, while blocked classes may fit there; on no other.
         restless: How many classes depend on what else runs: whoever changes that says `company_changed`.
@@ -179,13 +178,12 @@ class DemandQueues:
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
         self._by_priority: list[_Level] = []
-        self.turns: dict[tuple[int, int], None] = {}
+        self._turns: dict[tuple[int, int], None] = {}  # by session and class
         self._classes: dict[ClassKey, _Class] = {}
         self.ready: dict[int, _Class] = {}
         self._blocked: dict[int, _Class] = {}
         self.freed_node: Node | None = None
-        self._fitting: dict[int, _Class] = {}
-        self._refused: dict[int, None] = {}
+        self._fitting: dict[int, _Class] = {}  # there
         self._last_number = 0
         self._count = 0
         self.restless = 0
@@ -247,7 +245,7 @@ class DemandQueues:
         level = self._levels[key]
         session = level.sessions[number]
         del session.lines[kind.number]
-        self.turns.pop((number, kind.number), None)
+        self._turns.pop((number, kind.number), None)
         kind.lines -= 1
         if not kind.lines:
             self._forget(kind)
@@ -272,6 +270,7 @@ class DemandQueues:
         del self._classes[kind.sample.class_key]
         self.ready.pop(kind.number, None)
         self._blocked.pop(kind.number, None)
+        self._fitting.pop(kind.number, None)
         self.restless -= kind.restless
 
     # --------------------------------------------------------------------------------------------- what is blocked
@@ -281,7 +280,7 @@ class DemandQueues:
         kind = self._classes[demand.class_key]
         self.ready.pop(kind.number, None)
         self._blocked[kind.number] = kind
-        self._refused[kind.number] = None
+        self._fitting.pop(kind.number, None)
 
     def unblock(self) -> None:
         """Anything may have become possible: everything is to be tried again."""
@@ -297,15 +296,15 @@ class DemandQueues:
         if other is not None and other is not node and self.anything_fits():
             self._unblock_some(self._fitting.values())  # it fits there, or here, or on both
         self.freed_node = node
-        self._refused.clear()
+        self._fitting = self._blocked.copy()
 
     def anything_fits(self) -> bool:
         """Whether there is a class that is not known to fit nowhere: to be asked before `next_fitting`."""
         node = self.freed_node
         if node is not None:
             cpu, supply, fitting = node.free_cpu(), node.supply, {}
-            for kind in self._blocked.values():
-                if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)) and kind.number not in self._refused:
+            for kind in self._fitting.values():
+                if kind.cpu <= cpu and (kind.cpu_only or kind.fits(supply)):
                     fitting[kind.number] = kind
             self._fitting = fitting
             if not fitting:
@@ -323,21 +322,21 @@ class DemandQueues:
 
     def _unblock_some(self, kinds: Iterable[_Class]) -> None:
         for kind in kinds:
-            del self._blocked[kind.number]
+            self._blocked.pop(kind.number, None)
             self.ready[kind.number] = kind
 
     def taken(self, demand: Demand) -> None:
         """A demand has got something: its turn is over."""
         self.moved(demand.job)
-        if self.turns:
+        if self._turns:
             kind = self._classes.get(demand.class_key)
             if kind is not None:
-                self.turns.pop((demand.job.number, kind.number), None)
+                self._turns.pop((demand.job.number, kind.number), None)
 
     def give_turn(self, demand: Demand) -> None:
         """Something was asked back for a demand that waits: its line goes first, once."""
         if demand.line is not None:
-            self.turns[demand.job.number, demand.line.kind.number] = None
+            self._turns[demand.job.number, demand.line.kind.number] = None
 
     # ------------------------------------------------------------------------------------------------- who is next
 
@@ -349,7 +348,7 @@ class DemandQueues:
         ready, node = self.ready, self.freed_node
         kinds = ready if node is None else {**ready, **self._fitting} if ready else self._fitting
         for level in self._by_priority:
-            for number, kind in self.turns:
+            for number, kind in self._turns:
                 if kind in kinds and number in level.sessions and kind in level.sessions[number].lines:
                     return level.sessions[number].lines[kind].front, None if kind in ready else node
             for _share, _served, number in level.order:
@@ -403,7 +402,7 @@ class DemandQueues:
                 for line in session.lines.values():
                     line.check_invariants()
         sessions = [session for level in self._by_priority for session in level.sessions.values()]
-        if not self.turns.keys() <= {(session.job.number, kind) for session in sessions for kind in session.lines}:
+        if not self._turns.keys() <= {(session.job.number, kind) for session in sessions for kind in session.lines}:
             raise InternalError("it is the turn of a line that is not there")
         numbers = {kind.number for kind in self._classes.values()}
         if {*self.ready} | {*self._blocked} != numbers or {*self.ready} & {*self._blocked}:

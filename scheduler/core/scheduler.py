@@ -239,10 +239,9 @@ class Scheduler:
         record = self.cluster.peers.get(peer)
         if record is None:
             return
-        kind = type(message)
-        handler = record.handlers.get(kind)
+        handler = record.handlers.get(type(message))
         if handler is None:
-            self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {kind.__name__}")
+            self._refuse(record, message, "ProtocolError", f"a {record.role} cannot say {type(message).__name__}")
         elif self._lifetime.stopping and record.role != "agent":
             self._refuse(record, message, "ClusterLostError", "the cluster is stopping")
         else:

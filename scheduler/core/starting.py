@@ -84,7 +84,8 @@ class Starting:
             if found is None:
                 queues.block(demand)
                 continue
-            leases.start(demand, *found)
+            scheduling_class, shape, node, bundle = found
+            leases.start(demand, scheduling_class, shape, node, bundle)
             started += 1
             queues.taken(demand)
 
