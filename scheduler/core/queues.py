@@ -292,11 +292,11 @@ class DemandQueues:
         """Some of a node is free again: what fits there now is to be tried again."""
         if not self._blocked:
             return
-        other = self.freed_node
-        if other is not None and other is not node and self.anything_fits():
-            self._unblock_some(self._fitting.values())  # it fits there, or here, or on both
-        self.freed_node = node
-        self._fitting = self._blocked.copy()
+        if self.freed_node is None or self.freed_node is node:
+            self.freed_node = node
+            self._fitting = self._blocked.copy()
+        else:  # there, or here
+            self.unblock()
 
     def anything_fits(self) -> bool:
         """Whether there is a class that is not known to fit nowhere: to be asked before `next_fitting`."""
