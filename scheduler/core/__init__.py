@@ -18,6 +18,7 @@ a thread, a clock, a file or randomness, and never looks into a user's payload. 
     preempting.py  what to end for who waits               durations.py  how long tasks usually run
     requests.py    what is no request at all
     jobs.py        sessions and peers                      actor.py, actors.py  actors and their names
+    strays.py      what lost nodes leave of actors
     names.py       the cache                               spans.py    the timeline
     account.py, usage.py  what was held, for people        measured.py what is used
     draining.py    nodes that are emptied

@@ -42,6 +42,7 @@ class Actor:
         failures: Starts of a process that failed in a row.
         lease: Its home, while it has one.
         leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
+        stray: Its process on a node that was lost, until that is gone too; empty if there is none.
         watchers: Who hears of changes.
         created: Wall clock.
         of_detached: Whether a detached actor made it, or a task of one.
@@ -63,6 +64,7 @@ class Actor:
         "restarts",
         "spec",
         "state",
+        "stray",
         "watchers",
     )
 
@@ -79,6 +81,7 @@ class Actor:
         self.failures = 0
         self.lease: Lease | None = None
         self.leaving: Lease | None = None
+        self.stray = b""
         self.cause = ""
         self.error = b""
         self.watchers: dict[Peer, PeerRecord] = {}

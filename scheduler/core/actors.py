@@ -28,6 +28,7 @@ from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
 from atoll.scheduler.core.lease import HELD, Lease
 from atoll.scheduler.core.leases import MAXIMUM_START_FAILURES, LeaseTable
+from atoll.scheduler.core.strays import Strays
 from atoll.scheduler.core.turn import Turn
 
 MAXIMUM_DEAD = 256
@@ -43,6 +44,9 @@ class ActorTable:
         turn: Where actions go.
         leases: Their homes.
         demands: What they want for a home.
+
+    Attributes:
+        strays: What nodes that were lost have left of them.
     """
 
     def __init__(self, turn: Turn, leases: LeaseTable, demands: DemandTable) -> None:
@@ -54,6 +58,7 @@ class ActorTable:
         self._names: dict[tuple[str, str], Actor] = {}
         self._made_by: dict[bytes, dict[bytes, Actor]] = {}
         self._awaited: dict[bytes, list[tuple[PeerRecord, int, Instant]]] = {}
+        self.strays = Strays(turn)
 
     def __iter__(self) -> Iterator[Actor]:
         return iter(self._actors.values())
@@ -280,8 +285,30 @@ class ActorTable:
         actor = self._actors.get(lease.actor_id)
         if actor is not None and actor.leaving is lease:
             actor.leaving = None
-            if actor.state == RESTARTING:
-                self._want_home(actor)
+            self._begin_anew(actor)
+
+    def left_behind(self, lease: Lease) -> None:
+        """The node of a home is lost, which is about to be said: its process may live on for a moment."""
+        actor = self._actors.get(lease.actor_id)
+        if actor is not None and lease.worker_id and (actor.lease is lease or actor.leaving is lease):
+            self.strays.add(actor, lease.worker_id)
+
+    def process_gone(self, worker_id: bytes) -> None:
+        """A process has no connection to us any more."""
+        actor = self.strays.gone(worker_id)
+        if actor is not None:
+            self._begin_anew(actor)
+
+    def strays_due(self) -> None:
+        """Processes that a lost node has left behind had their time to end."""
+        for actor in self.strays.due():
+            self._begin_anew(actor)
+
+    def found_ending(self, lease: Lease) -> None:
+        """The node of a process that was left behind is back, and is told to end it."""
+        actor = self.strays.gone(lease.worker_id)
+        if actor is not None:
+            actor.leaving = lease
 
     def impossible(self, actor_id: bytes, reason: str) -> None:
         """No node can ever give the actor what it needs."""
@@ -356,6 +383,7 @@ class ActorTable:
                 actor.state == RESTARTING
                 and actor.lease is None
                 and actor.leaving is None
+                and not actor.stray
                 and not self._demands.wants_for_actor(actor.spec.actor_id)
             ):
                 self._restart_or_die(actor, "its process did not come back after the scheduler was restarted")
@@ -409,7 +437,11 @@ class ActorTable:
         actor.cause = cause
         self._write_down(actor)
         self._tell(actor)
-        if actor.leaving is None:
+        self._begin_anew(actor)
+
+    def _begin_anew(self, actor: Actor) -> None:
+        """Let an actor that is made again have a home, once no process of it is left."""
+        if actor.state == RESTARTING and actor.leaving is None and not actor.stray:
             self._want_home(actor)
 
     def _want_home(self, actor: Actor) -> None:
@@ -418,6 +450,7 @@ class ActorTable:
     def _die(self, actor: Actor, cause: str) -> None:
         actor_id = actor.spec.actor_id
         self._demands.give_up_for_actor(actor_id)
+        self.strays.forget(actor)
         actor.state = DEAD
         actor.cause = cause
         del self._actors[actor_id]
@@ -448,6 +481,8 @@ class ActorTable:
                 raise InternalError(f"actor {actor.spec.actor_id.hex()} is alive without a process")
             if actor.lease is not None and waits:
                 raise InternalError(f"actor {actor.spec.actor_id.hex()} has a home and wants another")
+            if actor.stray and (waits or homes or actor.stray not in self.strays):
+                raise InternalError(f"actor {actor.spec.actor_id.hex()} begins beside a process that was left behind")
         for (_namespace, name), actor in self._names.items():
             if actor.state == DEAD or actor.spec.name != name:
                 raise InternalError(f"the name {name!r} belongs to no living actor")

@@ -94,6 +94,8 @@ class AgentDesk:
         self._turn.warn(f"node {node.name} ({node.node_id.hex()}) {gone}: {cause}")
         for lease in list(cluster.leases):
             if lease.node is node:
+                if lease.actor_id:
+                    cluster.actors.left_behind(lease)
                 cluster.lease_over(lease, "WorkerCrashedError", f"the node agent of {node.name} is gone")
         cluster.groups.node_lost(node)
         cluster.nodes.remove(node, self._turn.now)
@@ -173,6 +175,7 @@ class AgentDesk:
             else:
                 wanted = bool(lease.holder)
             if not wanted:  # what it holds is nobody else's before it has ended
+                cluster.actors.found_ending(lease)
                 cluster.leases.end(lease, kill=True)
         for record in cluster.peers.values():
             if record.role == "worker" or record.job is not None:

@@ -31,7 +31,7 @@ from atoll.protocol.machine import (
     Story,
 )
 from atoll.scheduler.core import actor as actor_records
-from atoll.scheduler.core import demands, draining
+from atoll.scheduler.core import demands, draining, strays
 from atoll.scheduler.core import group as group_records
 from atoll.scheduler.core import names as name_records
 from atoll.scheduler.core import shares as share_records
@@ -285,6 +285,9 @@ class Scheduler:
             self._agents.node_lost(record, event.cause)
         cluster.leases.holder_lost(record)
         cluster.actors.peer_lost(record)
+        strayed = record.process_id in cluster.actors.strays
+        if strayed and not any(other.process_id == record.process_id for other in cluster.peers.values()):
+            cluster.actors.process_gone(record.process_id)
         cluster.groups.peer_lost(record)
         cluster.names.peer_lost(record.peer)
         self._agents.peer_lost(record.peer)
@@ -312,6 +315,8 @@ class Scheduler:
                     self._lifetime.stop("nobody used it")
                 case demands.TIMER:
                     self.cluster.demands.begin_due()
+                case strays.TIMER:
+                    self.cluster.actors.strays_due()
                 case "nodes":
                     self._agents.nodes_due()
                 case "locality":  # who waited for a node that is near has waited enough

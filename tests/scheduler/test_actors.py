@@ -7,6 +7,7 @@ from atoll.protocol import values
 from atoll.protocol.machine import Peer, Send
 from atoll.scheduler.core.actors import CREATED_WITHIN_S
 from atoll.scheduler.core.events import PersistRecord
+from atoll.scheduler.core.strays import GONE_WITHIN_S
 from tests.scheduler.world import World
 
 
@@ -257,6 +258,7 @@ def test_a_lost_node_restarts_its_actors_elsewhere() -> None:
     world.serve()
     world.lose(agent)
     world.agent(2)
+    world.wait(GONE_WITHIN_S)
     world.serve()
     states = {changed.actor_id[-1:]: changed for changed in world.heard(client, m.ActorChanged)}
     assert (states[b"1"].state, states[b"1"].incarnation) == ("alive", 1)

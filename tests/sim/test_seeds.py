@@ -13,6 +13,11 @@ from tests.sim.scenario import run_seed
 SEEDS = 200
 A_BATCH = 20
 
+FOUND = {
+    5784: "an actor began on another node before its process on a lost node was gone",
+}
+"""Seeds beyond the first ones that have found a mistake, and which."""
+
 faults: Counter[str] = Counter()
 outcomes: Counter[str] = Counter()
 profiles: Counter[str] = Counter()
@@ -26,6 +31,11 @@ def test_r1_to_r6_r15_r17_r20_a_batch_of_seeds_keeps_every_promise(first: int) -
         outcomes.update(result.outcomes)
         profiles[result.profile] += 1
     gc.collect()
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_a_seed_that_found_something_once_finds_it_no_more(seed: int) -> None:
+    run_seed(seed)
 
 
 def test_the_seeds_were_about_something() -> None:
