@@ -452,8 +452,9 @@ class ObjectStore:
             self._fail(peer, request, kind, text)
 
     def _stop_waiting(self, stored: StoredObject, now: Instant) -> None:
-        """One who waited for an object on disk does not any more."""
-        if not stored.readers and not stored.restoring:
+        """One who waited for an object that is not in memory does not any more."""
+        kept = stored.incoming and stored.wanted  # it comes here to stay, whether somebody reads it or not
+        if not stored.readers and not stored.restoring and not kept:
             self._room.forget(stored)
         self._index.note(stored)
         self._collect(stored, now)

@@ -179,6 +179,26 @@ def test_a_node_that_leaves_has_its_objects_kept(driver: CoreDriver) -> None:
     assert (kept[OBJECT].name, kept[OBJECT].owned, kept[MINE].name) == ("flights", True, None)
 
 
+def test_what_waits_for_room_to_be_kept_goes_on_waiting_when_a_reader_gives_up(driver: CoreDriver) -> None:
+    """Else the node that leaves would never hear that its objects are taken over."""
+    writer, reader = driver.connect(), driver.connect(process_id=b"client-2")
+    driver.message(writer, m.CreateObject(1, MINE, 62 * MIB))
+    driver.make_segments()
+    driver.message(writer, m.SealObject(2, MINE, b"layout", True))
+    agent = driver.connect("agent", OTHER, attach=False)
+    driver.message(agent, m.KeepObjects(3, [OBJECT], ["flights"]))
+    offer(driver, agent)
+    assert driver.core.store.waiting == 1, "there is no room for it yet"
+    ask(driver, reader)
+    driver.message(reader, m.ReleaseObjects([OBJECT]))
+    driver.message(writer, m.DeleteObjects([MINE]))
+    driver.message(writer, m.ReleaseObjects([MINE]))
+    driver.make_segments()
+    assert pieces(driver, agent) == SIZE
+    assert driver.said(m.ObjectsKept, agent) == [m.ObjectsKept(3, 1, SIZE, "")]
+    assert not driver.said(m.Failed, reader)
+
+
 def test_few_are_taken_over_at_once(driver: CoreDriver) -> None:
     agent = driver.connect("agent", OTHER, attach=False)
     many = [b"client-9" + number.to_bytes(12) for number in range(11)]
