@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from atoll.ids import PROCESS_ID_BYTES
+from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES
 from atoll.nodeagent.core.segments import Placement
 from atoll.protocol.machine import Peer
 
@@ -57,6 +57,7 @@ class StoredObject:
         readers: Who waits until it is back from disk: connection and number of the request.
         asked_back: Whether those who have it pinned were asked to let go of it.
         incoming: Whether it is on its way from another node.
+        meant_as: The id that its writer knows it by, if another attempt writes the object of that id now.
     """
 
     object_id: bytes
@@ -76,6 +77,7 @@ class StoredObject:
     readers: list[tuple[Peer, int]] = field(default_factory=list)
     asked_back: bool = False
     incoming: bool = False
+    meant_as: bytes = b""
 
     @property
     def owner(self) -> bytes:
@@ -106,10 +108,13 @@ class ObjectIndex:
         pinned: Those that somebody has pinned, in the order in which they came into use.
         idle_segments: Segments of which every object is idle, in the order in which they came out of use.
         spilled_bytes: The size of the objects that are on disk only.
+        aside: Those whose writers do not know yet that another attempt writes them.
     """
 
     def __init__(self) -> None:
         self.by_id: dict[bytes, StoredObject] = {}
+        self.aside: dict[bytes, StoredObject] = {}
+        self._last_aside = 0
         self.pinned: dict[bytes, StoredObject] = {}
         self.idle_segments: dict[int, None] = {}
         self.spilled_bytes = 0
@@ -171,10 +176,21 @@ class ObjectIndex:
         self.by_id[stored.object_id] = stored
         self.spilled_bytes += stored.size_bytes
 
+    def set_aside(self, stored: StoredObject) -> None:
+        """Another attempt writes this object from now on; the memory stays this one's, under an id that nobody has."""
+        placement = self.displace(stored)
+        self.remove(stored)
+        self._last_aside += 1
+        stored.meant_as, stored.object_id = stored.object_id, self._last_aside.to_bytes(OBJECT_ID_BYTES)
+        stored.owned, stored.name = False, None
+        self.by_id[stored.object_id] = self.aside[stored.object_id] = stored
+        self.place(stored, placement)
+
     def remove(self, stored: StoredObject) -> None:
         """Forget an object that has no memory any more."""
         assert stored.placement is None, "an object that is removed gives up its memory first"
         del self.by_id[stored.object_id]
+        self.aside.pop(stored.object_id, None)
         self.pinned.pop(stored.object_id, None)
         if stored.sealed:
             self.spilled_bytes -= stored.size_bytes

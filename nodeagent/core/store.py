@@ -182,7 +182,7 @@ class ObjectStore:
         if earlier is not None:
             # A task that is tried again writes its result again; the first attempt's bytes are nobody's.
             name = earlier.name
-            self._remove(earlier, now)
+            self._supersede(earlier, peer, now)
         stored = StoredObject(
             object_id=message.object_id,
             size_bytes=message.size_bytes,
@@ -195,6 +195,16 @@ class ObjectStore:
         )
         self._objects[stored.object_id] = stored
         self._room.want(stored, now)
+
+    def _supersede(self, earlier: StoredObject, peer: Peer, now: Instant) -> None:
+        """An object is written anew. An attempt before that still writes keeps its memory until it hears of it."""
+        if earlier.writer is not None and earlier.request is not None:
+            text = f"object {earlier.object_id.hex()} is written by another attempt"
+            self._fail(earlier.writer, earlier.request, ObjectLostError, text)
+        elif earlier.writer not in {None, peer}:
+            self._index.set_aside(earlier)
+            return
+        self._remove(earlier, now)
 
     def _use_if_ready(self, stored: StoredObject) -> None:
         """Its memory is there, or will be: let it be written, by who creates it or from disk."""
@@ -254,6 +264,7 @@ class ObjectStore:
         if stored is None or stored.writer != peer or stored.request is not None:
             text = f"object {message.object_id.hex()} is not being written by this process"
             self._fail(peer, message.request, ObjectLostError, text)
+            self._abort_aside(peer, message.object_id, now)
             return
         stored.sealed = True
         stored.writer = None
@@ -269,6 +280,14 @@ class ObjectStore:
         stored = self._objects.get(message.object_id)
         if stored is not None and stored.writer == peer:
             self._abort(stored, now)
+        else:
+            self._abort_aside(peer, message.object_id, now)
+
+    def _abort_aside(self, peer: Peer, object_id: bytes, now: Instant) -> None:
+        """A writer writes no more what another attempt has written instead."""
+        for stored in list(self._index.aside.values()):
+            if stored.writer == peer and stored.meant_as == object_id:
+                self._abort(stored, now)
 
     def _abort(self, stored: StoredObject, now: Instant) -> None:
         self._tell_gone(stored)

@@ -236,6 +236,45 @@ def test_a_task_tried_again_writes_its_result_again(driver: CoreDriver) -> None:
     assert driver.said(Failed, second)[0].kind == "ProtocolError", "somebody reads it: its bytes stay"
 
 
+def test_what_an_attempt_still_writes_is_not_used_again_before_it_has_ended(driver: CoreDriver) -> None:
+    """Who owns the result has lost sight of the first attempt, which does not know and writes on."""
+    first, second = driver.connect(process_id=b"worker-1"), driver.connect(process_id=b"worker-2")
+    before = create(driver, first, MINE, 3 * MIB)
+    other = put(driver, second, MINE, 3 * MIB)
+    third = put(driver, second, object_id(b"client-1", 2), 3 * MIB)
+    assert before.segment_id not in {other.segment_id, third.segment_id}
+    driver.message(first, SealObject(7, MINE, b"how", pin=False))
+    assert [(failed.request, failed.kind) for failed in driver.said(Failed, first)] == [(7, "ObjectLostError")]
+    assert driver.core.store.used_bytes == 6 * MIB
+    again = put(driver, second, object_id(b"client-1", 3), 3 * MIB)
+    assert again.segment_id == before.segment_id
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_attempt_that_gives_up_what_another_writes_takes_nothing_of_the_others(
+    driver: CoreDriver, lost: bool
+) -> None:
+    first, second = driver.connect(process_id=b"worker-1"), driver.connect(process_id=b"worker-2")
+    create(driver, first, MINE, 3 * MIB)
+    create(driver, second, MINE, 3 * MIB)
+    if lost:
+        driver.lose(first)
+    else:
+        driver.message(first, AbortObject(MINE))
+    assert driver.core.store.used_bytes == 3 * MIB
+    driver.message(second, SealObject(10, MINE, b"how", pin=False))
+    assert driver.said(ObjectSealed, second) == [ObjectSealed(10)]
+
+
+def test_an_attempt_that_waits_for_memory_hears_that_another_writes_its_result(driver: CoreDriver) -> None:
+    first, second = driver.connect(process_id=b"worker-1"), driver.connect(process_id=b"worker-2")
+    put(driver, second, object_id(b"client-1", 2), 60 * MIB, pin=True)
+    driver.message(first, CreateObject(5, MINE, 10 * MIB))
+    put(driver, second, MINE, MIB)
+    (failed,) = driver.said(Failed, first)
+    assert (failed.request, failed.kind) == (5, "ObjectLostError")
+
+
 def test_r11_a_full_store_is_an_error_with_both_sizes(driver: CoreDriver) -> None:
     writer = driver.connect()
     put(driver, writer, MINE, 40 * MIB, pin=True)
