@@ -10,7 +10,8 @@ Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes 
     agent.py     the whole: one dispatch table, the link to the scheduler;  node.py  what the node is
     samples.py   what the scheduler is told now and then
     workers.py   the pool of workers and the zygotes that fork them
-    leases.py    leases and actors on those workers;  lease.py  one of them
+    leases.py    leases of those workers;  lease.py  one of them
+    actors.py    actors that live in leases;  device_leave.py  idle ones give their devices up
     devices.py   how leases come to devices, and when those are free
     device_health.py    which devices have failed too often
     store.py     objects, pins, owners;  objects.py  which there are;  segments.py  where in shared memory they lie

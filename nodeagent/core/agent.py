@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from atoll.exceptions import ObjectLostError, ProtocolError
+from atoll.nodeagent.core.actors import Actors
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
     DestroySegment,
@@ -152,7 +153,8 @@ class AgentCore:
         cpus = node.resources.get(CPU, 0) // UNITS_PER_ONE
         self.pool = WorkerPool(cpus, self._outbox, new_worker_id)
         offered_bytes = node.resources.get(MEMORY, 0) // UNITS_PER_ONE
-        self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room, no_checkpoint)
+        self.leases = Leases(self.pool, self._outbox, offered_bytes, kept_free_bytes, self._make_room)
+        self.actors = Actors(self.leases, self._outbox, no_checkpoint)
         self.leases.devices.health.recall(device_records, now)
         self._story = Story()
         self._roles: dict[Peer, tuple[str, bytes]] = {}
@@ -183,9 +185,9 @@ class AgentCore:
             SpillFailed: self.store.spill_failed,
             ObjectRestored: self.store.restored,
             RestoreFailed: self.store.restore_failed,
-            DeviceMemoryMeasured: self.leases.device_memory_measured,
+            DeviceMemoryMeasured: self._device_memory_measured,
             DevicesClaimed: self._devices_claimed,
-            DevicesCheckpointed: self.leases.checkpointed,
+            DevicesCheckpointed: self.actors.checkpointed,
             NodeObserved: self._node_observed,
             MemoryMeasured: self.leases.memory.measured,
             AgentUnreachable: self.transfers.unreachable,
@@ -198,8 +200,8 @@ class AgentCore:
             DefineEnvironment: lambda m, now: self.pool.define(m.digest, m.environment, m.prepare, now),
             StartLease: self._start_lease,
             EndLease: self.leases.end,
-            StartActor: lambda message, now: self.leases.start_actor(message),
-            DevicesReturned: self.leases.devices_returned,
+            StartActor: lambda message, now: self.actors.start(message),
+            DevicesReturned: self.actors.returned,
             AdoptObject: lambda message, now: self.store.adopt(message),
             DropObject: self.store.drop,
             JobEnded: self._job_ended,
@@ -237,10 +239,10 @@ class AgentCore:
 
     def _worker_table(self) -> dict[type, MessageHandler]:
         return {
-            ActorConstructed: self.leases.actor_constructed,
-            DevicesOffloaded: self.leases.offloaded,
-            DevicesRestored: self.leases.devices_restored,
-            WantDevices: lambda peer, message, now: self.leases.devices_wanted(peer, message),
+            ActorConstructed: self.actors.constructed,
+            DevicesOffloaded: self.actors.offloaded,
+            DevicesRestored: self.actors.restored,
+            WantDevices: lambda peer, message, now: self.actors.wanted(peer, message),
             ReportSpans: self._spans_reported,
             ReportDeviceFault: self._fault_reported,
         }
@@ -276,6 +278,7 @@ class AgentCore:
         instants = [
             self.pool.next_deadline(),
             self.leases.next_deadline(),
+            self.actors.next_deadline(),
             self._allocator.next_deadline(),
             self.store.next_deadline(),
             self.samples.next_deadline(),
@@ -291,6 +294,7 @@ class AgentCore:
             return
         self.pool.tick(now)
         self.leases.tick(now)
+        self.actors.tick(now)
         self._allocator.trim(now)
         self.store.tick(now)
         self.samples.tick(now)
@@ -335,13 +339,9 @@ class AgentCore:
                 devices=node.devices,
                 labels=node.labels,
                 leases=[(lease.lease_id, *lease.place) for lease in holding],
-                actors=[
-                    (lease.actor_id, lease.lease_id)
-                    for lease in holding
-                    if lease.actor_id is not None and lease.actor_alive and lease.state == "running"
-                ],
+                actors=self.actors.living(),
                 started=[lease.begun for lease in holding],
-                away=list(self.leases.leaves.gone()),
+                away=self.actors.away(),
                 stays=node.stays,
             )
         )
@@ -396,7 +396,8 @@ class AgentCore:
             self._refuse(peer, message, now)
 
     def _spans_reported(self, peer: Peer, message: ReportSpans, now: Instant) -> None:
-        self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans, now)))
+        self.actors.busy(peer, now)
+        self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans)))
 
     def _fault_reported(self, peer: Peer, message: ReportDeviceFault, now: Instant) -> None:
         self.leases.worker_reports_fault(peer, message.text, message.counts, now)
@@ -469,6 +470,7 @@ class AgentCore:
         if worker is None:
             return
         self.pool.exited(worker, now)
+        self.actors.worker_gone(worker)
         self.leases.worker_exited(worker, event, now)
 
     def _fork_failed(self, event: ForkFailed, now: Instant) -> None:
@@ -479,6 +481,8 @@ class AgentCore:
 
     def _zygote_died(self, event: ZygoteDied, now: Instant) -> None:
         lost = self.pool.zygote_died(event, now)
+        for worker in lost:
+            self.actors.worker_gone(worker)
         self.leases.zygote_died(event, lost, now)
 
     def _job_ended(self, message: JobEnded, now: Instant) -> None:
@@ -505,6 +509,10 @@ class AgentCore:
         self.samples.tell(now)  # first, so that the scheduler does not place there again what is withdrawn now
         if event.faults:
             self.leases.withdraw_from_quarantined(now)
+
+    def _device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
+        if not self.actors.measured(event):
+            self.leases.device_memory_measured(event, now)
 
     def _devices_claimed(self, event: DevicesClaimed, now: Instant) -> None:
         """Go on with the lease; if it is given up, the scheduler first learns why, so that it looks elsewhere."""
@@ -546,7 +554,7 @@ class AgentCore:
         """Raise `InternalError` if the state contradicts itself."""
         if self._exiting:
             return
-        for part in (self._allocator, self.store, self.pool, self.leases, self.transfers):
+        for part in (self._allocator, self.store, self.pool, self.leases, self.actors, self.transfers):
             broken = part.broken_invariant()
             if broken is not None:
                 raise self._story.broken(broken)

@@ -103,15 +103,9 @@ class DeviceLeaves:
         """An actor has been made."""
         self._leaves[lease_id] = leave
 
-    def forget(self, lease_id: int) -> bool:
-        """An actor's process is gone. Returns whether its devices were others' then."""
-        leave = self._leaves.pop(lease_id, None)
-        return leave is not None and leave.state in GONE_STATES
-
-    def state(self, lease_id: int) -> str:
-        """Return where an actor stands; empty if it never gives anything up."""
-        leave = self._leaves.get(lease_id)
-        return leave.state if leave is not None else ""
+    def forget(self, lease_id: int) -> None:
+        """An actor's process is gone."""
+        self._leaves.pop(lease_id, None)
 
     def gone(self) -> Iterable[tuple[int, bool]]:
         """Return the leases whose devices are others', and whether they are wanted back."""

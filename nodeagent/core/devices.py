@@ -234,6 +234,10 @@ class Devices:
         """An idle actor has given its devices up."""
         self._claims[lease_id].state = LENT
 
+    def is_lent(self, lease_id: int) -> bool:
+        """Whether an idle actor has given them up."""
+        return self._claims[lease_id].state == LENT
+
     def take_back(self, lease_id: int) -> None:
         """They are its own again."""
         self._claims[lease_id].state = HELD

@@ -1,10 +1,10 @@
-"""Leases and the actors on them: which worker serves which, and how each ends.
+"""Leases: which worker serves which, and how each ends.
 
     StartLease ─▶ starting ──worker is there──▶ running ──EndLease──▶ ending ──exit, memory free──▶ LeaseEnded
                      └── no worker can be had ─▶ LeaseFailed             └── the worker goes on ──▶ LeaseEnded
 
 A lease with devices claims them before it is given a worker (`devices.py`). A lease whose worker died by itself takes
-the same way, with the reason. What a worker says about an actor is passed on unread.
+the same way, with the reason.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atoll.exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
-from atoll.ids import ActorId
-from atoll.nodeagent.core.device_leave import DeviceLeaves, Leave
 from atoll.nodeagent.core.devices import HELD, LITTLE, OVER, REFUSED, Devices
 from atoll.nodeagent.core.events import (
     DeviceFault,
     DeviceMemoryMeasured,
-    DevicesCheckpointed,
     DevicesClaimed,
     ProcessExited,
     ZygoteDied,
@@ -27,38 +24,19 @@ from atoll.nodeagent.core.lease import Lease, describe_exit
 from atoll.nodeagent.core.memory_watch import MemoryWatch, Use
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.workers import Worker, WorkerPool
-from atoll.protocol.leave_messages import (
-    DevicesOffloaded,
-    DevicesRestored,
-    DevicesReturned,
-    WantDevices,
-)
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
-    ActorConstructed,
-    ActorFailed,
-    ActorStarted,
     BeginLease,
-    ConstructActor,
     EndLease,
     FinishLease,
     LeaseEnded,
     LeaseFailed,
     LeaseStarted,
-    StartActor,
     StartLease,
 )
 from atoll.protocol.values import MemoryLoss, Span
 from atoll.resources import MEMORY, UNITS_PER_ONE
-
-NO_WAY = (
-    "it cannot give its GPUs up when it is idle (idle=, release_gpu_when_idle_s=): give its class methods offload() "
-    "and restore(), or leave the option out; the driver cannot do it here"
-)
-
-PARDONED_BYTES = 1 << 60
-"""What an actor may use of the host's memory while the contents of its devices lie there."""
 
 STARTS_PER_LEASE = 2
 """A lease whose worker died while starting gets another so often."""
@@ -73,10 +51,9 @@ class Leases:
         offered_bytes: Memory that the node offers.
         kept_free_bytes: Memory that is kept free on the host; what is usual if 0.
         make_room: Gives back memory that is kept only to be quick.
-        no_checkpoint: Why the driver cannot give up what a process has on its devices; empty if it can.
 
     Attributes:
-        leaves: Idle actors that give their devices up.
+        devices: Which leases hold which devices.
         memory: Looks at what leases use of the host's memory.
     """
 
@@ -87,13 +64,11 @@ class Leases:
         offered_bytes: int = 0,
         kept_free_bytes: int = 0,
         make_room: Callable[[Instant], bool] = lambda _now: False,
-        no_checkpoint: str = "",
     ) -> None:
         self._pool = pool
         self._outbox = outbox
         self._leases: dict[int, Lease] = {}
         self.devices = Devices(outbox, lambda: [worker.pid for worker in pool.workers() if worker.pid])
-        self.leaves = DeviceLeaves(outbox, no_checkpoint)
         self.memory = MemoryWatch(outbox, offered_bytes, kept_free_bytes, self._out_of_memory, make_room)
 
     def lease(self, lease_id: int) -> Lease | None:
@@ -103,6 +78,14 @@ class Leases:
     def leases(self) -> list[Lease]:
         """Return all leases, oldest first."""
         return list(self._leases.values())
+
+    def served_by(self, peer: Peer) -> Lease | None:
+        """Return the lease that a worker serves, by its connection."""
+        worker = self._pool.by_peer(peer)
+        return self._of(worker) if worker is not None else None
+
+    def _of(self, worker: Worker) -> Lease | None:
+        return self._leases.get(worker.lease_id) if worker.lease_id is not None else None
 
     # -------------------------------------------------------------------------------------------- beginning
 
@@ -119,7 +102,7 @@ class Leases:
         self._leases[lease.lease_id] = lease
         if lease.devices and not self._adopt_warm(lease, now):
             lease.claiming = True
-            self._end_warm(lease, now)
+            self.end_warm(lease, now)
             self.devices.claim(lease.lease_id, lease.devices, now)
         else:
             self._give_worker(lease, now)
@@ -129,7 +112,7 @@ class Leases:
         worker = self._pool.warm(lease.key, lease.job)
         return worker is not None and self.devices.adopt(lease.lease_id, worker.worker_id, lease.devices, now)
 
-    def _end_warm(self, lease: Lease, now: Instant) -> None:
+    def end_warm(self, lease: Lease, now: Instant) -> None:
         """End the warm workers on devices that a lease is to have as a whole, and the one that it was not to adopt."""
         whole = {share.uuid for share in lease.devices if share.units == UNITS_PER_ONE}
         for worker in self._pool.workers():
@@ -247,75 +230,73 @@ class Leases:
 
     def worker_disconnected(self, worker: Worker) -> None:
         """A worker's connection broke: it is about to end, and its exit will say why."""
-        lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+        lease = self._of(worker)
         if lease is not None and lease.state == "running":
             lease.state = "ending"
             lease.crashed = True
 
     def worker_exited(self, worker: Worker, event: ProcessExited, now: Instant) -> None:
         """A worker is gone: end its lease, or give the lease another worker if it never began."""
-        lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+        lease = self._without(worker, now)
         if lease is None:
-            self.devices.warm_worker_gone(worker.worker_id, worker.pid, now)
             return
-        lease.worker = None
-        self.memory.forget(lease.lease_id)
-        if lease.state == "starting":
-            if lease.starts < STARTS_PER_LEASE:
-                self._give_worker(lease, now)
-            else:
-                kind, text = self._pool.died_while_starting(worker, event.detail or describe_exit(event))
-                self._fail(lease, kind, text)
-            return
-        if lease.state == "running" or lease.crashed:
-            lease.kind = WorkerCrashedError.__name__
-            lease.text = lease.cause or f"the worker (pid {worker.pid}) {describe_exit(event)}"
-        self._after_exit(lease, worker.pid, now)
+        if lease.state != "starting":
+            self._end_without(lease, worker.pid, describe_exit(event), now)
+        elif lease.starts < STARTS_PER_LEASE:
+            self._give_worker(lease, now)
+        else:
+            kind, text = self._pool.died_while_starting(worker, event.detail or describe_exit(event))
+            self._fail(lease, kind, text)
 
     def zygote_died(self, event: ZygoteDied, lost: list[Worker], now: Instant) -> None:
         """A zygote is gone, and its workers with it."""
         for worker in lost:
-            lease = self._leases.get(worker.lease_id) if worker.lease_id is not None else None
+            lease = self._without(worker, now)
             if lease is None:
-                self.devices.warm_worker_gone(worker.worker_id, worker.pid, now)
                 continue
-            lease.worker = None
-            self.memory.forget(lease.lease_id)
-            if lease.state == "starting":
-                if event.was_ready and lease.starts < STARTS_PER_LEASE:
-                    self._give_worker(lease, now)
-                else:
-                    self._fail(lease, event.kind, event.text)
-                continue
-            if lease.state == "running" or lease.crashed:
-                lease.kind = WorkerCrashedError.__name__
-                lease.text = f"the worker (pid {worker.pid}) ended with the process it was forked from: {event.text}"
-            self._after_exit(lease, worker.pid, now)
+            if lease.state != "starting":
+                self._end_without(lease, worker.pid, f"ended with the process it was forked from: {event.text}", now)
+            elif event.was_ready and lease.starts < STARTS_PER_LEASE:
+                self._give_worker(lease, now)
+            else:
+                self._fail(lease, event.kind, event.text)
+
+    def _without(self, worker: Worker, now: Instant) -> Lease | None:
+        """A worker is gone; return the lease that it served."""
+        lease = self._of(worker)
+        if lease is None:
+            self.devices.warm_worker_gone(worker.worker_id, worker.pid, now)
+            return None
+        lease.worker = None
+        self.memory.forget(lease.lease_id)
+        return lease
+
+    def _end_without(self, lease: Lease, pid: int, how: str, now: Instant) -> None:
+        """End a lease that ran, whose worker is gone."""
+        if lease.state == "running" or lease.crashed:
+            lease.kind = WorkerCrashedError.__name__
+            lease.text = lease.cause or f"the worker (pid {pid}) {how}"
+        lease.state = "ending"
+        if lease.devices and not self.devices.is_lent(lease.lease_id):
+            self.devices.release(lease.lease_id, pid, now)
+            return
+        if lease.devices:
+            self.devices.end_lent(lease.lease_id)
+        self._over(lease)
 
     def _fail(self, lease: Lease, kind: str, text: str) -> None:
         del self._leases[lease.lease_id]
         self.devices.forget(lease.lease_id)
         self._outbox.tell_scheduler(LeaseFailed(lease.lease_id, kind, text))
 
-    def _after_exit(self, lease: Lease, pid: int, now: Instant) -> None:
-        lease.state = "ending"
-        if self.leaves.forget(lease.lease_id):
-            self.devices.end_lent(lease.lease_id)
-            self._over(lease)
-        elif lease.devices:
-            self.devices.release(lease.lease_id, pid, now)
-        else:
-            self._over(lease)
-
     def _over(self, lease: Lease) -> None:
         del self._leases[lease.lease_id]
         self._outbox.tell_scheduler(LeaseEnded(lease.lease_id, lease.kind, lease.text, lease.memory))
 
+    # ---------------------------------------------------------------------------------------------- devices
+
     def device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
-        """End the lease if its devices are free, or lend them; or keep its worker, if that holds little of them."""
-        if self.leaves.measured(event):
-            self.devices.lend(event.lease_id)
-            return
+        """End the lease if its devices are free; or keep its worker, if that holds little of them."""
         verdict = self.devices.measured(event, now)
         lease = self._leases.get(event.lease_id)
         if lease is None:
@@ -337,20 +318,18 @@ class Leases:
             self.devices.health.failed(fault.uuid, fault.text, now)
         for lease in self.leases():
             share = next((share for share in lease.devices if share.uuid == fault.uuid), None)
-            if share is not None and lease.state == "running" and lease.worker is not None:
-                self._replace(lease, lease.worker, f"GPU {share.index} failed: {fault.text}")
-                self._pool.kill(lease.worker, now)
+            if share is not None:
+                self.break_off(lease, f"GPU {share.index} failed: {fault.text}", now)
 
     def worker_reports_fault(self, peer: Peer, text: str, counts: bool, now: Instant) -> None:
         """CUDA has failed in a worker, whose context is of no use any more. Of several devices, nobody knows which."""
-        worker = self._pool.by_peer(peer)
-        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
-        if worker is None or lease is None or not lease.devices or lease.state != "running":
+        lease = self.served_by(peer)
+        if lease is None or not lease.devices or lease.state != "running" or lease.worker is None:
             return
         if counts and len(lease.devices) == 1:
             self.devices.health.failed(lease.devices[0].uuid, text, now)
-        self._replace(lease, worker, f"the worker (pid {worker.pid}) was replaced after an error of its GPU: {text}")
-        self._pool.retire(worker, now)
+        cause = f"the worker (pid {lease.worker.pid}) was replaced after an error of its GPU: {text}"
+        self.break_off(lease, cause, now, gently=True)
 
     def withdraw_from_quarantined(self, now: Instant) -> None:
         """Give up the leases that have their devices, and no worker on them yet, where one is not to be given now."""
@@ -364,120 +343,47 @@ class Leases:
                     self._pool.kill(lease.worker, now)
                 self._fail(lease, DEVICES_TAKEN, text)
 
-    @staticmethod
-    def _replace(lease: Lease, worker: Worker, cause: str) -> None:
-        """The worker of a lease ends, and not because the scheduler wished it."""
+    def break_off(self, lease: Lease, cause: str, now: Instant, *, gently: bool = False) -> None:
+        """End the worker of a lease that runs, not because the scheduler wishes it.
+
+        Args:
+            lease: The lease. Nothing is done if it does not run.
+            cause: Why, for who waits for what runs there.
+            now: The time.
+            gently: Whether the worker may end by itself.
+        """
+        worker = lease.worker
+        if lease.state != "running" or worker is None:
+            return
         assert worker.lease_id == lease.lease_id, "a worker serves its own lease"
-        lease.state = "ending"
-        lease.crashed = True
-        lease.cause = cause
+        lease.state, lease.crashed, lease.cause = "ending", True, cause
+        if gently:
+            self._pool.retire(worker, now)
+        else:
+            self._pool.kill(worker, now)
+
+    # ------------------------------------------------------------------------------------------------- time
 
     def next_deadline(self) -> Instant | None:
         """Return when devices, or memory, are to be looked at again."""
-        instants = (self.devices.next_deadline(), self.memory.next_deadline(), self.leaves.next_deadline())
+        instants = (self.devices.next_deadline(), self.memory.next_deadline())
         return min((instant for instant in instants if instant is not None), default=None)
 
     def tick(self, now: Instant) -> None:
         """Do what is due."""
         self.devices.tick(now)
         self.memory.tick(now)
-        self.leaves.tick(now)
 
-    def with_peaks(self, peer: Peer, spans: list[Span], now: Instant) -> list[Span]:
+    def with_peaks(self, peer: Peer, spans: list[Span]) -> list[Span]:
         """Return what a worker says it ran, with the most memory that it and all that it has started were seen to use.
 
         What runs in an actor is learned of as the actor's: its state is most of it.
         """
-        worker = self._pool.by_peer(peer)
-        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
-        if worker is None or lease is None:
+        lease = self.served_by(peer)
+        if lease is None or lease.worker is None:
             return spans
-        if lease.idle_s:
-            self.leaves.busy(lease.lease_id, now)
         code = lease.scheduling_class.code if lease.actor_id else b""
-        return self.memory.with_peaks(worker.worker_id, spans, code)
-
-    # ----------------------------------------------------------------------------------------------- actors
-
-    def start_actor(self, message: StartActor) -> None:
-        """Have the worker of a lease make an actor. If it is gone, the end of the lease tells why, and what follows."""
-        lease = self._leases.get(message.lease_id)
-        worker = lease.worker if lease is not None else None
-        if lease is None:
-            text = "its worker is gone"
-            self._outbox.tell_scheduler(ActorFailed(message.spec.actor_id, message.lease_id, text, b""))
-            return
-        if lease.state != "running" or worker is None or worker.peer is None:
-            return
-        lease.actor_id = ActorId(message.spec.actor_id)
-        lease.idle_s = message.spec.idle_s
-        lease.dedicated = True
-        self._outbox.send(worker.peer, ConstructActor(message.lease_id, message.spec, message.incarnation))
-
-    def actor_constructed(self, peer: Peer, message: ActorConstructed, now: Instant) -> None:
-        """Pass on how the constructor ended."""
-        worker = self._pool.by_peer(peer)
-        lease = self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
-        if lease is None or lease.actor_id != message.actor_id:
-            return
-        if message.error or message.text:
-            failed = ActorFailed(message.actor_id, lease.lease_id, message.text, message.error)
-            self._outbox.tell_scheduler(failed)
-            return
-        if lease.idle_s and lease.devices and worker is not None:
-            if not message.offloads and self.leaves.no_checkpoint:
-                text = f"{NO_WAY}: {self.leaves.no_checkpoint}"
-                self._outbox.tell_scheduler(ActorFailed(message.actor_id, lease.lease_id, text, b""))
-                return
-            uuids = [share.uuid for share in lease.devices]
-            self.leaves.begin(lease.lease_id, Leave(peer, worker.pid, uuids, lease.idle_s, now))
-        lease.actor_alive = True
-        self._outbox.tell_scheduler(ActorStarted(message.actor_id, lease.lease_id))
-
-    # --------------------------------------------------------------------------------- devices that are given up
-
-    def _lease_of(self, peer: Peer) -> Lease | None:
-        worker = self._pool.by_peer(peer)
-        return self._leases.get(worker.lease_id) if worker is not None and worker.lease_id is not None else None
-
-    def offloaded(self, peer: Peer, message: DevicesOffloaded, now: Instant) -> None:
-        """A worker holds calls, and its actor has given up what it has on its devices, if it does that itself."""
-        lease = self._lease_of(peer)
-        if lease is not None and lease.lease_id == message.lease_id:
-            if not (message.busy or message.text):
-                self.memory.pardon(lease.lease_id, PARDONED_BYTES)
-            self.leaves.offloaded(message, now)
-
-    def checkpointed(self, event: DevicesCheckpointed, now: Instant) -> None:
-        """The driver has done something."""
-        self._end_if(event.lease_id, self.leaves.checkpointed(event), now)
-
-    def devices_wanted(self, peer: Peer, message: WantDevices) -> None:
-        """A call has come for an actor that has given its devices up."""
-        lease = self._lease_of(peer)
-        if lease is not None and lease.lease_id == message.lease_id:
-            self.leaves.wanted(message.lease_id)
-
-    def devices_returned(self, message: DevicesReturned, now: Instant) -> None:
-        """The scheduler gives the devices of an actor back; a warm worker that is on them ends."""
-        if self.leaves.returned(message.lease_id):
-            self.devices.take_back(message.lease_id)
-            self._end_warm(self._leases[message.lease_id], now)
-
-    def devices_restored(self, peer: Peer, message: DevicesRestored, now: Instant) -> None:
-        """An actor has what it had."""
-        lease = self._lease_of(peer)
-        if lease is not None and lease.lease_id == message.lease_id:
-            self.memory.pardon(lease.lease_id, 0)
-            self._end_if(message.lease_id, self.leaves.restored(message, now), now)
-
-    def _end_if(self, lease_id: int, cause: str, now: Instant) -> None:
-        """End a lease whose actor cannot go on, if there is a cause."""
-        lease = self._leases.get(lease_id)
-        if cause and lease is not None and lease.state == "running" and lease.worker is not None:
-            worker = lease.worker
-            self._replace(lease, worker, cause)
-            self._pool.kill(worker, now)
+        return self.memory.with_peaks(lease.worker.worker_id, spans, code)
 
     # ------------------------------------------------------------------------------------- the scheduler's loss
 

@@ -21,6 +21,7 @@ from atoll.nodeagent.core.events import (
     ProcessExited,
     RememberDevice,
     UnlockDevices,
+    ZygoteDied,
 )
 from atoll.protocol.messages import (
     DEVICES_TAKEN,
@@ -494,3 +495,15 @@ def test_nobody_knows_which_of_several_devices_a_worker_speaks_of(driver: CoreDr
         driver.event(DeviceMemoryMeasured(1, [*memory(0), DeviceMemory("GPU-1", 0, 0, 0)]))
         assert driver.said(LeaseEnded)
     assert [device.trouble for device in observe(driver)] == ["", ""]
+
+
+def test_r14_the_cause_is_told_also_when_the_zygote_dies_before_the_worker_has_ended(driver: CoreDriver) -> None:
+    worker = driver.core.pool.worker(begin_on_device(driver))
+    assert worker is not None
+    assert worker.peer is not None
+    driver.message(worker.peer, ReportDeviceFault("CUDA error: unspecified launch failure", counts=True))
+    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", was_ready=True))
+    driver.event(DeviceMemoryMeasured(1, memory(0)))
+    (ended,) = driver.said(LeaseEnded)
+    assert ended.kind == "WorkerCrashedError"
+    assert "was replaced after an error of its GPU: CUDA error: unspecified launch failure" in ended.text

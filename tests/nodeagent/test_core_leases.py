@@ -19,11 +19,7 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.protocol.machine import ClosePeer, PeerConnected
 from atoll.protocol.messages import (
-    ActorConstructed,
-    ActorFailed,
-    ActorStarted,
     BeginLease,
-    ConstructActor,
     EndLease,
     Failed,
     FinishLease,
@@ -34,12 +30,10 @@ from atoll.protocol.messages import (
     LeaseStarted,
     NodeSampled,
     RegisterNode,
-    StartActor,
     StopNode,
     StopWorker,
     WorkerStarted,
 )
-from atoll.protocol.values import ActorSpec, SchedulingClass
 from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
 
 GIB = 2**30
@@ -239,44 +233,6 @@ def test_the_end_of_a_job_ends_its_idle_workers(driver: CoreDriver) -> None:
     driver.message(SCHEDULER, EndLease(1, kill=False))
     driver.message(SCHEDULER, JobEnded(b"job-0001"))
     assert driver.said(StopWorker, peer)
-
-
-# ------------------------------------------------------------------------------------------------------- actors
-
-
-def spec() -> ActorSpec:
-    return ActorSpec(b"a" * 16, "", "", "Counter", SchedulingClass({}, "e1"), b"")
-
-
-def test_an_actor_is_made_in_its_lease_and_told_of(driver: CoreDriver) -> None:
-    driver.define()
-    driver.start_lease(1, dedicated=True)
-    ((_worker_id, peer),) = driver.run_all().items()
-    driver.message(SCHEDULER, StartActor(1, spec(), 0))
-    assert driver.said(ConstructActor, peer)
-    driver.message(peer, ActorConstructed(b"b" * 16))
-    assert driver.said(ActorStarted) == [], "it is another actor that the worker speaks of"
-    driver.message(peer, ActorConstructed(b"a" * 16))
-    assert driver.said(ActorStarted) == [ActorStarted(b"a" * 16, 1)]
-
-
-def test_an_actor_whose_worker_has_just_died_is_told_of_by_the_end_of_its_lease(driver: CoreDriver) -> None:
-    """Else it would be taken for one that is refused, and not be made again."""
-    driver.define()
-    driver.start_lease(1)
-    ((worker_id, peer),) = driver.run_all().items()
-    driver.lose(peer)
-    driver.message(SCHEDULER, StartActor(1, spec(), 0))
-    assert driver.said(ActorFailed) == []
-    driver.event(ProcessExited(worker_id, None, 9))
-    (ended,) = driver.said(LeaseEnded)
-    assert (ended.lease_id, ended.kind) == (1, "WorkerCrashedError")
-
-
-def test_an_actor_whose_lease_is_gone_fails(driver: CoreDriver) -> None:
-    driver.message(SCHEDULER, StartActor(1, spec(), 0))
-    (failed,) = driver.said(ActorFailed)
-    assert failed.lease_id == 1
 
 
 # -------------------------------------------------------------------------------------------- the scheduler's loss
