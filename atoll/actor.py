@@ -438,10 +438,15 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"kill takes an actor's handle, not {type(actor).__name__}; a task is ended by atoll.cancel")
+    end_actor(actor, no_restart=no_restart)
+
+
+def end_actor(actor: ActorHandle, *, no_restart: bool = True, cause: str = "") -> None:
+    """As `kill`, with what callers are told and what is shown of it: `it was killed` if nothing is said."""
     session = actor._target.session
     if session.closed:
         session = actor._target.session = current_session()
-    answer = session.ask_scheduler(KillActor(session.next_request(), actor._actor_id, no_restart))
+    answer = session.ask_scheduler(KillActor(session.next_request(), actor._actor_id, no_restart, cause))
     error = failure(answer)
     if error is not None and not isinstance(error, ActorDiedError):
         raise error

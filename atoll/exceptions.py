@@ -221,7 +221,25 @@ class RuntimeEnvSetupError(AtollError):
 
 
 class WorkerCrashedError(AtollError):
-    """The process that ran the task died."""
+    """The process that ran the task died.
+
+    Attributes:
+        advice: What to do about it, which the text ends with; empty where there is nothing to say.
+    """
+
+    def __init__(self, text: str = "", advice: str = "") -> None:
+        super().__init__(text)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return _advised(super().__str__(), self.advice)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.advice)
+
+
+def _advised(text: str, advice: str) -> str:
+    return f"{text}. {advice}" if advice else text
 
 
 class OutOfMemoryError(AtollError):
@@ -256,11 +274,13 @@ class ActorDiedError(ActorError):
 
     Attributes:
         cause: What its constructor raised, if that is why: also the `__cause__`.
+        advice: What to do about it, which the text ends with; empty where there is nothing to say.
     """
 
-    def __init__(self, text: str = "", cause: TaskError | None = None) -> None:
+    def __init__(self, text: str = "", cause: TaskError | None = None, advice: str = "") -> None:
         super().__init__(text)
         self.cause = cause
+        self.advice = advice
         self.__cause__ = cause.as_instance_of_cause() if cause is not None else None
 
     @property
@@ -268,8 +288,11 @@ class ActorDiedError(ActorError):
         """Whether the constructor raised."""
         return self.cause is not None
 
+    def __str__(self) -> str:
+        return _advised(super().__str__(), self.advice)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.args, self.cause)
+        return type(self), (*self.args, self.cause, self.advice)
 
 
 class ActorUnavailableError(ActorError):

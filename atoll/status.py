@@ -217,3 +217,8 @@ def _objects(state: ClusterState) -> list[str]:
     if len(largest) > _OBJECTS_SHOWN:
         lines.append(f"  and {len(largest) - _OBJECTS_SHOWN} smaller ones")
     return lines
+
+
+def object_label(object_id: str) -> str:
+    """Return who made an object and its number there, from its hex id: `ef96·12`."""
+    return f"{object_id[:4]}·{int(object_id[16:32] or '0', 16)}"

@@ -10,12 +10,14 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atoll.exceptions import ActorDiedError
 from atoll.kernel_ext.cell_actor import ActorFacts, actor_class
 from atoll.kernel_ext.cell_messages import LAST, CellRequest
 from atoll.kernel_ext.engine.contract import Actor, Engine, OnOutput, Options, Running
@@ -27,6 +29,7 @@ from atoll.kernel_ext.errors import (
     failure_to_raise,
     one_line,
 )
+from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.kernel_ext.namespace_pickle import Namespace, pack_names, unpack_names
 from atoll.kernel_ext.outputs import sink_here
 from atoll.kernel_ext.status import Status, StatusLine
@@ -105,9 +108,17 @@ class ActorFunction:
         except Exception as error:
             failed = cell_result_of(error)
             if failed is None:
-                raise one_line(error) from None
+                raise one_line(self._advised(error)) from None
             raise failure_to_raise(failed, _namespace(), title) from None
         return unpack_names(packed, _namespace())[LAST]
+
+    def _advised(self, error: Exception) -> Exception:
+        """Return an error with what to do about it in a notebook."""
+        if not isinstance(error, ActorDiedError) or not error.advice:
+            return error
+        name = self._handle._name
+        again = f"What it held is lost: run the cell %%actor {name} again, which makes it anew"
+        return ActorDiedError(*error.args, error.cause, again)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it and return a ref to its value at once."""
@@ -170,6 +181,35 @@ def facts_of(engine: Engine, actor: Actor, name: str) -> ActorFacts:
         ) from None
     facts: ActorFacts = engine.wait(running)
     return facts
+
+
+def check_variable(name: str, namespace: Namespace) -> None:
+    """Make sure that a variable of a notebook may become an actor's handle.
+
+    Raises:
+        MagicUsageError: It is something else already, which would be lost; says what.
+    """
+    from atoll.actor import ActorHandle
+
+    if name in namespace:
+        value = namespace[name]
+        if not isinstance(value, CellActorHandle | ActorHandle):
+            raise MagicUsageError(
+                f"{name} is a variable here ({type(value).__name__}), which the actor would replace: "
+                f"take another name, or del {name} first"
+            )
+    else:
+        check_builtin(name)
+
+
+def check_builtin(name: str) -> None:
+    """Make sure that a name is none of Python's own.
+
+    Raises:
+        MagicUsageError: It is.
+    """
+    if hasattr(builtins, name):
+        raise MagicUsageError(f"{name} is Python's own, which would be hidden: take another name")
 
 
 def describe_actor(name: str, facts: ActorFacts) -> str:

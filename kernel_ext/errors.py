@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.exceptions import AtollError, OutOfMemoryError, SerializationError
+from atoll.exceptions import AtollError, OutOfMemoryError, SerializationError, WorkerCrashedError
 from atoll.kernel_ext.cell_messages import EXCEPTION, CellFailure, CellResult
 from atoll.kernel_ext.namespace_pickle import Namespace, unpack_names
 from atoll.resources import format_bytes, written_size
+
+SEND_AGAIN = "Nothing here has changed. Run the cell again, or with retries=2, which tries it again by itself"
+"""What to do about a cell whose worker has died."""
 
 
 class CellError(Exception):
@@ -97,7 +100,12 @@ CellInterrupted.__name__ = "KeyboardInterrupt"
 
 def one_line(error: BaseException) -> BaseException:
     """Return an error of the cluster so that a notebook shows its message and not our frames."""
-    said = _out_of_memory(error) if isinstance(error, OutOfMemoryError) and error.used_bytes else str(error)
+    if isinstance(error, OutOfMemoryError) and error.used_bytes:
+        said = _out_of_memory(error)
+    elif isinstance(error, WorkerCrashedError) and error.advice:
+        said = f"{error.args[0]}. {SEND_AGAIN}"
+    else:
+        said = str(error)
     text = f"{type(error).__name__}: {said}"
     return shown_as(error, [text]) or named_error(type(error).__name__, str(error), [text], error)
 

@@ -6,6 +6,7 @@ A table is made once and rendered twice. Whatever a user has named is escaped.
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -15,7 +16,10 @@ from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
-from atoll.status import gpus_of, holders_of, quarantine_lines, store_of
+from atoll.status import gpus_of, holders_of, object_label, quarantine_lines, store_of
+
+MOST_UNNAMED = 20
+"""So many objects without a name are shown, the largest."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class View:
         empty: What is said where there is no row.
         notes: Lines below.
         names: Of each row, by what it can be asked for.
+        most: So many rows are shown; all where rows are asked for by their names.
+        rest: Is said below in place of the others.
     """
 
     title: str
@@ -37,6 +43,8 @@ class View:
     empty: str
     notes: tuple[str, ...] = ()
     names: tuple[tuple[str, ...], ...] = ()
+    most: int = sys.maxsize
+    rest: str = ""
 
     def known(self) -> list[str]:
         """Return all that can be asked for, each once, in the order of the rows."""
@@ -53,19 +61,25 @@ class View:
                 near = difflib.get_close_matches(name, self.known(), n=3, cutoff=0.4) or self.known()[:5]
                 raise MagicUsageError(f"there is no {name} here" + (f"; there is {', '.join(near)}" if near else ""))
         rows = [row for row, names in zip(self.rows, self.names, strict=True) if {*wanted} & {*names}]
-        return replace(self, rows=tuple(rows)) if wanted else self
+        kept = tuple(names for names in self.names if {*wanted} & {*names})
+        return replace(self, rows=tuple(rows), names=kept, most=sys.maxsize) if wanted else self
+
+    @property
+    def _told(self) -> tuple[str, ...]:
+        """What stands below."""
+        return (self.rest, *self.notes) if len(self.rows) > self.most else self.notes
 
     def text(self) -> str:
         """Return it for a terminal."""
         if not self.rows:
             return "\n".join([f"{self.title}: {self.empty}", *self.notes])
-        rows = [[printable(cell) for cell in row] for row in self.rows]
+        rows = [[printable(cell) for cell in row] for row in self.rows[: self.most]]
         lines = (line.rstrip() for line in table(list(self.headings), rows))
-        return "\n".join([self.title, "", *lines, *self.notes])
+        return "\n".join([self.title, "", *lines, *self._told])
 
     def html(self) -> str:
         """Return it for a notebook: a real table, which looks right without any style, too."""
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self._told)
         if not self.rows:
             return f"<div><p><b>{escape(self.title)}</b>: {escape(self.empty)}</p>{notes}</div>"
         aligned = ["right" if heading.startswith(">") else "left" for heading in self.headings]
@@ -80,7 +94,7 @@ class View:
                 for side, cell in zip(aligned, row, strict=True)
             )
             + "</tr>"
-            for row in self.rows
+            for row in self.rows[: self.most]
         )
         return (
             f"<div><p><b>{escape(self.title)}</b></p><table><thead><tr>{head}</tr></thead>"
@@ -113,8 +127,10 @@ def _of(part: float, whole: float) -> str:
     return f"{format_bytes(part)} / {format_bytes(whole)}"
 
 
-def _simulated(state: ClusterState) -> tuple[str, ...]:
-    return ("The GPUs are simulated: they can be held, and compute nothing.",) if state.simulated_devices else ()
+def _simulated(state: ClusterState, *, shows_gpus: bool) -> tuple[str, ...]:
+    """Return the note below a table in which GPUs stand that are none."""
+    is_told = state.simulated_devices and shows_gpus
+    return ("The GPUs are simulated: they can be held, and compute nothing.",) if is_told else ()
 
 
 def cluster_view(state: ClusterState) -> View:
@@ -152,7 +168,8 @@ def cluster_view(state: ClusterState) -> View:
     title = f"Atoll {state.version} · " + " · ".join(part for part in parts if part)
     headings = ("NODE", "CPUS LEASED", ">BUSY", ">MEMORY", ">STORE", "GPUS")
     known = tuple((node.name,) for node in nodes)
-    return View(title, headings, tuple(rows), "no nodes", (*notes, *_simulated(state)), known)
+    simulated = _simulated(state, shows_gpus=any(node.devices for node in nodes))
+    return View(title, headings, tuple(rows), "no nodes", (*notes, *simulated), known)
 
 
 def _gpus_of(devices: list[DeviceState]) -> str:
@@ -252,7 +269,7 @@ def actors_view(state: ClusterState) -> View:
         rows.append(
             (
                 actor.name or f"({actor.class_name})",
-                actor.state + (f": {actor.cause}" if actor.cause and actor.state == "dead" else ""),
+                _actor_state(actor),
                 nodes.get(actor.node_id, "-") if actor.state != "dead" else "-",
                 resources_text(actor.resources),
                 gpus_of(actor),
@@ -266,11 +283,21 @@ def actors_view(state: ClusterState) -> View:
     living = sum(actor.state != "dead" for actor in own)
     headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">CALLS", ">LAST", ">AGE", ">PID")
     known = tuple((actor.name or actor.class_name,) for actor in own)
-    return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", _simulated(state), known)
+    notes = _simulated(state, shows_gpus=any(actor.devices or actor.away for actor in own))
+    return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", notes, known)
+
+
+def _actor_state(actor: ActorState) -> str:
+    if actor.state != "dead" or not actor.cause:
+        return actor.state
+    return f"{actor.state}: {actor.cause.removeprefix('WorkerCrashedError: ')}"
 
 
 def objects_view(state: ClusterState) -> View:
-    """Return the cache's names and the other objects in shared memory, the largest first: `%objects`."""
+    """Return the cache's names and the other objects in shared memory, the largest first: `%objects`.
+
+    A notebook may have thousands without a name, of which the small ones are added up.
+    """
     rows = []
     sizes = {item.name: item.size_bytes for item in state.objects if item.name}
     pins = {item.name: item.pins for item in state.objects if item.name}
@@ -280,21 +307,20 @@ def objects_view(state: ClusterState) -> View:
     owners = {item.job: item.name or item.kind for item in state.jobs}
     known = {name.name for name in state.names}
     anonymous = [item for item in state.objects if not item.name or item.name not in known]
-    for item in sorted(anonymous, key=lambda item: (-item.size_bytes, item.object_id)):
+    anonymous.sort(key=lambda item: (-item.size_bytes, item.object_id))
+    most = len(rows) + MOST_UNNAMED
+    left_bytes = sum(item.size_bytes for item in anonymous[MOST_UNNAMED:])
+    rest = (
+        f"and {len(anonymous) - MOST_UNNAMED} more, {format_bytes(left_bytes)}; %objects OWNER shows all of one owner"
+    )
+    for item in anonymous:
         owner = owners.get(item.owner, "a worker" if item.owner else "the cluster")
-        rows.append((_number_of(item.object_id), "ready", format_bytes(item.size_bytes), str(item.pins), owner))
+        rows.append((object_label(item.object_id), "ready", format_bytes(item.size_bytes), str(item.pins), owner))
     total = sum(item.size_bytes for item in state.objects)
     title = f"{counted(len(rows), 'object')}, {format_bytes(total)} in shared memory"
     headings = ("OBJECT", "STATE", ">SIZE", ">IN USE BY", "OWNER")
-    named = tuple((row[0].strip("()"), row[4] if row[4] in owners.values() else "") for row in rows)
-    return View(title, headings, tuple(rows), "the store is empty", names=named)
-
-
-def _number_of(object_id: str) -> str:
-    """Return what tells an object without a name from the others of its owner: which task or put of the owner, and
-    which of its values. The owner itself, eight bytes at the beginning, has a column."""
-    which, value = int(object_id[16:32] or "0", 16), int(object_id[32:] or "0", 16)
-    return f"(#{which}.{value})" if value else f"(#{which})"
+    named = tuple((row[0], row[4] if row[4] in owners.values() else "") for row in rows)
+    return View(title, headings, tuple(rows), "the store is empty", names=named, most=most, rest=rest)
 
 
 def gpus_view(state: ClusterState) -> View:
@@ -312,7 +338,7 @@ def gpus_view(state: ClusterState) -> View:
         for device in node.devices
     ]
     headings = ("GPU", "MODEL", "BUSY", ">MEMORY", ">HELD", "HELD BY")
-    notes = (*quarantine_lines(state), *_simulated(state))
+    notes = (*quarantine_lines(state), *_simulated(state, shows_gpus=bool(rows)))
     known = tuple((row[0], row[0].rpartition(":")[0]) for row in rows)
     return View(counted(len(rows), "GPU"), headings, tuple(rows), "this cluster has none", notes, known)
 

@@ -13,7 +13,7 @@ from html import escape
 
 from atoll.protocol.state import ActorState, ClusterState, DeviceState, LeaseState, NodeState, ObjectState
 from atoll.resources import from_units, to_units
-from atoll.status import gpus_of, holders_of
+from atoll.status import gpus_of, holders_of, object_label
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST_ROWS = 40
@@ -208,11 +208,6 @@ def _block(share: float) -> str:
 def number(amount: float) -> str:
     """Return an amount of a resource as people read it: `2.5`."""
     return f"{from_units(to_units('amount', max(0.0, round(amount, 4)))):g}"
-
-
-def object_label(object_id: str) -> str:
-    """Return who made an object and its number there, from its hex id: `ef96·12`."""
-    return f"{object_id[:4]}·{int(object_id[16:32] or '0', 16)}"
 
 
 def size(size_bytes: float) -> str:

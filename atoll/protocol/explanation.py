@@ -15,6 +15,9 @@ from atoll.resources import format_bytes
 WAITS, FITS, IMPOSSIBLE, RUNS, DONE = "waits", "fits", "impossible", "runs", "done"
 END, ASK = "end", "ask"
 
+SOON_S = 0.05
+"""What is expected sooner than so is not told as a number, which would be zero."""
+
 
 class Holder(msgspec.Struct, frozen=True):
     """Who holds what is missing.
@@ -136,6 +139,8 @@ class Explanation(msgspec.Struct, frozen=True):
             return ""
         if self.starts_in_s is None:
             return "nobody knows" if self.nodes else ""
+        if self.starts_in_s < SOON_S:
+            return "at any moment"
         return f"in {duration_text(self.starts_in_s)} at the earliest"
 
     @property

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from atoll.kernel_ext.background.story import CANCELLED, DONE, FAILED, RUNNING, WAITING, CellStory
+from atoll.kernel_ext.errors import SEND_AGAIN
 from atoll.kernel_ext.lines import Part, Row, bundle_of, duration
 from atoll.kernel_ext.status import progress_parts
 from atoll.resources import format_bytes
@@ -64,7 +65,8 @@ def _parts(story: CellStory, now: float) -> list[Part]:
 def why_it_failed(story: CellStory) -> str:
     """Return what a cell failed of, in a line."""
     if story.ending is None:
-        return story.death
+        is_crash = story.death.startswith("WorkerCrashedError: ")
+        return f"{story.death}. {SEND_AGAIN}" if is_crash else story.death
     kind, text = story.ending.kind, story.ending.text
     return f"{kind}: {text}" if text else kind
 

@@ -88,6 +88,8 @@ class Handle:
             options["_on_output"] = on_output
         return Task(self._api, function.options(**options).remote(*arguments))
 
-    def kill(self) -> None:
+    def kill(self, cause: str = "") -> None:
         """See `Actor`."""
-        self._api.kill(self._handle)
+        from atoll.actor import end_actor
+
+        end_actor(self._handle, cause=cause)

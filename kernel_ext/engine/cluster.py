@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.environment import filter_variables
-from atoll.exceptions import ClusterError
+from atoll.exceptions import ClusterError, ClusterLostError
 from atoll.kernel_ext.buffers import DEFAULT_KEPT_BYTES, SharedMemory, came_by_name, name_is_gone
 from atoll.kernel_ext.cell_code import code_of
 from atoll.kernel_ext.cell_messages import CellRequest, CellResult
@@ -270,4 +270,10 @@ class AtollEngine:
         self._api()
         from atoll.client.current import current_session
 
-        return current_session().cluster.directory
+        directory = current_session().cluster.directory
+        if not Path(directory).is_dir():  # the cluster was stopped, which this session has not noticed yet
+            with contextlib.suppress(ClusterLostError):
+                current_session().state()
+            self._api()
+            directory = current_session().cluster.directory
+        return directory

@@ -72,8 +72,12 @@ class Actor(Protocol):
         """
         ...
 
-    def kill(self) -> None:
-        """End it; its name is free when this returns."""
+    def kill(self, cause: str = "") -> None:
+        """End it; its name is free when this returns.
+
+        Args:
+            cause: Why, for whoever looks at it later.
+        """
         ...
 
 

@@ -34,6 +34,7 @@ def make(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
     assert said.name is not None, "the grammar asks for a name"
     if "dry" in said.flags:
         return why.dry(said, said.name, default_cpus=0)
+    actors.check_variable(said.name, shell.user_ns)
     try:
         _make_or_update(shell, said, said.name, read_cell(shell, cell))
     except (KeyboardInterrupt, MagicUsageError):
@@ -46,6 +47,7 @@ def make(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
 def bind(shell: Any, said: ParsedLine, _cell: str) -> None:
     """`%actor llm`: bind the name of an actor that another notebook has made."""
     assert said.name is not None, "the grammar asks for a name"
+    actors.check_variable(said.name, shell.user_ns)
     engine = current_engine()
     facts = actors.facts_of(engine, actors.require_actor(engine, said.name), said.name)
     shell.user_ns[said.name] = actors.CellActorHandle(said.name)
@@ -67,9 +69,9 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
         actor = actors.make_actor(engine, name, functions, options_of(said, engine.state))
         try:
             _define(shell, said, name, actor, request, origin)
-        except BaseException:
+        except BaseException as error:
             # What its cell could not make is no actor; the name is free for the next attempt.
-            actor.kill()
+            actor.kill(_cause_of(error))
             raise
     else:
         facts = actors.facts_of(engine, actor, name)
@@ -84,6 +86,15 @@ def _make_or_update(shell: Any, said: ParsedLine, name: str, text: CellText) -> 
     shell.user_ns[name] = actors.CellActorHandle(name)
     if "quiet" not in said.flags:
         _show_line(actors.describe_actor(name, actors.facts_of(engine, actor, name)), sink)
+
+
+def _cause_of(error: BaseException) -> str:
+    """Return why there is no actor, in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "its cell was interrupted"
+    kind = getattr(error, "kind", "") or type(error).__name__
+    line = " ".join(str(error).split())
+    return f"its cell raised {kind}: {line}" if line else f"its cell raised {kind}"
 
 
 def _packed(shell: Any, said: ParsedLine, text: CellText, state: tuple[str, ...]) -> CellRequest:

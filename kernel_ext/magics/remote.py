@@ -62,6 +62,7 @@ def _run_and_wait(shell: Any, said: ParsedLine, text: CellText) -> None:
 
 def _run_in_background(shell: Any, said: ParsedLine, text: CellText) -> None:
     """Send a cell and leave a handle."""
+    actors.check_builtin(said.name or "")
     needed = needed_by(shell, said, text)
     request = _request(shell, said, text, needed)
     options = options_of(said, current_engine().state)

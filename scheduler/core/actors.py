@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from atoll.exceptions import InternalError
 from atoll.protocol.machine import Instant
 from atoll.protocol.messages import DEVICES_TAKEN, CreateActor, Done, KillActor, ReleaseActor, StartActor
-from atoll.protocol.values import Environment
+from atoll.protocol.values import CELLS_NAMESPACE, Environment
 from atoll.scheduler.core.actor import ALIVE, DEAD, PENDING, RESTARTING, TABLE, Actor, SavedActor, encode_saved
 from atoll.scheduler.core.demands import DemandTable
 from atoll.scheduler.core.jobs import Job, PeerRecord
@@ -68,9 +68,17 @@ class ActorTable:
         return iter(self._dead.values())
 
     def name_of(self, actor_id: bytes) -> str:
-        """Return what people call an actor: its name, or its class."""
+        """Return what people call an actor: its name, or its class; of a background cell what that is called."""
         actor = self._find(actor_id)
-        return (actor.spec.name or actor.spec.class_name) if actor is not None else actor_id.hex()
+        if actor is None:
+            return actor_id.hex()
+        name = "" if self.is_cell(actor_id) else actor.spec.name
+        return name or actor.spec.class_name
+
+    def is_cell(self, actor_id: bytes) -> bool:
+        """Whether an actor is a background cell: to people that is none."""
+        actor = self._find(actor_id)
+        return actor is not None and actor.spec.namespace == CELLS_NAMESPACE
 
     def home_of(self, actor_id: bytes) -> Lease | None:
         """Return the lease in which an actor lives, if it does."""

@@ -82,6 +82,7 @@ class Cluster:
         )
         self.actors = ActorTable(self.turn, self.leases, self.demands)
         self.leases.name_of_actor = self.actors.name_of
+        self.leases.is_cell = self.actors.is_cell
         self.demands.is_dead = self.actors.is_dead
         self.names = NameTable(self.turn, self.nodes)
         self.spans = SpanTable(self.turn)

@@ -391,7 +391,8 @@ class Drains:
         if not lease.actor_id:
             return f"{lease.scheduling_class.label or 'a task'}{whose}: to end"
         actor = self._actors.living(lease.actor_id)
-        name = f"actor {self._actors.name_of(lease.actor_id)}{whose}"
+        kind = "" if self._actors.is_cell(lease.actor_id) else "actor "
+        name = f"{kind}{self._actors.name_of(lease.actor_id)}{whose}"
         if actor is None or lease.state == ENDING:
             return f"{name}: its process ends"
         return f"{name}: {self._why_not_moved(actor) or 'moves when it does nothing'}"

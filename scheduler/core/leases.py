@@ -61,6 +61,7 @@ class LeaseTable:
         wanting: Homes of actors that have been called and want their devices back, by id, the longest first.
         preemptible: Leases whose work may be ended when somebody needs what they hold, by id.
         name_of_actor: What people call an actor.
+        is_cell: Whether an actor is a background cell.
         first_id: Lease ids of this scheduler's life begin here; smaller ones are its predecessor's.
     """
 
@@ -89,6 +90,7 @@ class LeaseTable:
         self.wanting: dict[int, Lease] = {}
         self.leaving: dict[int, Lease] = {}
         self.name_of_actor: Callable[[bytes], str] = lambda actor_id: actor_id.hex()
+        self.is_cell: Callable[[bytes], bool] = lambda _actor_id: False
         self.first_id = 1
         self._next_id = 1
 
@@ -174,7 +176,8 @@ class LeaseTable:
 
     def _tally_of(self, lease: Lease) -> Tally:
         """Return where what a lease holds is counted. A demand remembers it for the next one."""
-        key = self._ledger.key_of(lease.job, lease.name, actor=bool(lease.actor_id))
+        is_actor = bool(lease.actor_id) and not self.is_cell(lease.actor_id)
+        key = self._ledger.key_of(lease.job, lease.name, actor=is_actor)
         tally = self._ledger.account(key).tally(lease.amounts)
         if lease.demand is not None:
             lease.demand.tally = tally

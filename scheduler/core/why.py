@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.protocol.explanation import ASK, END, FITS, IMPOSSIBLE, WAITS, Change, Explanation, Holder, NodeReason
-from atoll.protocol.values import CELLS_NAMESPACE, Outsider, SchedulingClass
+from atoll.protocol.values import Outsider, SchedulingClass
 from atoll.resources import GPU, GPU_MEMORY, UNITS_PER_ONE, Amounts, describe, from_units
 from atoll.scheduler.core.cluster import Cluster
 from atoll.scheduler.core.demand import Demand
@@ -277,7 +277,7 @@ class Reasons:
     def _is_actor(self, lease: Lease) -> bool:
         """Whether a lease is that of an actor, and of no background cell: to people that is none."""
         actor = self._cluster.actors.find(lease.actor_id) if lease.actor_id else None
-        return actor is not None and actor.spec.namespace != CELLS_NAMESPACE
+        return actor is not None and not self._cluster.actors.is_cell(lease.actor_id)
 
     def _end(self, place: _Place, keys: Sequence[int]) -> Change:
         holdings = place.holdings

@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from atoll.protocol.values import Device
-from atoll.resources import describe, format_bytes
+from atoll.resources import GPU, describe, format_bytes
 from atoll.scheduler.policy.devices import is_of_type
+
+WITHOUT_GPUS = (
+    ". `atoll doctor` says why; to try it without one, begin the cluster again with simulated ones: "
+    "`atoll down`, then `ATOLL_SIMULATED_GPUS=1 atoll up`"
+)
+"""What to do where no node has any GPU. Whoever meets Atoll first does so on a laptop."""
 
 
 class Offer(NamedTuple):
@@ -34,7 +40,8 @@ def why_infeasible(
         most = largest.total.get(name, 0)
         if most < units:
             if most == 0:
-                return f"no node has {describe({name: units})}; none has any {name}"
+                advice = WITHOUT_GPUS if name == GPU else ""
+                return f"no node has {describe({name: units})}; none has any {name}{advice}"
             return f"no node has {describe({name: units})}; the largest has {_amount(name, most)} ({largest.name})"
     return _why_no_device(device_bytes, device_types, offers) or _nothing_at_once(wanted, offers)
 
@@ -44,12 +51,14 @@ def _why_no_device(device_bytes: int, device_types: Sequence[str], offers: Seque
     if device_types:
         of_type = [(n, d) for n, d in devices if any(is_of_type(d.model, kind) for kind in device_types)]
         if not of_type:
-            models = ", ".join(dict.fromkeys(device.model for _name, device in devices)) or "no GPU at all"
-            return f"no node has a GPU of type {' or '.join(device_types)}; there are: {models}"
+            wanted = f"no node has a GPU of type {' or '.join(device_types)}"
+            if not devices:
+                return f"{wanted}; none has any GPU{WITHOUT_GPUS}"
+            return f"{wanted}; there are: {', '.join(dict.fromkeys(device.model for _name, device in devices))}"
         devices = of_type
     if device_bytes and not any(device.memory_bytes >= device_bytes for _name, device in devices):
         if not devices:
-            return f"no node has a GPU with {format_bytes(device_bytes)}; none has any GPU"
+            return f"no node has a GPU with {format_bytes(device_bytes)}; none has any GPU{WITHOUT_GPUS}"
         name, largest = max(devices, key=lambda found: found[1].memory_bytes)
         size = format_bytes(largest.memory_bytes)
         return f"no GPU has {format_bytes(device_bytes)} of memory; the largest has {size} ({name})"

@@ -49,6 +49,18 @@ def test_declared_methods_can_be_called_as_any_actors(counting: Notebook) -> Non
     assert counting.engine.wait(counting.engine.actors["counter"].call("add", 2)) == 12
 
 
+def test_a_name_that_is_something_else_here_is_refused_and_nothing_is_lost(counting: Notebook) -> None:
+    assert str(counting.raised("%%actor print\nx = 1")).startswith("print is Python's own")
+    assert str(counting.raised("%%remote sum bg\nx = 1")).startswith("sum is Python's own")
+    counting.good("df = [1]")
+    told = str(counting.raised("%%actor df\nx = 1"))
+    assert told == ("df is a variable here (list), which the actor would replace: take another name, or del df first")
+    assert counting.names["df"] == [1]
+    assert counting.raised("%actor df")
+    counting.good(COUNTER)  # its own handle is none of these
+    assert list(counting.engine.actors) == ["counter"]
+
+
 def test_remote_gives_a_ref_at_once(counting: Notebook) -> None:
     assert counting.good("counter.add.remote(n=3)").result(30) == 13
 

@@ -68,6 +68,29 @@ def test_large_values_of_a_cell_that_failed_come_through_shared_memory(kernel: K
     kernel.good("del big, twice")
 
 
+def test_what_has_died_is_told_with_what_to_do_next(kernel: Kernel) -> None:
+    told = kernel.run("%%remote\nimport os; os._exit(3)").error
+    assert re.fullmatch(
+        r"%%remote: the worker \(pid \d+\) exited with code 3 \(attempt 1\)\. "
+        r"Run it again, or have that done with max_retries=2",
+        told["evalue"],
+    )
+    assert told["traceback"][0].endswith(
+        "(attempt 1). Nothing here has changed. Run the cell again, or with retries=2, which tries it again by itself"
+    )
+    assert len(told["traceback"]) == 1
+    kernel.good("%%actor frail\ndef die():\n    import os; os._exit(3)")
+    (line,) = kernel.run("frail.die()").error["traceback"]
+    assert line.endswith("What it held is lost: run the cell %%actor frail again, which makes it anew")
+    assert kernel.run("%%actor broken\nx = 1 / 0").error["ename"] == "ZeroDivisionError"
+    (shown,) = [content for kind, content in kernel.good("%actors broken").messages if kind == "execute_result"]
+    assert "dead: its cell raised ZeroDivisionError: division by zero" in shown["data"]["text/plain"]
+    failing = "import atoll\n@atoll.remote(max_retries=1)\ndef die():\n    import os; os._exit(3)\n"
+    told = kernel.run(failing + "atoll.get(die.remote())").error
+    assert told["evalue"].endswith("exited with code 3 (attempt 2). It was tried 2 times; max_retries= says how often")
+    kernel.good("del frail, die")
+
+
 def test_what_was_taken_from_a_background_cell_outlives_its_handle(kernel: Kernel) -> None:
     again = "%%remote fit bg\nimport numpy as np\nmodel = np.ones({size})"
     kernel.good(again.format(size=200_000))

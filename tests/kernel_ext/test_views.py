@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.kernel_ext.grammar import MagicUsageError
-from atoll.kernel_ext.views import VIEWS, View, actors_view, bar, cluster_view, gpus_view, jobs_view, objects_view
+from atoll.kernel_ext.views import (
+    MOST_UNNAMED,
+    VIEWS,
+    View,
+    actors_view,
+    bar,
+    cluster_view,
+    gpus_view,
+    jobs_view,
+    objects_view,
+)
 from atoll.protocol.state import (
     ActorState,
     ClusterState,
@@ -91,7 +101,7 @@ def test_a_view_shows_what_is_asked_for_by_the_names_that_it_offers() -> None:
     assert view.only(()) == view
     with pytest.raises(MagicUsageError, match=r"there is no fitt here; there is fit"):
         view.only(["fitt"])
-    assert objects_view(state()).known() == ["busy", "flights", "#42", "one.ipynb"]
+    assert objects_view(state()).known() == ["busy", "flights", "ffee·42", "one.ipynb"]
     assert gpus_view(state()).only(["reef"]).rows == gpus_view(state()).only(["reef:0"]).rows
     assert cluster_view(state()).known() == ["reef"]
 
@@ -109,6 +119,19 @@ def test_actors_have_the_living_first() -> None:
     assert [row[0] for row in view.rows] == ["llm", "old"]
     assert view.rows[1][1] == "dead: killed"
     assert view.title == "1 actor"
+
+
+def test_a_crash_is_told_in_words_that_fit_and_simulated_gpus_only_where_there_is_one() -> None:
+    shown = state()
+    cause = "WorkerCrashedError: the worker (pid 29977) exited with code 3"
+    crashed = msgspec.structs.replace(shown.actors[0], cause=cause)
+    view = actors_view(msgspec.structs.replace(shown, actors=[crashed]))
+    assert "dead: the worker (pid 29977) exited with code 3 " in view.text()
+    assert "simulated" not in view.text()
+    bare = msgspec.structs.replace(shown.nodes[0], devices=[])
+    assert "simulated" not in cluster_view(msgspec.structs.replace(shown, nodes=[bare])).text()
+    holds = msgspec.structs.replace(shown.actors[1], devices=[0])
+    assert "simulated" in actors_view(msgspec.structs.replace(shown, actors=[holds])).text()
 
 
 def test_an_idle_actor_is_shown_to_have_given_its_gpus_up() -> None:
@@ -139,8 +162,23 @@ def test_objects() -> None:
     assert objects_view(state()).rows == (
         ("busy", "computing", "0 B", "0", "the cache"),
         ("flights", "ready", "60 MiB", "2", "the cache"),
-        ("(#42)", "ready", "1 MiB", "0", "one.ipynb"),
+        ("ffee·42", "ready", "1 MiB", "0", "one.ipynb"),
     )
+
+
+def test_of_many_objects_without_a_name_the_largest_are_shown_and_the_others_are_added_up() -> None:
+    owned = [
+        ObjectState(f"{'ab' * 8}{number:016x}00000000", "n1", "", "j1", number * 2**10, 0) for number in range(300)
+    ]
+    view = objects_view(state(objects=owned))
+    lines = view.text().splitlines()
+    assert len(lines) == 3 + 2 + MOST_UNNAMED + 1
+    assert [line.split()[0] for line in lines[5:7]] == ["abab·299", "abab·298"]
+    assert lines[-1] == "and 280 more, 38.14 MiB; %objects OWNER shows all of one owner"
+    assert view.html().count("<tr>") == 1 + 2 + MOST_UNNAMED
+    assert "and 280 more" in view.html()
+    assert len(view.only(["one.ipynb"]).text().splitlines()) == 3 + 300
+    assert "abab·3 " in view.only(["abab·3"]).text()
 
 
 def test_gpus_tell_of_foreign_memory_and_that_they_are_simulated() -> None:

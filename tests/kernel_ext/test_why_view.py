@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from atoll.kernel_ext.why_view import WhyView
 from atoll.protocol.explanation import (
     ASK,
@@ -80,6 +82,7 @@ def test_one_line_is_the_same_everywhere() -> None:
         "one: 1 GPU short (2 of 2 GPU in use), held by train of a.ipynb for 12 min and 2 more; "
         "two: 1 GPU short (0 of 0 GPU in use); it could never give that; expected in 3 min at the earliest"
     )
+    assert msgspec.structs.replace(WAITING, starts_in_s=0.01).expected == "at any moment"
     assert Explanation("9 GPU", IMPOSSIBLE, "no node has that").line == "no node has that"
 
 

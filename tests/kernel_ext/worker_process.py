@@ -150,7 +150,7 @@ class ProcessActor:
             raise AttributeError(method)
         return ProcessRun(self.worker, self.worker.send(("call", self._name, method, arguments), on_output))
 
-    def kill(self) -> None:
+    def kill(self, cause: str = "") -> None:
         self.worker.close()
         del self._engine.actors[self._name]
 

@@ -102,6 +102,17 @@ def test_what_no_node_can_ever_give_is_refused_at_once(wanted: dict[str, float],
     assert world.core.statistics().demands == 0
 
 
+def test_where_there_is_no_gpu_at_all_it_is_said_what_to_do() -> None:
+    world = World()
+    world.agent(cpus=2)
+    client = world.client()
+    world.demand(client, 1, GPU=1)
+    text = world.only(client, m.DemandRefused).text
+    assert text.startswith("no node has 1 GPU; none has any GPU. `atoll doctor`")
+    assert "`ATOLL_SIMULATED_GPUS=1 atoll up`" in text
+    assert "\n" not in text
+
+
 def test_without_a_node_a_demand_waits_ten_seconds() -> None:
     world = World()
     client = world.client()

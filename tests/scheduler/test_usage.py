@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -81,6 +82,20 @@ def test_actors_and_sessions_of_one_notebook() -> None:
     world.serve()
     world.wait(1.0)
     assert rows(world, first)["notebook-2.ipynb", "%%remote", ""].held == {"CPU": 5.0}
+
+
+def test_a_background_cell_is_charged_as_a_cell_of_its_name_and_not_as_an_actor() -> None:
+    world = World()
+    world.agent(1, cpus=4)
+    client = world.client(1)
+    for number in (1, 2):
+        spec = world.actor_spec(number, f"t{number}", shape=world.shape(CPU=1))
+        spec = msgspec.structs.replace(spec, namespace=values.CELLS_NAMESPACE, class_name="fit")
+        world.say(client, m.CreateActor(number, b"", spec))
+    world.serve()
+    world.wait(4.0)
+    row = rows(world, client)["notebook-1.ipynb", "fit", ""]
+    assert (row.held, row.leases) == ({"CPU": 8.0}, 2)
 
 
 def test_a_placement_group_pays_for_what_nothing_has_taken() -> None:

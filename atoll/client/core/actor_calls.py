@@ -364,7 +364,7 @@ class ActorCalls:
         if view.error:
             self._settlement.failed(record, view.error)
         else:
-            self._settlement.failed_with(record, "ActorDiedError", f"{view.class_name}.{record.name}: {view.cause}")
+            self._settlement.actor_died(record, f"{view.class_name}.{record.name}", view.cause)
 
     # -------------------------------------------------------------------------------------------- channels
 

@@ -139,6 +139,31 @@ class Settlement:
         """As `failed`, with an exception made here."""
         self.failed(record, error_payload(kind, text), broke_off=True)
 
+    def crashed(self, record: TaskRecord, text: str) -> None:
+        """As `failed`, for a task whose process has died."""
+        if record.attempt:
+            advice = f"It was tried {record.attempt + 1} times; max_retries= says how often"
+        else:
+            advice = "Run it again, or have that done with max_retries=2"
+        made = exceptions.WorkerCrashedError(text, advice)
+        self.failed(record, serialize(made).data, broke_off=True)
+
+    def actor_died(self, record: TaskRecord, text: str, cause: str) -> None:
+        """As `failed`, for a call of an actor that is dead.
+
+        Args:
+            record: The call.
+            text: What it called.
+            cause: Why the actor is dead.
+        """
+        crash, _, how = cause.partition("WorkerCrashedError: ")
+        if crash or not how:
+            self.failed_with(record, "ActorDiedError", f"{text}: {cause}")
+            return
+        advice = "max_restarts=1 has such an actor made anew, max_task_retries=1 its calls tried again"
+        made = exceptions.ActorDiedError(f"{text}: the actor is dead: {how}", None, advice)
+        self.failed(record, serialize(made).data, broke_off=True)
+
     def out_of_memory(self, record: TaskRecord, text: str, loss: MemoryLoss) -> None:
         """As `failed`, for a task whose process ran out of memory."""
         made = exceptions.OutOfMemoryError(text, loss.used_bytes, loss.asked_bytes, loss.advised_bytes)

@@ -373,7 +373,11 @@ class Tasks:
             if not self.retry(record, now):
                 if record.cancelled:
                     kind, text = "TaskCancelledError", f"{record.name} was cancelled"
-                self._settlement.failed_with(record, kind, f"{record.name}: {text} (attempt {attempt})")
+                text = f"{record.name}: {text} (attempt {attempt})"
+                if kind == "WorkerCrashedError":
+                    self._settlement.crashed(record, text)
+                else:
+                    self._settlement.failed_with(record, kind, text)
         else:
             for record in reversed(records):
                 self._again_alone(lease.queue, record)
