@@ -348,7 +348,7 @@ class ActorMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: say `.remote()`."""
-        raise TypeError(f"a method of an actor cannot be called directly: write .{self._name}.remote(...)")
+        raise TypeError(f"a method of an actor cannot be called directly: write actor.{self._name}.remote(...)")
 
     def options(self, **changes: Any) -> ActorMethod:
         """Return this method with other options for its calls.

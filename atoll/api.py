@@ -236,10 +236,13 @@ def get(
     Raises:
         GetTimeoutError: A value was not there in time; its task goes on.
         TaskError: A task raised; also an instance of the user's own exception.
-        ValueError: It is neither a ref nor a list.
-        TypeError: Something in the list is no ref.
+        ValueError: It is neither a ref nor a list, or `timeout` is below 0.
+        TypeError: Something in the list is no ref, or `timeout` is no number.
     """
-    until = None if timeout is None else time.monotonic() + timeout
+    until = None
+    if timeout is not None:
+        timeout = _seconds(timeout)
+        until = time.monotonic() + timeout
     if type(refs) is ObjectRef:
         session = refs._session
         object_id = refs._id
@@ -249,7 +252,8 @@ def get(
     if type(refs) is ObjectRefGenerator:
         return refs
     if not isinstance(refs, list | tuple):
-        raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}")
+        hint = "; write atoll.get(list(refs.values()))" if isinstance(refs, dict) else ""
+        raise ValueError(f"get takes an ObjectRef or a list of them, not {type(refs).__name__}{hint}")
     object_ids = [_id_of(ref) for ref in refs]
     if not object_ids:
         return []
@@ -264,9 +268,17 @@ def _id_of(ref: Any) -> bytes:
     return ref._id
 
 
+def _seconds(timeout: Any) -> float:
+    """Return a timeout that was given."""
+    if not hasattr(timeout, "__float__"):
+        raise TypeError(f"timeout={timeout!r}: give seconds as a number, or None")
+    seconds = float(timeout)
+    if not seconds >= 0:  # nor is it no number at all
+        raise ValueError(f"timeout={timeout}: give seconds from 0, or None")
+    return seconds
+
+
 def _wait_all(session: Session, object_ids: list[bytes], timeout_s: float | None) -> None:
-    if timeout_s is not None and timeout_s < 0:
-        raise ValueError(f"timeout={timeout_s}: give seconds from 0, or None")
     with session.hooks.blocking():
         done = session.wait_for(object_ids, len(object_ids), timeout_s)
     if not done:
@@ -309,17 +321,20 @@ def wait(
 
     Raises:
         ValueError: There are duplicates, or fewer refs than `num_returns`.
-        TypeError: `refs` is no list of refs.
+        TypeError: `refs` is no list of refs, or `num_returns` or `timeout` no number.
     """
     if not isinstance(refs, list | tuple):
-        raise TypeError(f"wait takes a list of ObjectRefs, not one {type(refs).__name__}")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout={timeout}: give seconds from 0, or None")
+        hint = "; write atoll.wait([ref])" if isinstance(refs, ObjectRef | ObjectRefGenerator) else ""
+        raise TypeError(f"wait takes a list of ObjectRefs, not one {type(refs).__name__}{hint}")
+    if timeout is not None:
+        timeout = _seconds(timeout)
     object_ids = [ref._next_id() if type(ref) is ObjectRefGenerator else _id_of(ref) for ref in refs]
     if not object_ids:
         return [], []
     if len(set(object_ids)) != len(object_ids):
         raise ValueError("wait needs distinct refs: there are duplicates")
+    if not hasattr(num_returns, "__index__"):
+        raise TypeError(f"num_returns={num_returns!r}: give a whole number from 1 to the {len(object_ids)} refs")
     if not 0 < num_returns <= len(object_ids):
         raise ValueError(f"num_returns={num_returns}: give a whole number from 1 to the {len(object_ids)} refs")
     session = refs[0]._session

@@ -52,6 +52,12 @@ from typing import Any
 class AtollError(Exception):
     """Whatever Atoll raises."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows: without our own frames."""
+        from atoll.tracebacks import rendered
+
+        return rendered(self)
+
 
 class TaskError(AtollError):
     """User code raised in a task or an actor's method.

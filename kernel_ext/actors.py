@@ -118,7 +118,7 @@ class ActorFunction:
             return error
         name = self._handle._name
         again = f"What it held is lost: run the cell %%actor {name} again, which makes it anew"
-        return ActorDiedError(*error.args, error.cause, again)
+        return ActorDiedError(error.args[0], error.cause, again)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it and return a ref to its value at once."""

@@ -144,6 +144,12 @@ def shown_as(error: BaseException, lines: list[str]) -> BaseException | None:
     return error
 
 
+def has_own_lines(error: BaseException) -> bool:
+    """Whether an error brings the lines that IPython is to show, and not only its traceback without our frames."""
+    render = getattr(error, "_render_traceback_", None)
+    return render is not None and getattr(render, "__func__", None) is not AtollError._render_traceback_
+
+
 def failure_to_raise(result: CellResult, namespace: Namespace, title: str) -> BaseException:
     """Return the exception that a failed cell raises in the kernel.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from atoll.exceptions import InternalError
 from atoll.kernel_ext.capture import CellText
-from atoll.kernel_ext.errors import named_error, shown_as
+from atoll.kernel_ext.errors import has_own_lines, named_error, shown_as
 from atoll.kernel_ext.grammar import MagicUsageError
 
 
@@ -65,7 +65,7 @@ def _raise(shell: Any, error: BaseException) -> None:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_globals is not shell.user_ns:
         frames = frames.tb_next
-    if hasattr(error, "_render_traceback_"):
+    if has_own_lines(error):
         raise error
     lines = list(shell.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0))
     shown = shown_as(error, lines)

@@ -27,8 +27,10 @@ from traitlets import Type
 from traitlets.config import Config
 
 from atoll.kernel_ext.cell_messages import CLEAR, DISPLAY, ERROR, PAGE, RESULT, CellRequest
+from atoll.kernel_ext.errors import has_own_lines
 from atoll.kernel_ext.remote_widgets import WIDGET_VIEW, show_bar
 from atoll.kernel_ext.worker_output import OutputPort
+from atoll.tracebacks import without_ours
 
 
 class CellCompiler(CachingCompiler):  # type: ignore[misc]
@@ -160,14 +162,14 @@ class WorkerShell(InteractiveShell):  # type: ignore[misc]
             self.cell_traceback = self._lines_of(kind, error, frames)
 
     def _lines_of(self, kind: Any, error: Any, frames: Any, offset: int | None = None) -> list[str]:
-        frames = _without_ours(frames)
+        frames = without_ours(frames)
         if issubclass(kind, SyntaxError):
             return list(self.SyntaxTB.structured_traceback(kind, error, traceback.extract_tb(frames)))
         if _has_group(error):  # IPython's own renderer does not know exception groups
             below = frames.tb_next if frames is not None and offset is None else frames
             text = "".join(traceback.format_exception(kind, error, below))
             return text.rstrip("\n").split("\n")
-        if hasattr(error, "_render_traceback_"):
+        if has_own_lines(error):
             return list(error._render_traceback_())
         return list(self.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=offset))
 
@@ -310,19 +312,6 @@ def _has_group(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _without_ours(frames: types.TracebackType | None) -> types.TracebackType | None:
-    """Return the frames without those of Atoll itself, which a user has no use for."""
-    kept = []
-    while frames is not None:
-        if not str(frames.tb_frame.f_globals.get("__name__", "")).startswith("atoll."):
-            kept.append(frames)
-        frames = frames.tb_next
-    below: types.TracebackType | None = None
-    for frame in reversed(kept):
-        below = types.TracebackType(below, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return below
 
 
 _shell: WorkerShell | None = None

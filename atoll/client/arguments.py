@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atoll.exceptions import ClusterLostError
+from atoll.exceptions import ClusterLostError, SerializationError
 from atoll.object_ref import ObjectRef
 from atoll.protocol.channel_messages import INLINE_BYTES
 from atoll.protocol.serialization import IN_BAND_BYTES, deserialize, is_plain, pack_inline, serialize
@@ -75,7 +75,10 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         _check_ours(session, refs)
     if any(map(_is_long, args)):  # pickled alone at once: to find out together with the others costs as much again
         args = tuple(_put_large(session, value, refs, INLINE_BYTES) if _is_long(value) else value for value in args)
-    serialized = serialize((args, kwargs))
+    try:
+        serialized = serialize((args, kwargs))
+    except SerializationError as error:
+        raise _named(error, args, kwargs) from error.__cause__
     if serialized.buffers or len(serialized.data) > INLINE_BYTES:
         if serialized.total_bytes > INLINE_BYTES:
             args = tuple(_put_large(session, value, refs) for value in args)
@@ -87,6 +90,16 @@ def pack(session: Session, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     if not refs and not serialized.contained:
         return Arguments(data, None, None)
     return Arguments(data, [ref._id for ref in refs] or None, (refs, serialized.contained))
+
+
+def _named(error: SerializationError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> SerializationError:
+    """Return the error with the name of the argument that does not pickle; as it is if each pickles alone."""
+    for name, value in (*((f"number {number}", value) for number, value in enumerate(args, 1)), *kwargs.items()):
+        try:
+            serialize(value)
+        except SerializationError as reason:
+            return SerializationError(f"argument {name}: {reason}")
+    return error
 
 
 _LONG = 2000

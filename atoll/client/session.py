@@ -194,6 +194,10 @@ class Session:
         """The path of the socket at which this process listens."""
         return self.address_of(self.process_id)
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "connected"
+        return f"<Session with cluster {self.cluster.cluster_id[:8]}, {state}>"
+
     def start(self, timeout_s: float = 10.0) -> None:
         """Connect to scheduler and agent, and wait until both know this process.
 

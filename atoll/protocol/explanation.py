@@ -8,6 +8,8 @@ and the dashboard, `str(explanation)` the report of a terminal, and `%why` lays 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from atoll.resources import format_bytes
@@ -162,6 +164,10 @@ class Explanation(msgspec.Struct, frozen=True):
         if self.starts_in_s is not None:
             parts.append(f"expected {self.expected}")
         return "; ".join(parts)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show it in a notebook as people read it."""
+        printer.text(str(self))
 
     def __str__(self) -> str:
         lines = [f"{self.request}: {self.text}" if self.request else self.text]

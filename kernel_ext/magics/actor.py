@@ -10,7 +10,7 @@ from atoll.kernel_ext.capture import CellText, read_cell, request_of
 from atoll.kernel_ext.cell_messages import CellRequest
 from atoll.kernel_ext.engine.contract import Actor
 from atoll.kernel_ext.engine.current import current_engine
-from atoll.kernel_ext.errors import one_line
+from atoll.kernel_ext.errors import has_own_lines, one_line
 from atoll.kernel_ext.grammar import MagicUsageError, ParsedLine
 from atoll.kernel_ext.magics.remote import names_of, needed_by, taken, wait_for
 from atoll.kernel_ext.outputs import ShellSink, Sink, replay
@@ -40,7 +40,7 @@ def make(shell: Any, said: ParsedLine, cell: str) -> WhyView | None:
     except (KeyboardInterrupt, MagicUsageError):
         raise
     except Exception as error:
-        raise (error if hasattr(error, "_render_traceback_") else one_line(error)) from None
+        raise (error if has_own_lines(error) else one_line(error)) from None
     return None
 
 

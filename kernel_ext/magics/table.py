@@ -13,7 +13,7 @@ from IPython.core.magic import no_var_expand
 
 from atoll.exceptions import ClusterError
 from atoll.kernel_ext import grammar
-from atoll.kernel_ext.errors import one_line
+from atoll.kernel_ext.errors import has_own_lines, one_line
 from atoll.kernel_ext.grammar import Grammar, ParsedLine
 
 Run = Callable[[Any, ParsedLine, str], Any]
@@ -58,7 +58,7 @@ def _function(shell: Any, magic: Magic) -> Callable[..., Any]:
         try:
             return magic.run(shell, grammar.parse(schema, line, shell.ev), cell)
         except ClusterError as error:  # the cluster is gone or cannot be used: the message says it all
-            raise (error if hasattr(error, "_render_traceback_") else one_line(error)) from None
+            raise (error if has_own_lines(error) else one_line(error)) from None
 
     call.__name__ = schema.magic_name
     call.__qualname__ = schema.magic

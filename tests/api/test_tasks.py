@@ -404,3 +404,27 @@ def test_what_a_task_leaves_behind_runs_although_its_worker_s_lease_is_over() ->
         time.sleep(KEEP_IDLE_S + 0.2)  # the lease of the worker that has submitted it is given back
         Path(go).touch()
         assert atoll.get(left, timeout=PATIENCE_S) == 2
+
+
+def test_bad_arguments_are_refused_in_one_clear_line() -> None:
+    ref = add.remote(1)
+    attempts: list[tuple[Any, type[Exception], str]] = [
+        (lambda: atoll.get(ref, timeout="x"), TypeError, "timeout='x': give seconds as a number, or None"),
+        (lambda: atoll.get(ref, timeout=-1), ValueError, "timeout=-1: give seconds from 0, or None"),
+        (lambda: atoll.get(ref, timeout=float("nan")), ValueError, "timeout=nan: give seconds from 0, or None"),
+        (lambda: atoll.wait([ref], timeout="2"), TypeError, "timeout='2': give seconds as a number, or None"),
+        (lambda: atoll.wait([ref], num_returns="2"), TypeError, "num_returns='2': give a whole number from 1 to the 1"),
+        (
+            lambda: atoll.wait(ref),
+            TypeError,
+            "wait takes a list of ObjectRefs, not one ObjectRef; write atoll.wait(",
+        ),
+        (lambda: atoll.get({"a": ref}), ValueError, "not dict; write atoll.get(list(refs.values()))"),
+        (lambda: add.remote(1, threading.Lock()), SerializationError, "argument number 2: cannot send a lock"),
+        (lambda: add.remote(1, b=threading.Lock()), SerializationError, "argument b: cannot send a lock"),
+    ]
+    for attempt, kind, text in attempts:
+        with pytest.raises(kind, match=re.escape(text)):
+            attempt()
+    assert atoll.get(ref, timeout=np.float32(PATIENCE_S)) == 2
+    assert atoll.wait([ref], num_returns=np.int64(1), timeout=np.int32(PATIENCE_S)) == ([ref], [])

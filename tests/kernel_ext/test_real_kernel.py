@@ -91,6 +91,26 @@ def test_what_has_died_is_told_with_what_to_do_next(kernel: Kernel) -> None:
     kernel.good("del frail, die")
 
 
+def test_what_a_task_raises_is_shown_with_the_lines_of_the_cells_and_no_frame_of_ours(kernel: Kernel) -> None:
+    kernel.good("import atoll\n@atoll.remote\ndef inverse(x):\n    return 1 / x")
+    shown = "\n".join(kernel.run("atoll.get(inverse.remote(0))").error["traceback"])
+    assert "----> 1 atoll.get(inverse.remote(0))" in shown
+    assert re.search(
+        r"  Cell In\[\w+\], line 4, in inverse\n    return 1 / x\nZeroDivisionError: division by zero$", shown
+    )
+    assert "/atoll/" not in shown, "a frame of ours is shown"
+    shown = "\n".join(kernel.run("import threading\natoll.put(threading.Lock())").error["traceback"])
+    assert "api.py" not in shown
+    assert shown.endswith("SerializationError: cannot send a lock: cannot pickle '_thread.lock' object")
+    inside = "%%remote\nimport atoll\natoll.get(atoll.put([]), timeout=-1) or atoll.get(inverse.remote(0))"
+    assert kernel.run(inside).error["ename"] == "ValueError"
+    shown = "\n".join(kernel.run("%%remote\nimport atoll\natoll.get(inverse.remote(0))").error["traceback"])
+    assert "----> 3 atoll.get(inverse.remote(0))" in shown
+    assert "api.py" not in shown
+    text = kernel.value("atoll.why(inverse.remote(1))")
+    assert not text.startswith("Explanation(")
+
+
 def test_what_was_taken_from_a_background_cell_outlives_its_handle(kernel: Kernel) -> None:
     again = "%%remote fit bg\nimport numpy as np\nmodel = np.ones({size})"
     kernel.good(again.format(size=200_000))
