@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -212,6 +213,19 @@ def close_descriptors_from(first: int, but: Iterable[int] = ()) -> None:
         os.closerange(first, kept)
         first = kept + 1
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def close_last(descriptors: Iterable[int], above: int = 4000) -> None:
+    """Give descriptors numbers above those of whatever is opened later, as far as the limit of descriptors allows.
+
+    When a process ends, the system closes what it has open from the lowest number up, one after the other.
+    """
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # there is no number left up there: it stays where it is
+            moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, min(above, limit - 32))
+            os.set_inheritable(moved, os.get_inheritable(descriptor))
+            os.close(descriptor)
 
 
 def reset_signals() -> None:

@@ -308,6 +308,7 @@ def become_worker(fork: Fork, zygote_pid: int, locks: list[int]) -> None:
     processes.reset_signals()
     _redirect(fork)
     processes.close_descriptors_from(3, locks)
+    processes.close_last(locks)  # the driver's descriptors are closed before, and its memory is free
     processes.prefer_as_victim(_OOM_SCORE)
     for name, value in fork.variables.items():
         if value is None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from atoll.protocol import messages as m
 from atoll.protocol import values
@@ -258,6 +258,7 @@ class Conservation(RuleBasedStateMachine):
         self.clients = [self.world.client(number) for number in (1, 2)]
         self.workers: dict[int, Any] = {}
         self.groups = 0
+        self.long_waits = 2
 
     @rule(client=st.integers(0, 1), shape=st.sampled_from(SHAPES), count=st.integers(0, 3), label=st.sampled_from("ab"))
     def demand(self, client: int, shape: dict[str, float], count: int, label: str) -> None:
@@ -301,8 +302,19 @@ class Conservation(RuleBasedStateMachine):
         self.world.lose(self.agent)
         self.agent = self.world.agent(1, cpus=4, gpus=1)
 
-    @rule(microseconds=st.integers(1, 40_000_000_000))
+    @rule(microseconds=st.integers(1, 200_000_000))
     def time_passes(self, microseconds: int) -> None:
+        """So long that the timers of what is written down run out several times."""
+        self._pass(microseconds)
+
+    @precondition(lambda self: self.long_waits)
+    @rule(microseconds=st.integers(1, 40_000_000_000))
+    def hours_pass(self, microseconds: int) -> None:
+        """Past midnight, perhaps. Twice in a story: in ten hours the timers run out thousands of times."""
+        self.long_waits -= 1
+        self._pass(microseconds)
+
+    def _pass(self, microseconds: int) -> None:
         """In steps, since what waits may begin on the way."""
         until = self.world.now + microseconds / MICRO
         while self.world.now < until:
