@@ -191,10 +191,15 @@ class Copier:
             future.result()
 
     def later(self, work: Callable[[], object]) -> Future[object]:
-        """Have a thread do something."""
+        """Have a thread do something; in an interpreter that ends, and has no threads to give, this one does it."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(max_workers=self._count, thread_name_prefix="atoll-copy")
-        return self._threads.submit(work)
+        try:
+            return self._threads.submit(work)
+        except RuntimeError:
+            done: Future[object] = Future()
+            done.set_result(work())
+            return done
 
     def close(self) -> None:
         """End the threads."""

@@ -20,7 +20,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +47,7 @@ from atoll.client.core.events import (
 from atoll.client.core.records import FAILED, PENDING
 from atoll.client.hooks import Hooks
 from atoll.client.interrupts import Interrupts
+from atoll.client.loaders import Loaders
 from atoll.client.outputs import Outputs
 from atoll.client.reactor import Reactor, Waiter
 from atoll.client.requests import Requests
@@ -181,7 +181,7 @@ class Session:
         self._submissions = 0
         self._submitted_at = 0.0
         self._timer_at: float | None = None
-        self._loaders: ThreadPoolExecutor | None = None
+        self._loaders: Loaders | None = None
 
     # ------------------------------------------------------------------------------------------- beginning
 
@@ -537,11 +537,10 @@ class Session:
         assert entry.state != PENDING
         return entry.state, entry.value
 
-    def loaders(self) -> ThreadPoolExecutor:
-        """Return the thread that loads values for futures, begun at once: an interpreter that ends begins none."""
+    def loaders(self) -> Loaders:
+        """Return the threads that load values for futures."""
         if self._loaders is None:
-            self._loaders = ThreadPoolExecutor(max_workers=1, thread_name_prefix="atoll-values")
-            self._loaders.submit(int)
+            self._loaders = Loaders()
         return self._loaders
 
     # ------------------------------------------------------------------------------------------------ objects
@@ -726,5 +725,5 @@ class Session:
                     wake()
             self._wakers.clear()
         if self._loaders is not None:
-            self._loaders.shutdown(wait=threading.current_thread() is threading.main_thread())
+            self._loaders.close(wait=threading.current_thread() is threading.main_thread())
         self.store.close()

@@ -118,5 +118,5 @@ def resolve_future(session: Session, ref: ObjectRef[Any], future: concurrent.fut
         # Loading may wait for the node agent, which a thread that reads sockets must not do.
         session.loaders().submit(finish)
 
-    session.loaders()
+    session.loaders().expect()
     session.when_ready(ref._id, hand_over)

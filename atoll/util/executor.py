@@ -221,6 +221,6 @@ def _wait_at_exit() -> None:
         executor.shutdown(wait=True)
 
 
-# As the standard library's executors: before the threads that results are loaded in are ended, which is before what
-# `atexit` knows. What was registered last is called first, so the import of `concurrent.futures.thread` above matters.
+# As the standard library's executors: before the interpreter waits for threads, which is before what `atexit` knows,
+# the end of the session among it.
 threading._register_atexit(_wait_at_exit)  # type: ignore[attr-defined]

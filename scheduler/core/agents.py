@@ -46,6 +46,7 @@ class AgentDesk:
         self._cluster = cluster
         self._turn = cluster.turn
         self._jobs_without_node: dict[Peer, JobRegistered] = {}
+        self._looking: dict[tuple[Peer, bytes], None] = {}
 
     # ------------------------------------------------------------------------------------------ coming and going
 
@@ -71,6 +72,7 @@ class AgentDesk:
         cluster.names.node_came(node)
         cluster.drains.node_came(node)
         self._turn.send(record.peer, NodeRegistered(message.request))
+        self._answer_who_looks()
         cluster.leases.nodes_changed()
         self.refuse_impossible()
 
@@ -111,6 +113,8 @@ class AgentDesk:
     def peer_lost(self, peer: Peer) -> None:
         """Nobody waits there any more."""
         self._jobs_without_node.pop(peer, None)
+        for key in [key for key in self._looking if key[0] == peer]:
+            del self._looking[key]
 
     def with_node(self, answer: JobRegistered) -> JobRegistered:
         """Return the answer with the first node, which is the one of this host."""
@@ -137,6 +141,7 @@ class AgentDesk:
         """Nodes had their time to come: what depends on those that are not here fails now."""
         cluster = self._cluster
         cluster.names.drop_unreachable()
+        self._answer_who_looks(at_last=True)
         if len(cluster.nodes):
             self.refuse_impossible()
             return
@@ -268,10 +273,21 @@ class AgentDesk:
         self._cluster.drains.evacuated(record, message)
 
     def locate_node(self, record: PeerRecord, message: LocateNode) -> None:
-        """An agent looks for another one, to fetch an object."""
-        node = self._cluster.drains.locate(message.node_id)
-        found = (node.node_id, node.agent_socket) if node is not None else (b"", "")
-        self._turn.send(record.peer, NodeLocated(message.node_id, *found))
+        """An agent looks for another one, to fetch an object.
+
+        After a restart of the scheduler nodes come back one by one. What one does not know yet is not lost.
+        """
+        self._looking[record.peer, message.node_id] = None
+        self._answer_who_looks(at_last=self._turn.now >= self._turn.started + GRACE_S)
+
+    def _answer_who_looks(self, *, at_last: bool = False) -> None:
+        """Say where nodes are that agents look for; finally, that the others are not here."""
+        for peer, asked in list(self._looking):
+            node = self._cluster.drains.locate(asked)
+            if node is not None or at_last:
+                del self._looking[peer, asked]
+                found = (node.node_id, node.agent_socket) if node is not None else (b"", "")
+                self._turn.send(peer, NodeLocated(asked, *found))
 
     def object_adopted(self, record: PeerRecord, message: ObjectAdopted) -> None:
         """A named object is safe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -179,7 +180,7 @@ def test_a_worker_that_dies_lets_go_of_the_lock_after_everything_else(
     name = f"{share(0).uuid}.witness"
 
     def opened() -> dict[str, int]:
-        return {Path(os.readlink(path)).name: int(path.name) for path in Path(f"/proc/{started.pid}/fd").iterdir()}
+        return {path.readlink().name: int(path.name) for path in Path(f"/proc/{started.pid}/fd").iterdir()}
 
     eventually(lambda: name in opened(), "the worker uses its device")
     descriptors = opened()
@@ -239,7 +240,8 @@ def run_steps(start: Start, variables: dict[str, str], directory: Path, is_enoug
             index = chance.choice(free)
             cluster.open[cluster.agent.start_lease(f"witness {directory}", devices=[share(index)])] = index
         elif cluster.pids and chance.random() < 0.5:
-            os.kill(cluster.pids.pop(chance.choice(list(cluster.pids))), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and that has not come yet
+                os.kill(cluster.pids.pop(chance.choice(list(cluster.pids))), signal.SIGKILL)
         elif cluster.open:
             kill = chance.random() < 0.8  # else the worker may stay, and the other cluster waits
             cluster.agent.scheduler.send(EndLease(chance.choice(list(cluster.open)), kill=kill))

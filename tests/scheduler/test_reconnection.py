@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atoll.protocol import messages as m
+from atoll.scheduler.core.cluster import GRACE_S
 from tests.scheduler.world import World, registration
 
 
@@ -33,3 +34,27 @@ def test_what_was_told_to_be_lost_is_not_taken_up_again() -> None:
     assert world.granted(client) == [], "its CPU is in use until its worker has ended"
     world.say(again, m.LeaseEnded(granted.lease_id))
     assert len(world.granted(client)) == 1
+
+
+def test_a_node_that_is_not_back_yet_is_not_said_to_be_gone() -> None:
+    """An agent that fetches an object from another one would take it for lost, and with it what cannot run again."""
+    world = World()
+    first = world.agent(1)
+    world.say(first, m.LocateNode(b"node0002"))
+    world.say(first, m.LocateNode(b"node0003"))
+    assert world.heard(first, m.NodeLocated) == []
+    world.agent(2)
+    assert world.only(first, m.NodeLocated) == m.NodeLocated(b"node0002", b"node0002", "/run/agent-2")
+    world.wait(GRACE_S)
+    assert world.only(first, m.NodeLocated) == m.NodeLocated(b"node0003", b"", ""), "it had its time"
+    world.say(first, m.LocateNode(b"node0004"))
+    assert world.only(first, m.NodeLocated) == m.NodeLocated(b"node0004", b"", "")
+
+
+def test_nobody_is_answered_who_has_gone_while_he_looked_for_a_node() -> None:
+    world = World()
+    first = world.agent(1)
+    world.say(first, m.LocateNode(b"node0002"))
+    world.lose(first)
+    world.agent(2)
+    assert world.heard(first, m.NodeLocated) == []

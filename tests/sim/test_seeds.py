@@ -15,6 +15,7 @@ A_BATCH = 20
 
 FOUND = {
     5784: "an actor began on another node before its process on a lost node was gone",
+    12876: "a node that was not back yet after a restart of the scheduler was said to be gone",
 }
 """Seeds beyond the first ones that have found a mistake, and which."""
 
