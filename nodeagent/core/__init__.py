@@ -14,7 +14,10 @@ Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes 
     actors.py    actors that live in leases;  device_leave.py  idle ones give their devices up
     devices.py   how leases come to devices, and when those are free
     device_health.py    which devices have failed too often
-    store.py     objects, pins, owners;  objects.py  which there are;  segments.py  where in shared memory they lie
+    memory_watch.py     what leases use of the host's memory
+    store.py     objects: who writes and reads them;  attachments.py  the connections that do
+    lifetimes.py     owners, names, pins: when objects go
+    objects.py   which there are;  segments.py  where in shared memory they lie
     transfers.py  objects of other nodes: fetched, and taken over from a node that leaves
     room.py      a full store: who waits, what goes to disk
 """

@@ -196,14 +196,14 @@ class AgentCore:
 
     def _scheduler_table(self) -> dict[type, Handler]:
         return {
-            NodeRegistered: lambda message, now: self.store.drop_unconfirmed(now),
+            NodeRegistered: lambda message, now: self.store.lifetimes.drop_unconfirmed(now),
             DefineEnvironment: lambda m, now: self.pool.define(m.digest, m.environment, m.prepare, now),
             StartLease: self._start_lease,
             EndLease: self.leases.end,
             StartActor: lambda message, now: self.actors.start(message),
             DevicesReturned: self.actors.returned,
-            AdoptObject: lambda message, now: self.store.adopt(message),
-            DropObject: self.store.drop,
+            AdoptObject: lambda message, now: self.store.lifetimes.adopt(message),
+            DropObject: self.store.lifetimes.drop,
             JobEnded: self._job_ended,
             ReleaseDevice: self._release_device,
             EvacuateObjects: lambda message, now: self.transfers.evacuate(message),
@@ -228,7 +228,7 @@ class AgentCore:
             FetchObject: lambda peer, m, now: self.store.get(peer, GetObject(m.request, m.object_id), now),
             ReadPiece: self._read_piece,
             ReleaseObjects: self.store.release,
-            DeleteObjects: lambda peer, message, now: self.store.delete_elsewhere(message.object_ids, now),
+            DeleteObjects: lambda peer, message, now: self.store.lifetimes.delete_elsewhere(message.object_ids, now),
             KeepObjects: lambda peer, message, now: self.transfers.keep(peer, self._roles[peer][1], message),
             ObjectOffered: self.transfers.offered,
             ObjectPiece: self.transfers.piece_came,
@@ -324,7 +324,7 @@ class AgentCore:
         self._dialling = False
         self._without_scheduler_since = None
         self.samples.scheduler_linked(now)
-        self.store.await_confirmations()
+        self.store.lifetimes.await_confirmations()
         self.transfers.scheduler_linked()
         holding = self.leases.holding()
         node = self.node
@@ -409,7 +409,7 @@ class AgentCore:
         self.store.release(peer, message, now)
 
     def _delete(self, peer: Peer, message: DeleteObjects, now: Instant) -> None:
-        self.store.delete(peer, message, now)
+        self.store.lifetimes.delete(peer, message, now)
         self.transfers.delete(message.object_ids, message.nodes)
 
     def _read_piece(self, peer: Peer, message: ReadPiece, now: Instant) -> None:
@@ -452,7 +452,7 @@ class AgentCore:
 
     def _start_lease(self, message: StartLease, now: Instant) -> None:
         if message.holder == message.job:
-            self.store.job_goes_on(message.job)
+            self.store.lifetimes.goes_on(message.job)
         self._allocator.active(now)
         self.leases.start(message, now)
         self.samples.hasten(now)
@@ -487,7 +487,7 @@ class AgentCore:
 
     def _job_ended(self, message: JobEnded, now: Instant) -> None:
         self.pool.job_ended(message.job, now)
-        self.store.job_ended(message.job, now)
+        self.store.lifetimes.job_ended(message.job, now)
 
     # -------------------------------------------------------------------------------------------- memory
 

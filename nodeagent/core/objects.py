@@ -17,6 +17,7 @@ import msgspec
 from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES
 from atoll.nodeagent.core.segments import Placement
 from atoll.protocol.machine import Peer
+from atoll.protocol.values import ObjectInfo
 
 
 class SpillCopy(msgspec.Struct, frozen=True):
@@ -171,10 +172,34 @@ class ObjectIndex:
                 del self._busy[segment_id]
                 self.idle_segments[segment_id] = None
 
-    def add_incoming(self, stored: StoredObject) -> None:
+    def add_incoming(
+        self,
+        object_id: bytes,
+        size_bytes: int,
+        layout: bytes,
+        readers: list[tuple[Peer, int]],
+        *,
+        owned: bool,
+        name: str | None,
+    ) -> StoredObject:
         """Take in an object that is on its way from another node; until it has memory, it counts as being on disk."""
-        self.by_id[stored.object_id] = stored
-        self.spilled_bytes += stored.size_bytes
+        stored = StoredObject(
+            object_id=object_id,
+            size_bytes=size_bytes,
+            placement=None,
+            writer=None,
+            creator=b"",
+            request=None,
+            owned=owned,
+            sealed=True,
+            layout=layout,
+            name=name,
+            readers=readers,
+            incoming=True,
+        )
+        self.by_id[object_id] = stored
+        self.spilled_bytes += size_bytes
+        return stored
 
     def set_aside(self, stored: StoredObject) -> None:
         """Another attempt writes this object from now on; the memory stays this one's, under an id that nobody has."""
@@ -195,8 +220,39 @@ class ObjectIndex:
         if stored.sealed:
             self.spilled_bytes -= stored.size_bytes
 
+    def describe(self, limit: int) -> list[ObjectInfo]:
+        """Return the sealed objects as people look at them: those with names, then the largest, at most `limit`."""
+        sealed = [o for o in self.by_id.values() if o.sealed and not o.incoming]
+        if len(sealed) > limit:
+            sealed.sort(key=lambda o: (o.name is None, -o.size_bytes))
+            del sealed[limit:]
+        return [
+            ObjectInfo(o.object_id, o.size_bytes, len(o.pins), o.name or "", o.owner if o.owned else b"")
+            for o in sealed
+        ]
+
+    def reserved_bytes(self) -> int:
+        """Return what the places of all objects have together."""
+        return sum(stored.placement.size_bytes for stored in self.by_id.values() if stored.placement is not None)
+
     def broken_invariant(self) -> str | None:
         """Return what does not add up, or None."""
+        return self._misplaced() or self._miscounted()
+
+    def _misplaced(self) -> str | None:
+        """Return which objects do not lie where they can, or None."""
+        placed = [(o, o.placement) for o in self.by_id.values() if o.placement is not None]
+        ends: dict[int, int] = {}
+        for stored, placement in sorted(placed, key=lambda pair: (pair[1].segment_id, pair[1].offset)):
+            if placement.offset < ends.get(placement.segment_id, 0):
+                return f"two objects overlap in segment {placement.segment_id} at {placement.offset}"
+            ends[placement.segment_id] = placement.offset + placement.size_bytes
+            if placement.size_bytes < stored.size_bytes:
+                return f"object {stored.object_id.hex()} is larger than its place"
+        return None
+
+    def _miscounted(self) -> str | None:
+        """Return what is said of the objects and is not so, or None."""
         spilled = 0
         idle: dict[int, bool] = {}
         for stored in self.by_id.values():

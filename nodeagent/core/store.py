@@ -1,18 +1,14 @@
-"""The objects of a node's store: who may write, who reads, and when the bytes are used again.
+"""The node's store: who may write an object, and who reads it.
 
     CreateObject ─▶ waits for room ─▶ reserved ──segment there──▶ created ──SealObject──▶ sealed ──▶ gone
                          └──────────────┴── AbortObject, or the writer is lost ──────────────────────▲
                                                                          nobody wants it, no pin
 
-An object is wanted while its owner has not deleted it, or while the cluster has adopted it (it has a name there).
-The owner is read off the object's id. An object that nobody wants stays as long as a process has it pinned. Pins
-belong to connections: what a process held goes when its connection does.
+How long an object lives is decided in `lifetimes.py`. A sealed object that nobody has pinned may lose its memory to
+others once there is a copy of it on disk (`room.py`). Whoever asks for it then waits until it was read back.
 
-A sealed object that nobody has pinned may lose its memory to others once there is a copy of it on disk (`room.py`).
-Whoever asks for it then waits until it was read back.
-
-Descriptors travel once a connection: the store remembers which segments a peer can already read and which it can
-write, separately, since a reader's descriptor is read-only.
+An object that is written by two attempts of one task is the later one's. The memory of the first stays its own until it
+seals, gives up or is lost: it may still be writing there.
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ from collections.abc import Callable
 
 from atoll.exceptions import ObjectLostError, ObjectStoreFullError, ProtocolError
 from atoll.ids import OBJECT_ID_BYTES, PROCESS_ID_BYTES
+from atoll.nodeagent.core.attachments import Attachments
 from atoll.nodeagent.core.events import (
     ObjectRestored,
     ObjectsSpilled,
@@ -32,6 +29,7 @@ from atoll.nodeagent.core.events import (
     SpillFailed,
     SpillPiece,
 )
+from atoll.nodeagent.core.lifetimes import Lifetimes
 from atoll.nodeagent.core.objects import ObjectIndex, StoredObject
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.room import PATIENCE_S, Room
@@ -39,17 +37,12 @@ from atoll.nodeagent.core.segments import SegmentAllocator
 from atoll.protocol.machine import Instant, Peer
 from atoll.protocol.messages import (
     AbortObject,
-    AdoptObject,
     CreateObject,
-    DeleteObjects,
-    DropObject,
     Failed,
     GetObject,
     Message,
-    ObjectAdopted,
     ObjectCreated,
     ObjectFound,
-    ObjectGone,
     ObjectOffered,
     ObjectSealed,
     ReleaseObjects,
@@ -57,8 +50,6 @@ from atoll.protocol.messages import (
     SegmentsDestroyed,
 )
 from atoll.protocol.values import ObjectInfo
-
-_REMEMBERED_DEAD = 4096
 
 
 def _no_other_nodes(_peer: Peer, _message: GetObject, _now: Instant) -> None:
@@ -76,7 +67,7 @@ class ObjectStore:
     Attributes:
         fetch: Has an object of another node brought here for a reader.
         incoming: Told when there is memory for an object that comes from another node.
-        incoming_gone: Told when such an object is given up, and why.
+        lifetimes: When objects go.
     """
 
     def __init__(self, allocator: SegmentAllocator, outbox: Outbox, patience_s: float = PATIENCE_S) -> None:
@@ -85,71 +76,38 @@ class ObjectStore:
         self._index = ObjectIndex()
         self._objects = self._index.by_id
         self._room = Room(allocator, self._index, outbox, patience_s)
-        self._processes: dict[Peer, bytes] = {}
-        self._known: dict[Peer, dict[tuple[int, bool], None]] = {}
-        self._pinned_by: dict[Peer, dict[bytes, None]] = {}
-        self._dead: dict[bytes, None] = {}
-        self._unconfirmed: dict[bytes, None] = {}
-        self._agents: dict[Peer, None] = {}
+        self._attachments = Attachments()
+        self.lifetimes = Lifetimes(self._index, self._attachments, allocator, self._room, outbox)
         self.fetch: Callable[[Peer, GetObject, Instant], None] = _no_other_nodes
         self.incoming: Callable[[StoredObject, SpillPiece], None] = lambda _stored, _piece: None
-        self.incoming_gone: Callable[[StoredObject, str], None] = lambda _stored, _text: None
 
     # ----------------------------------------------------------------------------------------- connections
 
     def attach(self, peer: Peer, process_id: bytes, *, agent: bool = False) -> None:
         """A process will use the store through this connection; an agent is of another node, and maps nothing."""
-        if agent:
-            self._agents[peer] = None
-        self._processes[peer] = process_id
-        self._dead.pop(process_id, None)
-        self._known.setdefault(peer, {})
-        self._pinned_by.setdefault(peer, {})
+        self._attachments.attach(peer, process_id, agent=agent)
+        self.lifetimes.goes_on(process_id)
 
     def is_attached(self, peer: Peer) -> bool:
         """Whether the connection has attached."""
-        return peer in self._processes
+        return peer in self._attachments
 
     def detach(self, peer: Peer, now: Instant) -> None:
         """The connection is gone: what it wrote and did not seal goes, and so do its pins.
 
         With the last connection of a process goes what it owned, except what the cluster has adopted.
         """
-        process_id = self._processes.pop(peer, None)
-        self._agents.pop(peer, None)
-        if process_id is None:
+        attachment = self._attachments.detach(peer)
+        if attachment is None:
             return
         for stored in [o for o in self._objects.values() if o.writer == peer]:
-            self._abort(stored, now)
-        for object_id in self._pinned_by.pop(peer, {}):
-            stored = self._objects[object_id]
-            del stored.pins[peer]
-            self._collect(stored, now)
+            self.lifetimes.abort(stored, now)
+        self.lifetimes.unpin_all(peer, attachment, now)
         for stored in [o for o in self._objects.values() if any(reader == peer for reader, _number in o.readers)]:
             stored.readers = [(reader, number) for reader, number in stored.readers if reader != peer]
             self._stop_waiting(stored, now)
-        del self._known[peer]
         self._allocator.writer_gone(peer)
-        if process_id not in self._processes.values():
-            self.owner_gone(process_id, now)
-
-    def job_ended(self, process_id: bytes, now: Instant) -> None:
-        """The scheduler has lost a client. One that is attached here lives, and may come back to the scheduler."""
-        if process_id not in self._processes.values():
-            self.owner_gone(process_id, now)
-
-    def job_goes_on(self, process_id: bytes) -> None:
-        """A client that was lost has come back: what is made for it from now on is wanted."""
-        self._dead.pop(process_id, None)
-
-    def owner_gone(self, process_id: bytes, now: Instant) -> None:
-        """A process is dead: nobody wants what it owned, unless the cluster does."""
-        self._dead[process_id] = None
-        if len(self._dead) > _REMEMBERED_DEAD:
-            del self._dead[next(iter(self._dead))]
-        for stored in [o for o in self._objects.values() if o.owner == process_id]:
-            stored.owned = False
-            self._collect(stored, now)
+        self.lifetimes.job_ended(attachment.process_id, now)
 
     # -------------------------------------------------------------------------------------------- writing
 
@@ -163,7 +121,7 @@ class ObjectStore:
         earlier = self._objects.get(message.object_id)
         if earlier is not None and earlier.sealed and earlier.in_use and earlier.size_bytes == message.size_bytes:
             # A task runs again for another of its results; this one is there, and somebody looks at it.
-            earlier.owned = earlier.owner not in self._dead
+            earlier.owned = not self.lifetimes.is_dead(earlier.owner)
             self._outbox.send(peer, ObjectSealed(message.request))
             return
         if earlier is not None and earlier.in_use:
@@ -188,9 +146,9 @@ class ObjectStore:
             size_bytes=message.size_bytes,
             placement=None,
             writer=peer,
-            creator=self._processes[peer],
+            creator=self._attachments[peer].process_id,
             request=message.request,
-            owned=message.object_id[:PROCESS_ID_BYTES] not in self._dead,
+            owned=not self.lifetimes.is_dead(message.object_id[:PROCESS_ID_BYTES]),
             name=name,
         )
         self._objects[stored.object_id] = stored
@@ -204,7 +162,7 @@ class ObjectStore:
         elif earlier.writer not in {None, peer}:
             self._index.set_aside(earlier)
             return
-        self._remove(earlier, now)
+        self.lifetimes.remove(earlier, now)
 
     def _use_if_ready(self, stored: StoredObject) -> None:
         """Its memory is there, or will be: let it be written, by who creates it or from disk."""
@@ -223,11 +181,11 @@ class ObjectStore:
         if stored.request is None or stored.writer is None:
             return
         segment_id = segment.segment_id
-        new = self._is_new_to(stored.writer, segment_id, writable=True)
+        new = self._attachments.reach(stored.writer, segment_id, writable=True)
         reply = ObjectCreated(stored.request, segment_id, segment.size_bytes, placement.offset, new)
         stored.request = None
         if new:  # and one to read with, through which not even the writer can alter what is sealed
-            self._is_new_to(stored.writer, segment_id, writable=False)
+            self._attachments.reach(stored.writer, segment_id, writable=False)
         self._send(stored.writer, reply, [(segment_id, True), (segment_id, False)] if new else [])
 
     def segment_created(self, event: SegmentCreated, now: Instant) -> None:
@@ -249,14 +207,14 @@ class ObjectStore:
             stored.restoring = False
             self._fail_readers(stored, ObjectStoreFullError, text)
             if stored.incoming:
-                self._remove(stored, now, text)
+                self.lifetimes.remove(stored, now, text)
                 return
             self._index.note(stored)
-            self._collect(stored, now)
+            self.lifetimes.collect(stored, now)
             return
         if stored.writer is not None and stored.request is not None:
             self._fail(stored.writer, stored.request, ObjectStoreFullError, text)
-        self._abort(stored, now)
+        self.lifetimes.abort(stored, now)
 
     def seal(self, peer: Peer, message: SealObject, now: Instant) -> None:
         """Make an object readable; its writer writes no more."""
@@ -271,15 +229,15 @@ class ObjectStore:
         stored.layout = message.layout
         self._index.note(stored)
         if message.pin:
-            self._pin(stored, peer)
+            self.lifetimes.pin(stored, peer)
         self._outbox.send(peer, ObjectSealed(message.request))
-        self._collect(stored, now)
+        self.lifetimes.collect(stored, now)
 
     def abort(self, peer: Peer, message: AbortObject, now: Instant) -> None:
         """Give up an object that this peer is writing."""
         stored = self._objects.get(message.object_id)
         if stored is not None and stored.writer == peer:
-            self._abort(stored, now)
+            self.lifetimes.abort(stored, now)
         else:
             self._abort_aside(peer, message.object_id, now)
 
@@ -287,18 +245,14 @@ class ObjectStore:
         """A writer writes no more what another attempt has written instead."""
         for stored in list(self._index.aside.values()):
             if stored.writer == peer and stored.meant_as == object_id:
-                self._abort(stored, now)
-
-    def _abort(self, stored: StoredObject, now: Instant) -> None:
-        self._tell_gone(stored)
-        self._remove(stored, now)
+                self.lifetimes.abort(stored, now)
 
     # -------------------------------------------------------------------------------------------- reading
 
     def get(self, peer: Peer, message: GetObject, now: Instant) -> None:
         """Pin an object and say where it is, when it is in memory."""
         stored = self._objects.get(message.object_id)
-        if stored is None and message.node_id and peer not in self._agents:
+        if stored is None and message.node_id and not self._attachments.is_agent(peer):
             self.fetch(peer, message, now)
             return
         if stored is None or not stored.sealed:
@@ -313,15 +267,15 @@ class ObjectStore:
             self._room.want(stored, now)
 
     def _found(self, stored: StoredObject, peer: Peer, request: int) -> None:
-        self._pin(stored, peer)
+        self.lifetimes.pin(stored, peer)
         placement = stored.placement
         assert placement is not None, "what is read is in memory"
         segment = self._allocator.segment(placement.segment_id)
         assert segment is not None, "an object lies in a segment that does not exist"
-        if peer in self._agents:
+        if self._attachments.is_agent(peer):
             self._outbox.send(peer, ObjectOffered(request, stored.size_bytes, stored.layout))
             return
-        new = self._is_new_to(peer, segment.segment_id, writable=False)
+        new = self._attachments.reach(peer, segment.segment_id, writable=False)
         reply = ObjectFound(
             request,
             segment.segment_id,
@@ -337,14 +291,7 @@ class ObjectStore:
         """Take one pin off each object, or one wish to have it."""
         for object_id in message.object_ids:
             stored = self._objects.get(object_id)
-            if stored is None:
-                continue
-            if peer in stored.pins:
-                stored.pins[peer] -= 1
-                if stored.pins[peer] == 0:
-                    del stored.pins[peer]
-                    del self._pinned_by[peer][object_id]
-                    self._collect(stored, now)
+            if stored is None or self.lifetimes.unpin(stored, peer, now):
                 continue
             wish = next((wish for wish in stored.readers if wish[0] == peer), None)
             if wish is not None:
@@ -368,53 +315,16 @@ class ObjectStore:
         Returns:
             The object; why it can never be here; or None if it is here already, or nobody wants it any more.
         """
-        owned = kept_as is not None and object_id[:PROCESS_ID_BYTES] not in self._dead
+        owned = kept_as is not None and not self.lifetimes.is_dead(object_id[:PROCESS_ID_BYTES])
         if object_id in self._objects or not (readers or owned or kept_as):
             return None
         if not self._allocator.fits(size_bytes):
             return f"{self._allocator.state_for(size_bytes)}: it can never fit"
-        stored = StoredObject(
-            object_id=object_id,
-            size_bytes=size_bytes,
-            placement=None,
-            writer=None,
-            creator=b"",
-            request=None,
-            owned=owned,
-            sealed=True,
-            layout=layout,
-            name=kept_as or None,
-            readers=readers,
-            incoming=True,
-        )
-        self._index.add_incoming(stored)
-        return stored
+        return self._index.add_incoming(object_id, size_bytes, layout, readers, owned=owned, name=kept_as or None)
 
     def want_room(self, stored: StoredObject, now: Instant) -> None:
         """Memory is needed for what comes from another node."""
         self._room.want(stored, now)
-
-    def take_over(self, object_id: bytes, name: str | None) -> bool:
-        """Another node leaves: what is here as a reader's copy stays from now on. False if it is not here."""
-        stored = self._objects.get(object_id)
-        if stored is None or not stored.sealed or stored.incoming:
-            return False
-        stored.owned = stored.owner not in self._dead
-        stored.name = stored.name or name
-        self._index.note(stored)
-        return True
-
-    def lasting(self) -> list[StoredObject]:
-        """Return the objects that are more than readers' copies."""
-        return [o for o in self._objects.values() if o.sealed and not o.incoming and (o.owned or o.name is not None)]
-
-    def delete_elsewhere(self, object_ids: list[bytes], now: Instant) -> None:
-        """The owner, on another node, wants these no more."""
-        for object_id in object_ids:
-            stored = self._objects.get(object_id)
-            if stored is not None:
-                stored.owned = False
-                self._collect(stored, now)
 
     def piece_of(self, peer: Peer, object_id: bytes) -> SpillPiece | None:
         """Return where an object lies that an agent has pinned, or None."""
@@ -456,14 +366,14 @@ class ObjectStore:
         for peer, request in readers:
             self._found(stored, peer, request)
         self._index.note(stored)
-        self._collect(stored, now)
+        self.lifetimes.collect(stored, now)
 
     def restore_failed(self, event: RestoreFailed, now: Instant) -> None:
         """An object is lost: its bytes were nowhere but in that file."""
         stored = self._objects[event.object_id]
         stored.restoring = False
         self._fail_readers(stored, ObjectLostError, f"object {event.object_id.hex()} is lost: {event.text}")
-        self._abort(stored, now)
+        self.lifetimes.abort(stored, now)
 
     def _fail_readers(self, stored: StoredObject, kind: type[Exception], text: str) -> None:
         readers, stored.readers = stored.readers, []
@@ -476,84 +386,9 @@ class ObjectStore:
         if not stored.readers and not stored.restoring and not kept:
             self._room.forget(stored)
         self._index.note(stored)
-        self._collect(stored, now)
-
-    # ------------------------------------------------------------------------------------------- lifetime
-
-    def delete(self, peer: Peer, message: DeleteObjects, now: Instant) -> None:
-        """The owner, or who made an object for it, wants these no more. Others have no say."""
-        process_id = self._processes[peer]
-        for object_id in message.object_ids:
-            stored = self._objects.get(object_id)
-            if stored is None or process_id not in {stored.owner, stored.creator}:
-                continue
-            stored.owned = False
-            if stored.writer == peer:
-                self._abort(stored, now)
-            else:
-                self._collect(stored, now)
-
-    def adopt(self, message: AdoptObject) -> None:
-        """The cluster wants the object from now on."""
-        stored = self._objects.get(message.object_id)
-        if stored is None:
-            self._outbox.tell_scheduler(ObjectGone(message.object_id))
-        else:
-            stored.name = message.name
-            self._unconfirmed.pop(message.object_id, None)
-            self._outbox.tell_scheduler(ObjectAdopted(message.object_id))
-
-    def await_confirmations(self) -> None:
-        """The node registers: the scheduler may have lost names, or given them up, while it was away."""
-        self._unconfirmed = {stored.object_id: None for stored in self._objects.values() if stored.name is not None}
-
-    def drop_unconfirmed(self, now: Instant) -> None:
-        """The scheduler has named all that the cluster still has here."""
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
-        for object_id in unconfirmed:
-            self.drop(DropObject(object_id), now)
-
-    def drop(self, message: DropObject, now: Instant) -> None:
-        """The cluster wants it no more; its owner may."""
-        stored = self._objects.get(message.object_id)
-        if stored is not None:
-            stored.name = None
-            self._collect(stored, now)
-
-    def _pin(self, stored: StoredObject, peer: Peer) -> None:
-        stored.pins[peer] = stored.pins.get(peer, 0) + 1
-        stored.asked_back = False
-        self._pinned_by[peer][stored.object_id] = None
-        self._index.note(stored)
-
-    def _collect(self, stored: StoredObject, now: Instant) -> None:
-        if not stored.wanted and not stored.in_use:
-            self._remove(stored, now)
-        else:
-            self._index.note(stored)
-
-    def _remove(self, stored: StoredObject, now: Instant, why: str = "nobody wants it any more") -> None:
-        assert not stored.in_use, "the bytes of an object that is in use are not used again"
-        self._room.forget(stored)
-        if stored.placement is not None:
-            self._allocator.free(self._index.displace(stored), now)
-        self._room.drop_copy(stored)
-        self._index.remove(stored)
-        if stored.incoming:
-            self.incoming_gone(stored, why)
-
-    def _tell_gone(self, stored: StoredObject) -> None:
-        if stored.name is not None:
-            self._outbox.tell_scheduler(ObjectGone(stored.object_id))
+        self.lifetimes.collect(stored, now)
 
     # -------------------------------------------------------------------------------------------- replies
-
-    def _is_new_to(self, peer: Peer, segment_id: int, *, writable: bool) -> bool:
-        known = self._known[peer]
-        if (segment_id, writable) in known:
-            return False
-        known[(segment_id, writable)] = None
-        return True
 
     def _send(self, peer: Peer, message: Message, segments: list[tuple[int, bool]]) -> None:
         if segments:
@@ -566,13 +401,8 @@ class ObjectStore:
 
     def forget_destroyed(self, segment_ids: list[int]) -> None:
         """Tell those who have mapped these segments that they are no more."""
-        for peer, known in self._known.items():
-            gone = [number for number in segment_ids if (number, True) in known or (number, False) in known]
-            for segment_id in gone:
-                known.pop((segment_id, True), None)
-                known.pop((segment_id, False), None)
-            if gone:
-                self._outbox.send(peer, SegmentsDestroyed(gone))
+        for peer, gone in self._attachments.forget_segments(segment_ids):
+            self._outbox.send(peer, SegmentsDestroyed(gone))
 
     # --------------------------------------------------------------------------------------------- people
 
@@ -607,38 +437,17 @@ class ObjectStore:
 
     def describe(self, limit: int) -> list[ObjectInfo]:
         """Return the sealed objects as people look at them: those with names, then the largest, at most `limit`."""
-        sealed = [o for o in self._objects.values() if o.sealed and not o.incoming]
-        if len(sealed) > limit:
-            sealed.sort(key=lambda o: (o.name is None, -o.size_bytes))
-            del sealed[limit:]
-        return [
-            ObjectInfo(o.object_id, o.size_bytes, len(o.pins), o.name or "", o.owner if o.owned else b"")
-            for o in sealed
-        ]
+        return self._index.describe(limit)
 
     def broken_invariant(self) -> str | None:
         """Return what does not add up, or None."""
-        placed = [(o, o.placement) for o in self._objects.values() if o.placement is not None]
-        reserved = sum(placement.size_bytes for _stored, placement in placed)
+        reserved = self._index.reserved_bytes()
         if reserved != self._allocator.used_bytes:
             return f"objects reserve {reserved} bytes, the allocator counts {self._allocator.used_bytes}"
-        ends: dict[int, int] = {}
-        for stored, placement in sorted(placed, key=lambda pair: (pair[1].segment_id, pair[1].offset)):
-            if placement.offset < ends.get(placement.segment_id, 0):
-                return f"two objects overlap in segment {placement.segment_id} at {placement.offset}"
-            ends[placement.segment_id] = placement.offset + placement.size_bytes
-            if placement.size_bytes < stored.size_bytes:
-                return f"object {stored.object_id.hex()} is larger than its place"
         for stored in self._objects.values():
-            if stored.sealed and not stored.wanted and not stored.in_use:
-                return f"object {stored.object_id.hex()} is neither wanted nor in use and still here"
             if not stored.sealed and (stored.in_use or stored.writer is None):
                 return f"object {stored.object_id.hex()} is not sealed, yet in use or without a writer"
             if stored.pins and (stored.placement is None or stored.restoring):
                 return f"object {stored.object_id.hex()} is pinned and not in memory"
-            for peer in stored.pins:
-                if stored.object_id not in self._pinned_by.get(peer, {}):
-                    return f"a pin of peer {peer} is not in its list"
-        if sum(len(ids) for ids in self._pinned_by.values()) != sum(len(o.pins) for o in self._objects.values()):
-            return "a peer's list has a pin that no object has"
-        return self._index.broken_invariant() or self._room.broken_invariant()
+        parts = (self.lifetimes, self._index, self._room)
+        return next((broken for part in parts if (broken := part.broken_invariant())), None)

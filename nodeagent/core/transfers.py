@@ -138,7 +138,7 @@ class Transfers:
         self.received_bytes = 0
         store.fetch = self.want
         store.incoming = self.memory_ready
-        store.incoming_gone = self._gone
+        store.lifetimes.incoming_gone = self._gone
 
     def _next_request(self) -> int:
         self._last_request += 1
@@ -230,7 +230,7 @@ class Transfers:
         if isinstance(what, KeepObjects):
             self._evacuated(0, 0, "no other node is there to take its objects over")
         elif isinstance(what, DeleteObjects):
-            self._store.delete_elsewhere(what.object_ids, now)
+            self._store.lifetimes.delete_elsewhere(what.object_ids, now)
         elif isinstance(what, Fetch) and self._fetches.pop(what.object_id, None) is what:
             for peer, request in what.readers:
                 self._store.get(peer, GetObject(request, what.object_id), now)
@@ -392,7 +392,7 @@ class Transfers:
 
     def evacuate(self, message: EvacuateObjects) -> None:
         """This node leaves: another is to take over what is wanted here."""
-        wanted = self._store.lasting()
+        wanted = self._store.lifetimes.lasting()
         if not wanted:
             self._evacuated(0, 0, "")
             return
@@ -419,7 +419,7 @@ class Transfers:
         """Ask for some more of what is to be kept, or say that all is done."""
         while keep.waiting and keep.left < KEPT_AT_ONCE:
             object_id, name = keep.waiting.pop()
-            if self._store.take_over(object_id, name or None):
+            if self._store.lifetimes.take_over(object_id, name or None):
                 keep.objects += 1
             elif object_id in self._fetches:  # a reader's copy is on its way; it is asked for again when that is here
                 keep.problem = "some are being read at this moment"

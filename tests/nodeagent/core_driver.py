@@ -41,7 +41,20 @@ from atoll.protocol.machine import (
     Received,
     Send,
 )
-from atoll.protocol.messages import AttachProcess, DefineEnvironment, Message, StartLease, WorkerStarted
+from atoll.protocol.messages import (
+    AttachProcess,
+    CreateObject,
+    DefineEnvironment,
+    Failed,
+    GetObject,
+    Message,
+    ObjectCreated,
+    ObjectFound,
+    ObjectSealed,
+    SealObject,
+    StartLease,
+    WorkerStarted,
+)
 from atoll.protocol.values import Device, DeviceSample, DeviceShare, Environment, Outsider, SchedulingClass
 
 MIB = 2**20
@@ -264,3 +277,33 @@ class CoreDriver:
         for worker_id in killed:
             self.event(ProcessExited(worker_id, None, 9))
         return killed
+
+
+# ------------------------------------------------------------------------------------------------------- objects
+
+
+def object_id(owner: bytes, number: int) -> bytes:
+    return owner + number.to_bytes(12, "big")
+
+
+MINE = object_id(b"client-1", 1)
+
+
+def create(driver: CoreDriver, peer: Peer, number: bytes, size: int, request: int = 9) -> ObjectCreated:
+    driver.message(peer, CreateObject(request, number, size))
+    driver.make_segments()
+    (created,) = driver.said(ObjectCreated, peer)
+    return created
+
+
+def put(driver: CoreDriver, peer: Peer, number: bytes, size: int = MIB, pin: bool = False) -> ObjectCreated:
+    created = create(driver, peer, number, size)
+    driver.message(peer, SealObject(10, number, b"how", pin))
+    assert driver.said(ObjectSealed, peer) == [ObjectSealed(10)]
+    return created
+
+
+def get(driver: CoreDriver, peer: Peer, number: bytes) -> ObjectFound | Failed:
+    driver.message(peer, GetObject(11, number))
+    found = driver.said(ObjectFound, peer)
+    return found[0] if found else driver.said(Failed, peer)[0]

@@ -1,66 +1,30 @@
-"""The object store of the agent's core, event by event."""
+"""Objects of the agent's core, event by event: who may write them, and who reads them."""
 
 from __future__ import annotations
 
 import pytest
 
 from atoll.nodeagent.core.events import CreateSegment, DestroySegment, SegmentFailed, SendWithSegments
-from atoll.nodeagent.core.outbox import Outbox
-from atoll.nodeagent.core.segments import SegmentAllocator, StoreFullError, size_class
-from atoll.protocol.machine import Instant, Peer, PeerConnected
 from atoll.protocol.messages import (
     AbortObject,
     AdoptObject,
     AttachProcess,
     CreateObject,
     DeleteObjects,
-    DropObject,
     Failed,
     GetObject,
-    JobEnded,
-    NodeRegistered,
     ObjectCreated,
     ObjectFound,
     ObjectGone,
     ObjectSealed,
-    ReleaseObjects,
     SealObject,
-    StartLease,
 )
-from atoll.protocol.values import SchedulingClass
-from tests.nodeagent.core_driver import MIB, SCHEDULER, CoreDriver
+from tests.nodeagent.core_driver import MIB, MINE, SCHEDULER, CoreDriver, create, get, object_id, put
 
 
 @pytest.fixture
 def driver() -> CoreDriver:
     return CoreDriver()
-
-
-def object_id(owner: bytes, number: int) -> bytes:
-    return owner + number.to_bytes(12, "big")
-
-
-MINE = object_id(b"client-1", 1)
-
-
-def create(driver: CoreDriver, peer: Peer, number: bytes, size: int, request: int = 9) -> ObjectCreated:
-    driver.message(peer, CreateObject(request, number, size))
-    driver.make_segments()
-    (created,) = driver.said(ObjectCreated, peer)
-    return created
-
-
-def put(driver: CoreDriver, peer: Peer, number: bytes, size: int = MIB, pin: bool = False) -> ObjectCreated:
-    created = create(driver, peer, number, size)
-    driver.message(peer, SealObject(10, number, b"how", pin))
-    assert driver.said(ObjectSealed, peer) == [ObjectSealed(10)]
-    return created
-
-
-def get(driver: CoreDriver, peer: Peer, number: bytes) -> ObjectFound | Failed:
-    driver.message(peer, GetObject(11, number))
-    found = driver.said(ObjectFound, peer)
-    return found[0] if found else driver.said(Failed, peer)[0]
 
 
 def test_attaching_under_another_id_is_refused(driver: CoreDriver) -> None:
@@ -108,102 +72,6 @@ def test_an_unsealed_object_cannot_be_got_and_only_its_writer_seals(driver: Core
     driver.message(other, AbortObject(MINE))
     driver.message(writer, SealObject(4, MINE, b"", pin=False))
     assert driver.said(ObjectSealed, writer)
-
-
-def test_a_pinned_object_outlives_its_deletion(driver: CoreDriver) -> None:
-    writer, reader = driver.connect(), driver.connect(process_id=b"client-2")
-    created = put(driver, writer, MINE, 3 * MIB)
-    get(driver, reader, MINE)
-    get(driver, reader, MINE)
-    driver.message(writer, DeleteObjects([MINE]))
-    for _pin in range(2):
-        assert driver.core.store.used_bytes == 3 * MIB
-        other = create(driver, writer, object_id(b"client-1", 2), 3 * MIB)
-        assert other.segment_id != created.segment_id
-        driver.message(writer, AbortObject(object_id(b"client-1", 2)))
-        driver.message(reader, ReleaseObjects([MINE]))
-    assert driver.core.store.used_bytes == 0
-    assert isinstance(get(driver, reader, MINE), Failed)
-
-
-def test_a_seal_with_a_pin_holds_until_it_is_released(driver: CoreDriver) -> None:
-    writer = driver.connect()
-    put(driver, writer, MINE, pin=True)
-    driver.message(writer, DeleteObjects([MINE]))
-    assert len(driver.core.store.objects()) == 1
-    driver.message(writer, ReleaseObjects([MINE, MINE, b"?" * 20]))
-    assert driver.core.store.objects() == []
-
-
-def test_only_the_owner_or_the_maker_deletes(driver: CoreDriver) -> None:
-    owner, maker, other = (driver.connect(process_id=p) for p in (b"client-1", b"worker-1", b"client-2"))
-    put(driver, maker, MINE)
-    driver.message(other, DeleteObjects([MINE]))
-    assert len(driver.core.store.objects()) == 1
-    driver.message(owner, DeleteObjects([MINE]))
-    assert driver.core.store.objects() == []
-
-
-def test_r6_what_a_dead_process_owned_goes_except_what_was_adopted(driver: CoreDriver) -> None:
-    owner, reader = driver.connect(), driver.connect(process_id=b"client-2")
-    named, anonymous, pinned = (object_id(b"client-1", n) for n in (1, 2, 3))
-    for number in (named, anonymous, pinned):
-        put(driver, owner, number)
-    driver.message(SCHEDULER, AdoptObject(named, "flights"))
-    get(driver, reader, pinned)
-    driver.lose(owner)
-    driver.message(SCHEDULER, JobEnded(b"client-1"))
-    assert {o.object_id for o in driver.core.store.objects()} == {named, pinned}
-    driver.lose(reader)
-    assert [info.name for info in driver.core.store.describe(10)] == ["flights"]
-    driver.message(SCHEDULER, DropObject(named))
-    assert driver.core.store.objects() == []
-
-
-def test_what_a_worker_writes_for_a_dead_owner_goes_when_it_is_sealed(driver: CoreDriver) -> None:
-    worker = driver.connect(process_id=b"worker-1")
-    driver.message(SCHEDULER, JobEnded(b"client-1"))
-    put(driver, worker, MINE, pin=True)
-    driver.message(worker, ReleaseObjects([MINE]))
-    assert driver.core.store.objects() == []
-
-
-def test_what_a_scheduler_does_not_adopt_again_is_given_up(driver: CoreDriver) -> None:
-    """It gave the names up while the node was away."""
-    owner = driver.connect()
-    kept, lost = object_id(b"client-1", 1), object_id(b"client-1", 2)
-    for number in (kept, lost):
-        put(driver, owner, number)
-        driver.message(SCHEDULER, AdoptObject(number, f"name {number[-1]}"))
-    driver.lose(owner)
-    driver.lose(SCHEDULER)
-    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
-    driver.message(SCHEDULER, AdoptObject(kept, "name 1"))
-    assert len(driver.core.store.objects()) == 2
-    driver.message(SCHEDULER, NodeRegistered(1))
-    assert [o.object_id for o in driver.core.store.objects()] == [kept]
-
-
-def test_a_client_that_the_scheduler_has_lost_and_that_is_attached_here_keeps_its_objects(driver: CoreDriver) -> None:
-    owner, worker = driver.connect(), driver.connect(process_id=b"worker-1")
-    put(driver, owner, MINE)
-    driver.message(SCHEDULER, JobEnded(b"client-1"))
-    later = object_id(b"client-1", 2)
-    put(driver, worker, later)
-    assert {o.object_id for o in driver.core.store.objects()} == {MINE, later}
-    driver.lose(owner)
-    assert driver.core.store.objects() == []
-
-
-def test_what_is_made_for_a_client_that_has_come_back_stays(driver: CoreDriver) -> None:
-    """It is attached at another node, so nothing but its leases is heard of it here."""
-    worker = driver.connect(process_id=b"worker-1")
-    driver.define()
-    driver.message(SCHEDULER, JobEnded(b"client-1"))
-    wanted = SchedulingClass({"CPU": 10_000}, "e1")
-    driver.message(SCHEDULER, StartLease(1, b"client-1", wanted, [], False, b"client-1"))
-    put(driver, worker, MINE)
-    assert [o.object_id for o in driver.core.store.objects()] == [MINE]
 
 
 def test_r8_a_lost_writer_aborts_and_the_scheduler_hears_of_adopted_objects(driver: CoreDriver) -> None:
@@ -341,57 +209,3 @@ def test_empty_and_odd_sizes(driver: CoreDriver) -> None:
     for number, size in ((b"short", 1), (object_id(b"client-1", 2), -1)):
         driver.message(writer, CreateObject(5, number, size))
         assert driver.said(Failed, writer)[0].kind == "ProtocolError"
-
-
-# ---------------------------------------------------------------------------------------------------- allocator
-
-
-def test_size_classes_waste_at_most_an_eighth() -> None:
-    for size in [1, 4096, 4097, 70_000, MIB, MIB + 1, 5 * MIB - 1, 100_000_000, 2**33 + 1]:
-        given = size_class(size)
-        assert given >= size
-        assert given % 4096 == 0
-        assert given - size <= max(4095, size // 8 + 1), size
-    sizes = {size_class(size) for size in range(MIB + 1, 2 * MIB + 1, 4096)}
-    assert len(sizes) == 8
-
-
-def test_the_best_warm_segment_is_taken_and_a_too_large_one_is_not() -> None:
-    allocator = SegmentAllocator(1024 * MIB, Outbox())
-    writer = Peer(1)
-    placements = [allocator.allocate(size * MIB, writer) for size in (10, 12, 40)]
-    for placement in placements:
-        allocator.created(placement.segment_id)
-        allocator.free(placement, Instant(0.0))
-    assert allocator.allocate(10 * MIB - 100, writer).segment_id == placements[0].segment_id
-    assert allocator.allocate(10 * MIB, writer).segment_id == placements[1].segment_id
-    assert allocator.allocate(10 * MIB, writer).segment_id not in {p.segment_id for p in placements}
-
-
-def test_a_writer_gets_the_segment_that_it_has_mapped_already() -> None:
-    allocator = SegmentAllocator(1024 * MIB, Outbox())
-    placements = [allocator.allocate(10 * MIB, Peer(writer)) for writer in (1, 2, 3)]
-    for placement in placements:
-        allocator.free(placement, Instant(0.0))
-    assert allocator.allocate(10 * MIB, Peer(2)).segment_id == placements[1].segment_id
-
-
-def test_warm_memory_yields_when_it_is_wanted_otherwise() -> None:
-    outbox = Outbox()
-    allocator = SegmentAllocator(64 * MIB, outbox)
-    placement = allocator.allocate(10 * MIB, Peer(1))
-    allocator.free(placement, Instant(0.0))
-    assert allocator.warm_bytes == 10 * MIB
-    allocator.allocate(60 * MIB, Peer(1))
-    assert allocator.warm_bytes == 0
-    assert allocator.broken_invariant() is None
-
-
-def test_a_nearly_full_store_takes_what_fits_exactly() -> None:
-    allocator = SegmentAllocator(64 * MIB, Outbox())
-    allocator.allocate(33 * MIB, Peer(1))
-    left = allocator.capacity_bytes - allocator.total_bytes
-    allocator.allocate(left, Peer(1))
-    assert allocator.total_bytes == allocator.capacity_bytes
-    with pytest.raises(StoreFullError, match="0 B free"):
-        allocator.allocate(1, Peer(1))

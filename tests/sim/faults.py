@@ -88,7 +88,7 @@ class Faults:
         """Take something out of a store that a task has returned and that nobody reads."""
         found = []
         for agent in self._world.agents.values():
-            peers = {process_id: peer for peer, process_id in agent.core.store._processes.items()}
+            peers = {each.process_id: peer for peer, each in agent.core.store._attachments.items()}
             for stored in agent.core.store.objects():
                 owner = self._world.processes.get(stored.owner)
                 if owner is None or stored.owner not in peers or stored.name is not None or stored.pins:

@@ -11,7 +11,7 @@ import pytest
 
 from atoll.client.core.objects import ObjectTable
 from atoll.client.core.tasks import Tasks
-from atoll.nodeagent.core.store import ObjectStore
+from atoll.nodeagent.core.lifetimes import Lifetimes
 from atoll.protocol import messages as m
 from atoll.protocol.channel_messages import DropHolds, TaskReturned
 from atoll.resources import UNITS_PER_ONE
@@ -153,22 +153,22 @@ def test_a_journal_that_forgets_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_store_that_uses_bytes_again_while_somebody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unpinned(_store: ObjectStore, _stored: Any, _peer: Any) -> None:
+    def unpinned(_lifetimes: Lifetimes, _stored: Any, _peer: Any) -> None:
         """Pin nothing."""
 
-    monkeypatch.setattr(ObjectStore, "_pin", unpinned)
+    monkeypatch.setattr(Lifetimes, "pin", unpinned)
     assert failure_of()
 
 
 def test_a_store_that_keeps_what_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_delete = ObjectStore.delete
+    lose_delete = Lifetimes.delete
 
-    def lazy(store: ObjectStore, peer: Any, message: Any, now: Any) -> None:
-        lose_delete(store, peer, m.DeleteObjects(message.object_ids[1:]), now)
+    def lazy(lifetimes: Lifetimes, peer: Any, message: Any, now: Any) -> None:
+        lose_delete(lifetimes, peer, m.DeleteObjects(message.object_ids[1:]), now)
 
-    monkeypatch.setattr(ObjectStore, "delete", lazy)
-    monkeypatch.setattr(ObjectStore, "job_ended", lambda _store, _process, _now: None)
-    monkeypatch.setattr(ObjectStore, "owner_gone", lambda _store, _process, _now: None)
+    monkeypatch.setattr(Lifetimes, "delete", lazy)
+    monkeypatch.setattr(Lifetimes, "job_ended", lambda _lifetimes, _process, _now: None)
+    monkeypatch.setattr(Lifetimes, "owner_gone", lambda _lifetimes, _process, _now: None)
     assert "all bytes are freed: not within" in failure_of("calm")
 
 
