@@ -7,13 +7,14 @@ actions say and tells what happened as events.
 
 Comes in: the events of `events.py` and those of `atoll.protocol.machine`. Goes out: their actions.
 
-    agent.py     the whole: one dispatch table, the link to the scheduler;  node.py  what the node is
+    agent.py     the whole: one dispatch table;  node.py  what the node is
+    scheduler_link.py   the link to the scheduler
     samples.py   what the scheduler is told now and then
     workers.py   the pool of workers and the zygotes that fork them
     leases.py    leases of those workers;  lease.py  one of them
     actors.py    actors that live in leases;  device_leave.py  idle ones give their devices up
     devices.py   how leases come to devices, and when those are free
-    device_health.py    which devices have failed too often
+    device_health.py    which devices have failed too often;  device_watch.py  what is learned of them
     memory_watch.py     what leases use of the host's memory
     store.py     objects: who writes and reads them;  attachments.py  the connections that do
     lifetimes.py     owners, names, pins: when objects go

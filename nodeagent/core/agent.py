@@ -1,4 +1,4 @@
-"""The whole of the agent's core: one table from what comes to who handles it, and the link to the scheduler.
+"""The whole of the agent's core: one table from what comes to who handles it.
 
 Who may say what is decided here: only the scheduler starts and ends leases, only an attached process uses the store,
 only a worker that this agent forked may say that it has started. Whoever says something else is answered with
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from atoll.exceptions import ObjectLostError, ProtocolError
+from atoll.exceptions import ProtocolError
 from atoll.nodeagent.core.actors import Actors
+from atoll.nodeagent.core.device_watch import DeviceWatch
 from atoll.nodeagent.core.events import (
     AgentUnreachable,
     DestroySegment,
@@ -19,7 +20,6 @@ from atoll.nodeagent.core.events import (
     DeviceRecord,
     DevicesCheckpointed,
     DevicesClaimed,
-    DialScheduler,
     Exit,
     ForkFailed,
     MemoryMeasured,
@@ -30,7 +30,6 @@ from atoll.nodeagent.core.events import (
     RestoreFailed,
     SegmentCreated,
     SegmentFailed,
-    SendPiece,
     SpillFailed,
     StopRequested,
     WorkerForked,
@@ -42,9 +41,10 @@ from atoll.nodeagent.core.node import AgentStatistics, NodeDescription
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.nodeagent.core.room import PATIENCE_S
 from atoll.nodeagent.core.samples import Samples
+from atoll.nodeagent.core.scheduler_link import SchedulerLink
 from atoll.nodeagent.core.segments import SLAB_BYTES, WARM_S, SegmentAllocator
 from atoll.nodeagent.core.store import ObjectStore
-from atoll.nodeagent.core.transfers import PIECE_BYTES, Transfers
+from atoll.nodeagent.core.transfers import Transfers
 from atoll.nodeagent.core.workers import WorkerPool
 from atoll.protocol.leave_messages import (
     DevicesOffloaded,
@@ -87,7 +87,6 @@ from atoll.protocol.messages import (
     ObjectsKept,
     ProcessAttached,
     ReadPiece,
-    RegisterNode,
     ReleaseDevice,
     ReleaseObjects,
     ReportDeviceFault,
@@ -101,9 +100,6 @@ from atoll.protocol.messages import (
     WorkerStarted,
 )
 from atoll.resources import CPU, MEMORY, UNITS_PER_ONE
-
-WITHOUT_SCHEDULER_S = 10.0
-"""An agent whose scheduler is away for longer ends, and its workers with it."""
 
 Handler = Callable[[Any, Instant], None]
 MessageHandler = Callable[[Peer, Any, Instant], None]
@@ -158,9 +154,18 @@ class AgentCore:
         self.leases.devices.health.recall(device_records, now)
         self._story = Story()
         self._roles: dict[Peer, tuple[str, bytes]] = {}
-        self._without_scheduler_since: Instant | None = now
-        self._dialling = False
         self.samples = Samples(self._outbox, self.pool, self.leases, self.store, self.transfers)
+        self._device_watch = DeviceWatch(self.leases, self.actors, self.samples)
+        self._link = SchedulerLink(
+            node,
+            self._outbox,
+            self.leases,
+            self.actors,
+            self.store.lifetimes,
+            self.transfers,
+            self.samples,
+            now,
+        )
         self._exiting = False
         self._events = self._event_table()
         self._from_scheduler = self._scheduler_table()
@@ -185,10 +190,10 @@ class AgentCore:
             SpillFailed: self.store.spill_failed,
             ObjectRestored: self.store.restored,
             RestoreFailed: self.store.restore_failed,
-            DeviceMemoryMeasured: self._device_memory_measured,
-            DevicesClaimed: self._devices_claimed,
+            DeviceMemoryMeasured: self._device_watch.measured,
+            DevicesClaimed: self._device_watch.claimed,
             DevicesCheckpointed: self.actors.checkpointed,
-            NodeObserved: self._node_observed,
+            NodeObserved: self._device_watch.observed,
             MemoryMeasured: self.leases.memory.measured,
             AgentUnreachable: self.transfers.unreachable,
             StopRequested: lambda event, now: self._exit(event.cause),
@@ -196,7 +201,7 @@ class AgentCore:
 
     def _scheduler_table(self) -> dict[type, Handler]:
         return {
-            NodeRegistered: lambda message, now: self.store.lifetimes.drop_unconfirmed(now),
+            NodeRegistered: self._link.registered,
             DefineEnvironment: lambda m, now: self.pool.define(m.digest, m.environment, m.prepare, now),
             StartLease: self._start_lease,
             EndLease: self.leases.end,
@@ -205,7 +210,7 @@ class AgentCore:
             AdoptObject: lambda message, now: self.store.lifetimes.adopt(message),
             DropObject: self.store.lifetimes.drop,
             JobEnded: self._job_ended,
-            ReleaseDevice: self._release_device,
+            ReleaseDevice: self._device_watch.released,
             EvacuateObjects: lambda message, now: self.transfers.evacuate(message),
             NodeLocated: self.transfers.located,
             StopNode: lambda message, now: self._exit("the cluster is stopped"),
@@ -226,7 +231,7 @@ class AgentCore:
         """What agents of other nodes may say."""
         return {
             FetchObject: lambda peer, m, now: self.store.get(peer, GetObject(m.request, m.object_id), now),
-            ReadPiece: self._read_piece,
+            ReadPiece: lambda peer, message, now: self.transfers.read_piece(peer, message),
             ReleaseObjects: self.store.release,
             DeleteObjects: lambda peer, message, now: self.store.lifetimes.delete_elsewhere(message.object_ids, now),
             KeepObjects: lambda peer, message, now: self.transfers.keep(peer, self._roles[peer][1], message),
@@ -244,14 +249,14 @@ class AgentCore:
             DevicesRestored: self.actors.restored,
             WantDevices: lambda peer, message, now: self.actors.wanted(peer, message),
             ReportSpans: self._spans_reported,
-            ReportDeviceFault: self._fault_reported,
+            ReportDeviceFault: self._device_watch.fault_reported,
         }
 
     # -------------------------------------------------------------------------------------------- the machine
 
     def start(self) -> list[Action]:
         """Return what is to be done first."""
-        self._dial()
+        self._link.dial()
         return self._outbox.take()
 
     def handle(self, event: Event, now: Instant) -> list[Action]:
@@ -282,15 +287,14 @@ class AgentCore:
             self._allocator.next_deadline(),
             self.store.next_deadline(),
             self.samples.next_deadline(),
+            self._link.next_deadline(),
         ]
-        if self._without_scheduler_since is not None:
-            instants.append(Instant(self._without_scheduler_since + WITHOUT_SCHEDULER_S))
         return min((instant for instant in instants if instant is not None), default=None)
 
     def _deadline_reached(self, event: DeadlineReached, now: Instant) -> None:
-        lost_since = self._without_scheduler_since
-        if lost_since is not None and lost_since + WITHOUT_SCHEDULER_S <= now:
-            self._exit(f"there has been no scheduler for {WITHOUT_SCHEDULER_S:g} s")
+        cause = self._link.end(now)
+        if cause:
+            self._exit(cause)
             return
         self.pool.tick(now)
         self.leases.tick(now)
@@ -306,61 +310,23 @@ class AgentCore:
 
     # -------------------------------------------------------------------------------------------- connections
 
-    def _dial(self) -> None:
-        if not self._dialling:
-            self._dialling = True
-            self._outbox.do(DialScheduler())
-
     def _peer_connected(self, event: PeerConnected, now: Instant) -> None:
         self._roles[event.peer] = (event.role, event.process_id)
         if event.role == "scheduler":
-            self._register(event.peer, now)
+            self._link.connected(event.peer, now)
         elif event.role == "agent":
             self.store.attach(event.peer, event.process_id, agent=True)
             self.transfers.connected(event.peer, event.process_id)
 
-    def _register(self, peer: Peer, now: Instant) -> None:
-        self._outbox.scheduler = peer
-        self._dialling = False
-        self._without_scheduler_since = None
-        self.samples.scheduler_linked(now)
-        self.store.lifetimes.await_confirmations()
-        self.transfers.scheduler_linked()
-        holding = self.leases.holding()
-        node = self.node
-        self._outbox.tell_scheduler(
-            RegisterNode(
-                request=1,
-                node_id=node.node_id,
-                name=node.name,
-                pid=node.pid,
-                agent_socket=node.agent_socket,
-                resources=node.resources,
-                devices=node.devices,
-                labels=node.labels,
-                leases=[(lease.lease_id, *lease.place) for lease in holding],
-                actors=self.actors.living(),
-                started=[lease.begun for lease in holding],
-                away=self.actors.away(),
-                stays=node.stays,
-            )
-        )
-
     def _peer_lost(self, event: PeerLost, now: Instant) -> None:
         self._roles.pop(event.peer, None)
-        if event.peer == self._outbox.scheduler:
-            self._scheduler_lost(now)
+        self._forget(event.peer, now)
+
+    def _forget(self, peer: Peer, now: Instant) -> None:
+        """A connection is gone, or nothing more is taken from it."""
+        if peer == self._outbox.scheduler:
+            self._link.lost(now)
             return
-        self._forget_process(event.peer, now)
-
-    def _scheduler_lost(self, now: Instant) -> None:
-        self._outbox.scheduler = None
-        self._without_scheduler_since = now
-        self.samples.scheduler_lost()
-        self.leases.forget_unstarted(now)
-        self._dial()
-
-    def _forget_process(self, peer: Peer, now: Instant) -> None:
         self.transfers.lost(peer, now)
         worker = self.pool.disconnected(peer, now)
         if worker is not None:
@@ -399,11 +365,6 @@ class AgentCore:
         self.actors.busy(peer, now)
         self._outbox.tell_scheduler(SpansRecorded(self.leases.with_peaks(peer, message.spans)))
 
-    def _fault_reported(self, peer: Peer, message: ReportDeviceFault, now: Instant) -> None:
-        self.leases.worker_reports_fault(peer, message.text, message.counts, now)
-        self.samples.tell(now)
-        self.leases.withdraw_from_quarantined(now)
-
     def _release(self, peer: Peer, message: ReleaseObjects, now: Instant) -> None:
         self.transfers.withdraw(peer, message.object_ids)
         self.store.release(peer, message, now)
@@ -411,17 +372,6 @@ class AgentCore:
     def _delete(self, peer: Peer, message: DeleteObjects, now: Instant) -> None:
         self.store.lifetimes.delete(peer, message, now)
         self.transfers.delete(message.object_ids, message.nodes)
-
-    def _read_piece(self, peer: Peer, message: ReadPiece, now: Instant) -> None:
-        """Another agent reads what it has pinned."""
-        piece = self.store.piece_of(peer, message.object_id)
-        inside = piece is not None and 0 <= message.offset <= message.offset + message.size_bytes <= piece.size_bytes
-        if piece is None or not inside or message.size_bytes > PIECE_BYTES:
-            text = f"object {message.object_id.hex()} is not pinned, or has no such part"
-            self._outbox.send(peer, Failed(message.request, ObjectLostError.__name__, text))
-            return
-        self.samples.sent_bytes += message.size_bytes
-        self._outbox.do(SendPiece(peer, message.request, piece, message.offset, message.size_bytes))
 
     def _refuse(self, peer: Peer, message: Any, now: Instant) -> None:
         text = f"a node agent does not take {type(message).__name__} from here"
@@ -431,10 +381,7 @@ class AgentCore:
             return
         self._roles.pop(peer, None)
         self._outbox.do(ClosePeer(peer, text))
-        if peer == self._outbox.scheduler:
-            self._scheduler_lost(now)
-        else:
-            self._forget_process(peer, now)
+        self._forget(peer, now)
 
     def _attach(self, peer: Peer, process_id: bytes, message: AttachProcess, now: Instant) -> None:
         if message.process_id != process_id:
@@ -495,37 +442,6 @@ class AgentCore:
         """Give back what is kept only to be quick; return whether there was any."""
         warm = self._allocator.give_back_warm(now)
         return self.pool.retire_used(now) or warm
-
-    # -------------------------------------------------------------------------------------------- devices
-
-    def _node_observed(self, event: NodeObserved, now: Instant) -> None:
-        for worker in event.workers:
-            if worker.device_bytes:
-                self.leases.memory.devices_used(worker.worker_id, worker.device_bytes)
-        if not self.samples.taken(event, now):
-            return
-        for fault in event.faults:
-            self.leases.device_failed(fault, now)
-        self.samples.tell(now)  # first, so that the scheduler does not place there again what is withdrawn now
-        if event.faults:
-            self.leases.withdraw_from_quarantined(now)
-
-    def _device_memory_measured(self, event: DeviceMemoryMeasured, now: Instant) -> None:
-        if not self.actors.measured(event):
-            self.leases.device_memory_measured(event, now)
-
-    def _devices_claimed(self, event: DevicesClaimed, now: Instant) -> None:
-        """Go on with the lease; if it is given up, the scheduler first learns why, so that it looks elsewhere."""
-        text = self.leases.devices_claimed(event, now)
-        if not text:
-            return
-        self.samples.correct(event.samples, now)
-        self.leases.give_up(event.lease_id, text)
-
-    def _release_device(self, message: ReleaseDevice, now: Instant) -> None:
-        """Somebody answers for a device that was quarantined."""
-        self.leases.devices.health.lift(message.uuid)
-        self.samples.tell(now)
 
     # -------------------------------------------------------------------------------------------- people, tests
 

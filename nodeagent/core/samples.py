@@ -35,10 +35,7 @@ class Samples:
         pool: Whose workers are measured.
         leases: Knows whether the node is busy, and what is held against devices.
         store: Knows its objects.
-        transfers: Knows what came from other nodes.
-
-    Attributes:
-        sent_bytes: What went to other nodes.
+        transfers: Knows what came from other nodes, and went there.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class Samples:
         self._at: Instant | None = None
         self._observing = False
         self._observed: NodeObserved | None = None
-        self.sent_bytes = 0
 
     def scheduler_linked(self, now: Instant) -> None:
         """There is a scheduler. What is held against a device from before is told before somebody is given it."""
@@ -114,7 +110,7 @@ class Samples:
             objects=self._store.describe(SHOWN_OBJECTS),
             store_spilled_bytes=self._store.spilled_bytes,
             received_bytes=self._transfers.received_bytes,
-            sent_bytes=self.sent_bytes,
+            sent_bytes=self._transfers.sent_bytes,
         )
         self._outbox.tell_scheduler(NodeSampled(sample))
 

@@ -20,6 +20,7 @@ from atoll.nodeagent.core.events import (
     DialAgent,
     ObjectRestored,
     RestoreFailed,
+    SendPiece,
     SpillPiece,
     WritePiece,
 )
@@ -122,6 +123,7 @@ class Transfers:
 
     Attributes:
         received_bytes: Of objects that came from other nodes, since the beginning.
+        sent_bytes: Of those that went there.
     """
 
     def __init__(self, node_id: bytes, store: ObjectStore, outbox: Outbox) -> None:
@@ -135,7 +137,7 @@ class Transfers:
         self._targets: dict[bytes, bytes] = {}
         self._evacuating: dict[int, Peer] = {}
         self._last_request = 0
-        self.received_bytes = 0
+        self.received_bytes = self.sent_bytes = 0
         store.fetch = self.want
         store.incoming = self.memory_ready
         store.lifetimes.incoming_gone = self._gone
@@ -387,6 +389,19 @@ class Transfers:
         if fetch.peer is not None:
             self._outbox.send(fetch.peer, ReleaseObjects([fetch.object_id]))
             fetch.peer = None
+
+    # ------------------------------------------------------------------------------------------------ sending
+
+    def read_piece(self, peer: Peer, message: ReadPiece) -> None:
+        """Another agent reads what it has pinned here."""
+        piece = self._store.piece_of(peer, message.object_id)
+        inside = piece is not None and 0 <= message.offset <= message.offset + message.size_bytes <= piece.size_bytes
+        if piece is None or not inside or message.size_bytes > PIECE_BYTES:
+            text = f"object {message.object_id.hex()} is not pinned, or has no such part"
+            self._outbox.send(peer, Failed(message.request, ObjectLostError.__name__, text))
+            return
+        self.sent_bytes += message.size_bytes
+        self._outbox.do(SendPiece(peer, message.request, piece, message.offset, message.size_bytes))
 
     # --------------------------------------------------------------------------------------------- evacuating
 

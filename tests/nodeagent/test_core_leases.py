@@ -1,57 +1,26 @@
-"""Leases, workers, zygotes and devices of the agent's core, event by event."""
+"""Leases, workers and zygotes of the agent's core, event by event."""
 
 from __future__ import annotations
 
 import pytest
 
-from atoll.nodeagent.core.events import (
-    DialScheduler,
-    Exit,
-    ForkFailed,
-    KillWorker,
-    NodeObserved,
-    ObserveNode,
-    ProcessExited,
-    StartZygote,
-    StopRequested,
-    StopZygote,
-    ZygoteDied,
-)
-from atoll.protocol.machine import ClosePeer, PeerConnected
+from atoll.nodeagent.core.events import ForkFailed, KillWorker, ProcessExited, StartZygote, StopZygote, ZygoteDied
 from atoll.protocol.messages import (
     BeginLease,
     EndLease,
-    Failed,
     FinishLease,
-    GetObject,
     JobEnded,
     LeaseEnded,
     LeaseFailed,
     LeaseStarted,
-    NodeSampled,
-    RegisterNode,
-    StopNode,
     StopWorker,
-    WorkerStarted,
 )
-from tests.nodeagent.core_driver import SCHEDULER, CoreDriver, share
-
-GIB = 2**30
+from tests.nodeagent.core_driver import SCHEDULER, CoreDriver
 
 
 @pytest.fixture
 def driver() -> CoreDriver:
     return CoreDriver()
-
-
-def test_the_agent_dials_and_registers() -> None:
-    driver = CoreDriver(connected=False)
-    assert driver.take(DialScheduler)
-    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
-    (registered,) = driver.said(RegisterNode)
-    assert registered.node_id == b"node-001"
-    assert len(registered.devices) == 2
-    assert registered.leases == []
 
 
 def test_a_lease_of_an_unknown_environment_fails(driver: CoreDriver) -> None:
@@ -233,94 +202,3 @@ def test_the_end_of_a_job_ends_its_idle_workers(driver: CoreDriver) -> None:
     driver.message(SCHEDULER, EndLease(1, kill=False))
     driver.message(SCHEDULER, JobEnded(b"job-0001"))
     assert driver.said(StopWorker, peer)
-
-
-# -------------------------------------------------------------------------------------------- the scheduler's loss
-
-
-def test_without_a_scheduler_what_runs_goes_on_and_is_registered_again(driver: CoreDriver) -> None:
-    driver.define()
-    driver.start_lease(1, dedicated=True)
-    driver.run_all()
-    (worker,) = driver.core.pool.workers()
-    driver.start_lease(2)
-    driver.take(DialScheduler)
-    driver.lose(SCHEDULER)
-    assert driver.take(DialScheduler)
-    driver.advance(5.0)
-    assert driver.take(Exit) == []
-    driver.said(RegisterNode)
-    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
-    (registered,) = driver.said(RegisterNode)
-    assert registered.leases == [(1, worker.worker_id, worker.address)]
-    driver.advance(20.0)
-    assert driver.take(Exit) == []
-
-
-def test_what_is_ending_is_registered_again_too_for_what_it_still_holds(driver: CoreDriver) -> None:
-    driver.define()
-    driver.start_lease(1, devices=[share(0)])
-    driver.run_all()
-    driver.message(SCHEDULER, EndLease(1, True))
-    driver.lose(SCHEDULER)
-    driver.said(RegisterNode)
-    driver.event(PeerConnected(SCHEDULER, "scheduler", b"schedule"))
-    (registered,) = driver.said(RegisterNode)
-    assert registered.leases == [(1, b"", "")]
-    assert [start.devices for start in registered.started] == [[share(0)]]
-
-
-def test_ten_seconds_without_a_scheduler_end_the_agent(driver: CoreDriver) -> None:
-    driver.lose(SCHEDULER)
-    driver.advance(9.9)
-    assert driver.take(Exit) == []
-    driver.advance(0.2)
-    assert len(driver.take(Exit)) == 1
-
-
-def test_stop_node_and_signals_end_the_agent(driver: CoreDriver) -> None:
-    driver.message(SCHEDULER, StopNode())
-    assert driver.take(Exit)
-    other = CoreDriver()
-    other.event(StopRequested("SIGTERM came"))
-    assert other.take(Exit)
-    assert other.message(SCHEDULER, StopNode()) == []
-
-
-# -------------------------------------------------------------------------------------------------- who may speak
-
-
-def test_s19_who_says_what_it_must_not_is_refused_and_nothing_changes(driver: CoreDriver) -> None:
-    driver.define()
-    stranger = driver.connect(attach=False)
-    driver.message(stranger, GetObject(5, b"x" * 20))
-    assert [failed.request for failed in driver.said(Failed, stranger)] == [5]
-    driver.message(stranger, EndLease(1, kill=True))
-    assert [closed.peer for closed in driver.take(ClosePeer)] == [stranger]
-    assert driver.message(stranger, EndLease(1, kill=True)) == []
-    impostor = driver.connect("worker", b"no-fork!")
-    driver.message(impostor, WorkerStarted("/x", 1))
-    assert [closed.peer for closed in driver.take(ClosePeer)] == [impostor]
-
-
-# ------------------------------------------------------------------------------------------------------- samples
-
-
-def test_samples_are_frequent_while_leases_run_and_rare_otherwise(driver: CoreDriver) -> None:
-    def observed_in(seconds: int) -> int:
-        looks = 0
-        for _tenth in range(10 * seconds):
-            driver.advance(0.1)
-            for _look in driver.take(ObserveNode):
-                looks += 1
-                driver.event(NodeObserved(1.0, 1, 2, [], []))
-        return looks
-
-    observed_in(1)
-    assert observed_in(20) <= 5
-    driver.define()
-    driver.start_lease(1)
-    driver.run_all()
-    driver.said(NodeSampled)
-    assert 16 <= observed_in(10) <= 25
-    assert len(driver.said(NodeSampled)) >= 16
