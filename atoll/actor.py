@@ -17,7 +17,7 @@ import msgspec
 from atoll.actor_methods import describe, is_asyncio, method, methods_of, options_in, said_of
 from atoll.client import arguments, context
 from atoll.client.connection import failure
-from atoll.client.core.events import CreationRequested, MethodCalled
+from atoll.client.core.events import CreationGivenUp, CreationRequested, MethodCalled
 from atoll.client.core.records import Manner, TaskRecord
 from atoll.client.current import current_session
 from atoll.client.session import Session
@@ -111,13 +111,21 @@ class ActorClass:
             returns=0,
             keepalive=(captured, keepalive),
         )
-        if not spec.name:
+        try:
             if not spec.detached:
                 target.token = session.hold_actor(spec.actor_id)
+            if spec.name:
+                return self._create_named(session, spec, record, code, target)
             request = CreateActor(session.next_request(), session.job, spec)
-            session.handle(CreationRequested(record, request, code))
+            with session.interrupts:
+                session.handle(CreationRequested(record, request, code))
             return ActorHandle(target)
-        return self._create_named(session, spec, record, code, target)
+        except BaseException:  # an interrupt, say: nobody has a handle, but the traceback has the token
+            target.token = None
+            if spec.detached:
+                with session.interrupts:
+                    session.handle(CreationGivenUp(spec.actor_id))
+            raise
 
     def _spec(self, session: Session, code: bytes) -> ActorSpec:
         options = self._options
@@ -160,7 +168,7 @@ class ActorClass:
             msgspec.structs.replace(spec, payload=payload),
             self._options.get_if_exists,
         )
-        with session.lock:
+        with session.interrupts, session.lock:
             session.core.actors.follow_new(spec.actor_id, request.request, keepalive=record.keepalive)
         answer = session.ask_scheduler(request)
         error = failure(answer)
@@ -169,8 +177,6 @@ class ActorClass:
         assert isinstance(answer, ActorChanged)
         if answer.actor_id != spec.actor_id:
             return handle_of(answer.actor_id, answer.class_name, answer.interface, session)
-        if not spec.detached:
-            target.token = session.hold_actor(spec.actor_id)
         return ActorHandle(target)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

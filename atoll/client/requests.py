@@ -51,12 +51,13 @@ class Requests:
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         self._wait_linked(role, until)
-        with self._lock:
-            pending = self._uplinks.begin(role, message)
+        with self._interrupts as interrupted:
+            with self._lock:
+                pending = self._uplinks.begin(role, message)
+            if pending is not None:
+                self._reactor.wait(pending.waiter, until, interrupted)
         if pending is None:
             raise ClusterLostError(self._uplinks.ended or f"the {role} of the cluster is gone; run `atoll status`")
-        with self._interrupts as interrupted:
-            self._reactor.wait(pending.waiter, until, interrupted)
         with self._lock:
             self._uplinks.give_up(message.request)
         if pending.answer is None:

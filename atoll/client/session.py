@@ -580,9 +580,10 @@ class Session:
     def hold_actor(self, actor_id: bytes) -> ObjectRef[Any]:
         """Return the token of an actor that this process makes: it lives as long as refs to the token do."""
         token = token_of(actor_id)
+        ref: ObjectRef[Any] = ObjectRef(token, self)  # first, so that an interrupt lets go of it
         with self.lock:
             self.core.objects.add_token(token)
-        return ObjectRef(token, self)
+        return ref
 
     def location(self, object_id: bytes) -> ObjectLocation:
         """Return where an object that is ready is.

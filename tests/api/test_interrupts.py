@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import linecache
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -12,23 +17,33 @@ import pytest
 
 import atoll
 from atoll import actor, remote_function
+from atoll.client import requests
 from atoll.client.session import Session
+from atoll.protocol.messages import KillActor
 from tests.patience import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
 FILES = (actor.__file__, remote_function.__file__)
+FILES_OF_ACTORS = (actor.__file__, requests.__file__)
 
 
-def interrupted_at(line: int, call: Callable[[], object]) -> bool:
-    """Raise KeyboardInterrupt before the so manyth line of `.remote()`; False if it has not so many."""
+def interrupted_at(
+    line: int, call: Callable[[], object], files: tuple[str, ...] = FILES, functions: tuple[str, ...] = ()
+) -> bool:
+    """Raise KeyboardInterrupt before the so manyth line of `.remote()`; False if it has not so many.
+
+    Those are counted that are in `files`, and those of `functions` wherever they are; but not `with`, which is traced
+    when it is left, too: there no signal is handled.
+    """
     seen = 0
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename not in FILES:
+        if frame.f_code.co_filename not in files and frame.f_code.co_name not in functions:
             return None
-        seen += event == "line"
+        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        seen += event == "line" and not text.lstrip().startswith("with ")
         if seen == line:
             sys.settrace(None)
             raise KeyboardInterrupt
@@ -89,3 +104,67 @@ def test_an_interrupt_at_any_line_of_a_submission_leaves_nothing(session: Sessio
     assert line > 5, "it was interrupted where it submits"
     eventually(lambda: len(entries) == before, "nothing is left of what was interrupted")
     assert atoll.get(double.remote(4)) == 8
+
+
+class Thing:
+    pass
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "detached": {"lifetime": "detached"},
+    "named": {"name": "thing"},
+    "named and detached": {"name": "thing", "lifetime": "detached"},
+    "named or found": {"name": "thing", "get_if_exists": True},
+}
+
+
+def living(session: Session) -> list[Any]:
+    return [each for each in session.state().actors if each.class_name == "Thing" and each.state != "dead"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_at_any_line_of_a_creation_leaves_no_actor(session: Session, kind: str) -> None:
+    make = atoll.remote(num_cpus=0)(Thing).options(**KINDS[kind])
+    atoll.kill(make.remote())  # what is done the first time only
+    core = session.core
+    eventually(lambda: gc.collect() >= 0 and not core.objects.entries and not living(session), "the first one is gone")
+    line = 1
+    while interrupted_at(line, make.remote, FILES_OF_ACTORS, ("hold_actor",)):
+        line += 1
+    assert line > 20, "it was interrupted where it asks"
+    whole = 1 if "detached" in kind else 0
+    eventually(lambda: len(living(session)) == whole, "no more actors live than were made wholly")
+    eventually(lambda: not core.objects.entries, "no token is left")
+    for each in living(session):
+        session.ask_scheduler(KillActor(session.next_request(), bytes.fromhex(each.actor_id)))
+    eventually(lambda: not living(session), "nothing is left for the next test")
+    views = core.actors.views
+    eventually(lambda: all(view.state == "dead" or view.released for view in views.values()), "nothing is followed")
+
+
+@pytest.mark.parametrize("kind", ["named", "named and detached"])
+def test_an_interrupt_while_the_scheduler_is_asked_leaves_no_actor(session: Session, kind: str) -> None:
+    """The request is on its way, and its answer is not: the actor is made, and let go of."""
+    make = atoll.remote(num_cpus=0)(Thing).options(**KINDS[kind])
+    asked = session._uplinks._requests
+
+    def interrupt() -> None:
+        while not asked:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    os.kill(session.cluster.scheduler_pid, signal.SIGSTOP)
+    try:
+        other = threading.Thread(target=interrupt)
+        other.start()
+        with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps the last error, with its frames
+            make.remote()
+        other.join()
+    finally:
+        os.kill(session.cluster.scheduler_pid, signal.SIGCONT)
+    assert kept.value is not None
+    eventually(lambda: not living(session), "what was asked for is let go of")
+    handle = make.remote()
+    assert [each.actor_id for each in living(session)] == [handle._actor_id.hex()], "its name is free"
+    atoll.kill(handle)

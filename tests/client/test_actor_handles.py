@@ -9,12 +9,19 @@ import msgspec
 import pytest
 
 from atoll.client.core.actor_calls import MAXIMUM_DEAD
-from atoll.client.core.events import CreationRequested, HoldRequested, MethodCalled, RefsReleased, SchedulerLinked
+from atoll.client.core.events import (
+    CreationGivenUp,
+    CreationRequested,
+    HoldRequested,
+    MethodCalled,
+    RefsReleased,
+    SchedulerLinked,
+)
 from atoll.client.core.records import FAILED, Manner, TaskRecord
 from atoll.ids import ActorId, TaskId, token_of
 from atoll.protocol.channel_messages import CallMethod, DropHolds, TaskRaised, TaskReturned
 from atoll.protocol.machine import Peer, PeerConnected, PeerLost, Received
-from atoll.protocol.messages import ActorChanged, CreateActor, ReleaseActor, WatchActor
+from atoll.protocol.messages import ActorChanged, CreateActor, Failed, KillActor, ReleaseActor, WatchActor
 from atoll.protocol.values import ActorPayload, ActorSpec, SchedulingClass
 from tests.client.builders import ME, SCHEDULER, Harness, result_id, worker_id
 
@@ -133,6 +140,49 @@ def test_an_actor_that_was_never_asked_for_is_given_up_in_silence(client: Harnes
     assert not client.sent(CreateActor)
     assert not client.sent(ReleaseActor)
     assert not client.core.actors.views
+
+
+def test_a_detached_actor_that_is_given_up_is_killed_also_at_a_scheduler_that_was_away(client: Harness) -> None:
+    client.core.actors.follow_new(ACTOR, 77)
+    client.handle(PeerLost(SCHEDULER))
+    client.handle(CreationGivenUp(ACTOR))
+    assert not client.sent(KillActor)
+    client.handle(SchedulerLinked(SCHEDULER))
+    assert [message.actor_id for message in client.sent(KillActor)] == [ACTOR]
+    (watch,) = client.sent(WatchActor)
+    client.handle(Received(SCHEDULER, Failed(watch.request, "ActorDiedError", "the cluster knows no such actor")))
+    assert not client.core.actors.views
+
+
+def test_an_actor_that_was_given_up_and_may_never_have_been_asked_for_is_asked_about_and_forgotten(
+    client: Harness,
+) -> None:
+    client.core.objects.add_token(TOKEN)
+    client.core.actors.follow_new(ACTOR, 77)
+    client.handle(RefsReleased([TOKEN]))
+    assert client.sent(ReleaseActor) == [ReleaseActor(ACTOR)]
+    (watch,) = client.sent(WatchActor)
+    client.handle(Received(SCHEDULER, Failed(watch.request, "ActorDiedError", "the cluster knows no such actor")))
+    assert not client.core.actors.views
+
+
+def test_a_detached_actor_that_is_given_up_before_its_arguments_are_there_is_never_asked_for(client: Harness) -> None:
+    argument = client.submit()
+    worker = client.grant(1)
+    create(client, argument)
+    client.handle(CreationGivenUp(ACTOR))
+    client.handle(RefsReleased([TOKEN]))
+    client.answer(worker, 1)
+    assert not client.sent(CreateActor)
+    assert not client.sent(KillActor)
+    assert not client.core.actors.views
+
+
+def test_nothing_is_remembered_of_an_actor_whose_name_another_has(client: Harness) -> None:
+    client.core.actors.follow_new(ACTOR, 77)
+    found = ActorChanged(77, OTHER + b"00000001", "alive", 0, "/w0", worker_id(0), "Counter")
+    client.handle(Received(SCHEDULER, found))
+    assert list(client.core.actors.views) == [found.actor_id]
 
 
 def test_a_process_that_holds_a_handle_keeps_the_actor(client: Harness) -> None:

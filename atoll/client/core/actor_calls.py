@@ -20,7 +20,7 @@ from atoll.client.core.records import TaskRecord
 from atoll.client.core.settlement import Settlement, error_payload
 from atoll.protocol.channel_messages import CancelTask
 from atoll.protocol.machine import Instant
-from atoll.protocol.messages import ActorChanged, CreateActor, Failed, ReleaseActor, WatchActor
+from atoll.protocol.messages import ActorChanged, CreateActor, Failed, KillActor, ReleaseActor, WatchActor
 from atoll.protocol.values import ActorPayload
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,6 +48,7 @@ class ActorView:
         creation: Until it is asked for: its constructor's arguments, the request, and its class's code.
         keepalive: What its constructor's arguments refer to: an actor that begins anew is given them again.
         released: No handle is left, and the scheduler was told, or will be when it is there.
+        given_up: Likewise of a detached actor, which nobody was ever given a handle of: it is killed.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class ActorView:
         "class_name",
         "creation",
         "error",
+        "given_up",
         "incarnation",
         "keepalive",
         "link",
@@ -84,6 +86,7 @@ class ActorView:
         self.creation: tuple[TaskRecord, CreateActor, bytes] | None = None
         self.keepalive: Any = None
         self.released = False
+        self.given_up = False
 
 
 class ActorCalls:
@@ -149,7 +152,7 @@ class ActorCalls:
     def release(self, actor_id: bytes) -> None:
         """The last handle of an actor that was made here is gone, and no call of it is pending: it is to end."""
         view = self.views.get(actor_id)
-        if view is None:
+        if view is None or view.released:
             return
         if view.creation is not None:  # it was never asked for; its arguments need not come any more
             view.creation[0].unresolved = -1
@@ -157,7 +160,25 @@ class ActorCalls:
             self._forget(actor_id)
             return
         view.released = True
-        self._outbox.tell_scheduler(ReleaseActor(actor_id))
+        asked = next((key for key, (other, message) in self._creations.items() if other is view and not message), None)
+        if asked is not None:  # an interrupt: whether it was asked for is not known, nor whether the answer is about it
+            del self._creations[asked]
+            self._watch(view)
+        self._tell_released(view)
+
+    def give_up(self, actor_id: bytes) -> None:
+        """Whoever makes a detached actor was interrupted: it is not asked for, or it is to end."""
+        view = self.views.get(actor_id)
+        if view is not None:
+            view.given_up = True
+            self.release(actor_id)
+
+    def _tell_released(self, view: ActorView) -> None:
+        if view.given_up:
+            kill = KillActor(self._outbox.next_request(), view.actor_id, cause="the call that made it was interrupted")
+            self._outbox.tell_scheduler(kill)
+        else:
+            self._outbox.tell_scheduler(ReleaseActor(view.actor_id))
 
     def _forget(self, actor_id: bytes) -> None:
         self._dead.pop(actor_id, None)
@@ -206,7 +227,7 @@ class ActorCalls:
             elif view.state != "dead" and view.creation is None:
                 self._watch(view)
             if view.released:
-                self._outbox.tell_scheduler(ReleaseActor(view.actor_id))
+                self._tell_released(view)
 
     def call(self, record: TaskRecord) -> None:
         """Take a new call."""
@@ -294,7 +315,9 @@ class ActorCalls:
 
     def changed(self, news: ActorChanged, now: Instant) -> None:
         """Take the scheduler's news of an actor."""
-        self._creations.pop(news.request, None)
+        created, _message = self._creations.pop(news.request, (None, None))
+        if created is not None and created.actor_id != news.actor_id:  # its name was another's, who is to be used
+            self._forget(created.actor_id)
         self._watches.pop(news.request, None)
         view = self.views.get(news.actor_id)
         if view is None:

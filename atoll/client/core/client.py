@@ -14,6 +14,7 @@ from atoll.client.core.events import (
     AgentLinked,
     CancelRequested,
     ConnectFailed,
+    CreationGivenUp,
     CreationRequested,
     DemandsRefused,
     FinishCall,
@@ -127,6 +128,7 @@ class ClientCore:
             TaskSubmitted: self._task_submitted,
             MethodCalled: self._method_called,
             CreationRequested: self._creation_requested,
+            CreationGivenUp: self._creation_given_up,
             Received: self._received,
             RefsReleased: self._refs_released,
             ObjectsWanted: self._objects_wanted,
@@ -187,6 +189,9 @@ class ClientCore:
 
     def _creation_requested(self, event: CreationRequested) -> None:
         self.actors.create(event.record, event.message, event.code)
+
+    def _creation_given_up(self, event: CreationGivenUp) -> None:
+        self.actors.give_up(event.actor_id)
 
     def _expect(self, record: TaskRecord) -> None:
         if record.returns > 0:

@@ -33,6 +33,12 @@ class CreationRequested(Event, frozen=True):
     code: bytes
 
 
+class CreationGivenUp(Event, frozen=True):
+    """Whoever makes a detached actor was interrupted, and nobody has a handle: it is not to be, or to end."""
+
+    actor_id: bytes
+
+
 class FunctionDefined(Event, frozen=True):
     """The code of a function is known now; tasks will name it by its digest."""
 
