@@ -45,7 +45,12 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float, order: Literal
     if size_bytes <= INLINE_BYTES:  # so small that it travels in messages
         return np.empty(sizes, kind, order)
     session = current_session()
-    made: NDArray[Any] = session.store.reserve(session.ids.object_id(), size_bytes).array(sizes, kind, order)
+    object_id = session.ids.object_id()
+    try:
+        made: NDArray[Any] = session.store.reserve(object_id, size_bytes).array(sizes, kind, order)
+    except BaseException:  # an interrupt, say
+        session.store.give_up(object_id)
+        raise
     return made
 
 

@@ -47,7 +47,7 @@ class Reserved:
         on_release: Called with this when the last view is gone.
 
     Attributes:
-        sealed: Whether it was handed over.
+        owned: Whether it was handed over, and there is an object that a ref keeps.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Reserved:
         self.readable = readable
         self.offset = offset
         self.size_bytes = size_bytes
-        self.sealed = False
+        self.owned = False
         self._on_release = on_release
         self._root: weakref.ref[Any] | None = None
         self._array: weakref.ref[Any] | None = None

@@ -562,14 +562,18 @@ class Session:
                 self.core.objects.put(object_id, data, contained)
             return ref
         handed_over = self.store.hand_over(value, serialized) if hand_over else None
-        if handed_over is None:
-            object_id = self.ids.object_id()
-            size = self.store.write(object_id, serialized, keep=True)
-        else:
-            object_id, size = handed_over
-        with self.lock:
-            self._handle(ObjectPut(object_id, ObjectLocation(object_id, self.node_id, size), contained))
-        return ObjectRef(object_id, self)
+        object_id = self.ids.object_id() if handed_over is None else handed_over[0].object_id
+        try:
+            size = self.store.write(object_id, serialized, keep=True) if handed_over is None else handed_over[1]
+            ref = ObjectRef(object_id, self)
+            with self.interrupts, self.lock:
+                self._handle(ObjectPut(object_id, ObjectLocation(object_id, self.node_id, size), contained))
+                if handed_over is not None:
+                    handed_over[0].owned = True
+            return ref
+        except BaseException:  # an interrupt, say: whoever keeps the traceback shall not keep the bytes
+            self.store.give_up(object_id)
+            raise
 
     def borrow(self, object_id: bytes) -> None:
         """Count a ref that has come from another process, or has come back."""

@@ -130,22 +130,38 @@ class StoreClient:
                     self._writers -= 1
             self._seal(object_id, layout, _Place(readable, offset, layout, kept=True) if keep else None)
         except BaseException:
-            self._session.tell_agent(AbortObject(object_id))
+            self.give_up(object_id)
             raise
         return layout.total_bytes
 
+    def give_up(self, object_id: bytes) -> None:
+        """Have the store forget an object that was to be written here, written or sealed or neither: an interrupt, say.
+
+        Nobody has a ref to it. Views of it that live keep their pins.
+        """
+        with self._lock:
+            for address, reserved in list(self._reserved.items()):
+                if reserved.object_id == object_id:
+                    del self._reserved[address]
+            place = self._places.get(object_id)
+            if place is not None and place.kept:
+                place.kept = False
+                place.uses -= 1
+                if not place.uses:
+                    del self._places[object_id]
+        for message in (AbortObject(object_id), DeleteObjects([object_id])):
+            self._session.tell_agent(message)
+        if place is None or not place.uses:  # a seal whose answer has not come may have pinned it
+            self._session.tell_agent(ReleaseObjects([object_id]))
+
     def reserve(self, object_id: ObjectId, size_bytes: int) -> Reserved:
-        """Return memory for an array that is written to before it is put.
+        """Return memory for an array that is written to before it is put. If no array is made over it: `give_up`.
 
         Raises:
             ObjectStoreFullError: There is no room for it.
             ClusterLostError: The agent is gone.
         """
-        try:
-            created = self._create(object_id, HEADER_BYTES + size_bytes)
-        except BaseException:
-            self._session.tell_agent(AbortObject(object_id))
-            raise
+        created = self._create(object_id, HEADER_BYTES + size_bytes)
         assert created is not None, "an id that was made for it is new"
         segment, readable, offset = created
         reserved = Reserved(object_id, segment, readable, offset, size_bytes, self._reserved_gone)
@@ -155,12 +171,14 @@ class StoreClient:
 
     def _reserved_gone(self, reserved: Reserved) -> None:
         """The last view of reserved memory is gone. Called by the garbage collector."""
-        if reserved.sealed:
+        if reserved.owned:
             self._released.append(reserved.object_id)
         else:
             self._abandoned.append(reserved)
+            if self._session.reactor.asleep:
+                self._session.reactor.wake()
 
-    def hand_over(self, original: Any, value: Serialized) -> tuple[ObjectId, int] | None:
+    def hand_over(self, original: Any, value: Serialized) -> tuple[Reserved, int] | None:
         """Seal a value that lies in reserved memory already.
 
         Args:
@@ -168,7 +186,8 @@ class StoreClient:
             value: What has become of it.
 
         Returns:
-            Its id and size; None if it is to be written as others are.
+            Its memory, to be marked as `owned` when the object is, and its size; None if it is to be written as others
+            are.
         """
         if not self._reserved or len(value.buffers) != 1 or len(value.data) > HEADER_BYTES:
             return None
@@ -182,15 +201,10 @@ class StoreClient:
         layout = Layout(len(value.data), [(HEADER_BYTES, view.nbytes)], HEADER_BYTES + view.nbytes)
         place = _Place(reserved.readable, reserved.offset, layout, kept=True)
         place.uses += 1  # the arrays'
-        try:
-            reserved.segment.write(reserved.offset, value.data, self._copier)
-            self._seal(reserved.object_id, layout, place)
-        except BaseException:
-            self._reserved.pop(reserved.address, None)  # it is gone, and stays readable for who has it
-            raise
-        reserved.sealed = True
-        del self._reserved[reserved.address]
-        return reserved.object_id, layout.total_bytes
+        self._reserved.pop(reserved.address, None)  # whatever comes now, it is not handed over again
+        reserved.segment.write(reserved.offset, value.data, self._copier)
+        self._seal(reserved.object_id, layout, place)
+        return reserved, layout.total_bytes
 
     def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, Segment, int] | None:
         """Return where to write an object, where to read it, and the offset. Waits until there is room.
@@ -211,16 +225,9 @@ class StoreClient:
         if place is not None:
             with self._lock:  # before the answer: the agent may ask for the pin at once
                 self._places[object_id] = place
-        try:
-            request = self._session.next_request()
-            sealed = self._session.ask_agent(SealObject(request, object_id, _encode_layout(layout), place is not None))
-            _expect(sealed, ObjectSealed)
-        except BaseException:  # an interrupt: whether it is sealed or not, nobody will know of it
-            with self._lock:
-                self._places.pop(object_id, None)
-            self._session.tell_agent(ReleaseObjects([object_id]))
-            self._session.tell_agent(DeleteObjects([object_id]))
-            raise
+        request = self._session.next_request()
+        sealed = self._session.ask_agent(SealObject(request, object_id, _encode_layout(layout), place is not None))
+        _expect(sealed, ObjectSealed)
 
     def read(self, object_id: bytes, node_id: bytes = b"") -> Any:
         """Return the value of an object. Its arrays are read-only views of shared memory.
@@ -381,8 +388,13 @@ class StoreClient:
         told: list[Message] = []
         while self._abandoned:
             reserved = self._abandoned.popleft()
+            object_id: bytes = reserved.object_id
             self._reserved.pop(reserved.address, None)
-            told.append(AbortObject(reserved.object_id))
+            told.append(AbortObject(object_id))
+            with self._lock:
+                place = self._places.pop(object_id, None)
+            if place is not None:  # it was being handed over, and that was interrupted: it may be sealed
+                told += [DeleteObjects([object_id]), ReleaseObjects([object_id])]
         released = self._released
         if not released:
             return told

@@ -10,37 +10,50 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import atoll
 from atoll import actor, remote_function
-from atoll.client import requests
+from atoll.client import requests, store
 from atoll.client.session import Session
 from atoll.protocol.messages import KillActor
 from tests.patience import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
-FILES = (actor.__file__, remote_function.__file__)
-FILES_OF_ACTORS = (actor.__file__, requests.__file__)
+Counts = Callable[[CodeType], bool]
 
 
-def interrupted_at(
-    line: int, call: Callable[[], object], files: tuple[str, ...] = FILES, functions: tuple[str, ...] = ()
-) -> bool:
-    """Raise KeyboardInterrupt before the so manyth line of `.remote()`; False if it has not so many.
+def submits(code: CodeType) -> bool:
+    return code.co_filename in (actor.__file__, remote_function.__file__)
 
-    Those are counted that are in `files`, and those of `functions` wherever they are; but not `with`, which is traced
-    when it is left, too: there no signal is handled.
+
+def creates(code: CodeType) -> bool:
+    return code.co_filename in (actor.__file__, requests.__file__) or code.co_name == "hold_actor"
+
+
+def puts(code: CodeType) -> bool:
+    """What runs while somebody waits is left out: Ctrl-C is put off there."""
+    if code.co_filename == store.__file__:
+        return code.co_name in ("write", "reserve", "hand_over", "_create", "_seal", "give_up")
+    return code.co_name in ("put_serialized", "empty")
+
+
+def interrupted_at(line: int, call: Callable[[], object], counts: Counts) -> bool:
+    """Raise KeyboardInterrupt before the so manyth line of a call; False if it has not so many.
+
+    Those are counted that `counts` says; but not `with`, which is traced when it is left, too: there no signal is
+    handled.
     """
     seen = 0
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename not in files and frame.f_code.co_name not in functions:
+        if not counts(frame.f_code):
             return None
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
         seen += event == "line" and not text.lstrip().startswith("with ")
@@ -99,7 +112,7 @@ def test_an_interrupt_at_any_line_of_a_submission_leaves_nothing(session: Sessio
     eventually(lambda: gc.collect() >= 0 and len(entries) <= 1, "the first results are let go of")
     before = len(entries)  # the actor's own
     line = 1
-    while interrupted_at(line, lambda: submit(3)):
+    while interrupted_at(line, lambda: submit(3), submits):
         line += 1
     assert line > 5, "it was interrupted where it submits"
     eventually(lambda: len(entries) == before, "nothing is left of what was interrupted")
@@ -130,7 +143,7 @@ def test_an_interrupt_at_any_line_of_a_creation_leaves_no_actor(session: Session
     core = session.core
     eventually(lambda: gc.collect() >= 0 and not core.objects.entries and not living(session), "the first one is gone")
     line = 1
-    while interrupted_at(line, make.remote, FILES_OF_ACTORS, ("hold_actor",)):
+    while interrupted_at(line, make.remote, creates):
         line += 1
     assert line > 20, "it was interrupted where it asks"
     whole = 1 if "detached" in kind else 0
@@ -168,3 +181,27 @@ def test_an_interrupt_while_the_scheduler_is_asked_leaves_no_actor(session: Sess
     handle = make.remote()
     assert [each.actor_id for each in living(session)] == [handle._actor_id.hex()], "its name is free"
     atoll.kill(handle)
+
+
+def put_empty() -> None:
+    array = atoll.empty(SIZE_BYTES, "u1")
+    array[:] = 1
+    atoll.put(array)
+
+
+SIZE_BYTES = 2**20
+
+
+@pytest.mark.parametrize("put", [lambda: atoll.put(np.ones(SIZE_BYTES, "u1")), put_empty], ids=["copied", "in place"])
+def test_an_interrupt_at_any_line_of_a_large_put_leaves_no_bytes(session: Session, put: Callable[[], object]) -> None:
+    put()
+    line = 1
+    while interrupted_at(line, put, puts):
+        line += 1
+    assert line > 30, "it was interrupted where it writes and seals"
+    gc.collect()
+    session.state()  # views that are gone are told of at the next occasion
+    left = session.store._places, session.store._reserved, session.core.objects.entries
+    eventually(lambda: not any(left), "nothing is pinned or owned")
+    eventually(lambda: not session.state().objects, "no object is in the store")
+    eventually(lambda: session.state().nodes[0].store_used_bytes == 0, "nothing is reserved there")
