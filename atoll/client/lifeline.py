@@ -18,17 +18,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from atoll.client.restarts import Restarts, refusal
 from atoll.config import settings as read_settings
 from atoll.exceptions import AtollError, ClusterLostError
 from atoll.protocol.cluster_file import ClusterFile, read_cluster_file
-
-RESTARTS = 5
-WITHIN_S = 60.0
-"""A cluster whose daemons are away oftener than so many times within so many seconds is given up."""
 
 
 class Lifeline:
@@ -52,7 +48,7 @@ class Lifeline:
         self._path = path
         self._give_up = give_up
         self._clock = clock
-        self._pulls: deque[float] = deque(maxlen=RESTARTS)
+        self._restarts = Restarts()
         self._thread: threading.Thread | None = None
 
     def pull(self) -> None:
@@ -77,13 +73,8 @@ class Lifeline:
         from atoll.client.launch import exclusive, revive
 
         settings = read_settings()
-        now = self._clock()
-        if len(self._pulls) == RESTARTS and now - self._pulls[0] < WITHIN_S:
-            raise ClusterLostError(
-                f"the cluster's daemons died {RESTARTS} times within {WITHIN_S:g} s; "
-                f"look into {self._cluster.directory}/logs, or run `atoll doctor`"
-            )
-        self._pulls.append(now)
+        if not self._restarts.begin(self._clock()):
+            raise ClusterLostError(refusal("the cluster's daemons", self._cluster.directory))
         if not self._is_ours():
             raise _stopped()
         with exclusive(self._path, settings.start_timeout_s):

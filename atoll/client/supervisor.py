@@ -9,20 +9,16 @@ Only a cluster that was started here is watched and stopped. One that was found 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from atoll.client.daemons import AGENT, is_alive, wait_for_end
 from atoll.client.launch import DAEMONS, exclusive, revive, start_or_attach, stop_cluster
+from atoll.client.restarts import Restarts, refusal
 from atoll.config import Settings
 from atoll.config import settings as read_settings
 from atoll.exceptions import AtollError, ClusterLostError, ClusterStartError
 from atoll.protocol.cluster_file import ClusterFile, default_path, read_cluster_file
-
-RESTARTS = 5
-WITHIN_S = 60.0
-"""A daemon that dies oftener than so many times within this many seconds is given up."""
 
 _ENDING_S = 0.2
 
@@ -58,7 +54,7 @@ class Supervisor:
         self._settings = settings
         self._path = Path(path) if path else default_path()
         self._clock = clock
-        self._restarts: deque[float] = deque(maxlen=RESTARTS)
+        self._restarts = Restarts()
         self.cluster: ClusterFile | None = None
         self.started_here = False
         self.failure: AtollError | None = None
@@ -107,13 +103,8 @@ class Supervisor:
         # A cluster that ends by itself ends its agent first, and its files last.
         if dead == [AGENT]:
             wait_for_end([self.cluster.scheduler_pid], _ENDING_S)
-        now = self._clock()
-        if len(self._restarts) == RESTARTS and now - self._restarts[0] < WITHIN_S:
-            raise ClusterStartError(
-                f"the {' and the '.join(dead)} died {RESTARTS} times within {WITHIN_S:g} s and is not started again; "
-                f"look into {self.cluster.directory}/logs, or run `atoll doctor`"
-            )
-        self._restarts.append(now)
+        if not self._restarts.begin(self._clock()):
+            raise ClusterStartError(refusal(f"the {' and the '.join(dead)}", self.cluster.directory))
         with exclusive(self._path, self._settings.start_timeout_s):
             self._check_not_stopped(self.cluster)
             revived = revive(self._path, self._settings)

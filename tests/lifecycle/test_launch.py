@@ -13,7 +13,8 @@ import pytest
 
 from atoll.client import daemons, launch
 from atoll.client.launch import exclusive, find_cluster, start_cluster, start_or_attach, stop_cluster
-from atoll.client.supervisor import RESTARTS, WITHIN_S, Supervisor
+from atoll.client.restarts import RESTARTS, WITHIN_S
+from atoll.client.supervisor import Supervisor
 from atoll.exceptions import (
     AuthenticationError,
     ClusterLostError,
