@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import resource
 import socket
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.exceptions import AtollError, ProtocolError
+from atoll.exceptions import AtollError, ObjectStoreFullError, ProtocolError
 from atoll.protocol.channel_messages import decode_batch, encode_batch
 from atoll.protocol.framing import (
     MAXIMUM_BODY_BYTES,
@@ -32,6 +33,7 @@ from atoll.protocol.machine import Peer
 from atoll.protocol.messages import decode, encode
 
 _READ_BYTES = 256 * 1024
+_LOST = -1
 _read_buffer = memoryview(bytearray(_READ_BYTES))
 """Sockets are read into one buffer, under the session's lock: to allocate one each time costs three system calls."""
 
@@ -139,12 +141,14 @@ class Channel:
         return _read_buffer[: self.socket.recv_into(_read_buffer)]
 
     def _receive_control(self) -> bytes:
-        data, ancillary, _flags, _address = self.socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _address = self.socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self.descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC:  # this process may have no more: those that came first, or none, are here
+            self.descriptors.append(_LOST)
         return data
 
     def _shake(self, bodies: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
@@ -173,10 +177,18 @@ class Channel:
 
         Raises:
             ProtocolError: None came.
+            ObjectStoreFullError: It came, and this process may have no more open files.
         """
         if not self.descriptors:
             raise ProtocolError("a message announced a descriptor and none came with it")
-        return self.descriptors.popleft()
+        descriptor = self.descriptors.popleft()
+        if descriptor == _LOST:
+            limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            raise ObjectStoreFullError(
+                f"shared memory cannot be reached: this process has as many open files as it may have ({limit}); "
+                "close some, or raise the limit (`ulimit -n`)"
+            )
+        return descriptor
 
     # --------------------------------------------------------------------------------------------- writing
 

@@ -89,6 +89,7 @@ from atoll.protocol.messages import (
     ObjectCreated,
     ObjectFound,
     ProcessAttached,
+    SegmentNotTaken,
     State,
 )
 from atoll.protocol.refusals import refusal
@@ -274,6 +275,7 @@ class Session:
                 try:
                     self.store.take_segment(message, channel.take_descriptor)
                 except ObjectStoreFullError as error:
+                    self._requests.tell_locked(AGENT, SegmentNotTaken(message.segment_id))
                     message = Failed(message.request, type(error).__name__, str(error))
             elif self.store.take_news(message):
                 self._release_views()

@@ -9,6 +9,7 @@ between, getting it again asks nobody.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter, deque
@@ -89,6 +90,7 @@ class StoreClient:
         self._session = session
         self._lock = threading.Lock()
         self._segments: dict[tuple[int, bool], Segment] = {}
+        self._not_mapped: set[int] = set()
         self._places: dict[bytes, _Place] = {}
         self._released: deque[bytes] = deque()
         self.carried: set[bytes] = set()
@@ -261,6 +263,9 @@ class StoreClient:
         except BaseException:  # an interrupt, while the object is read back from disk
             self._session.tell_agent(ReleaseObjects([object_id]))
             raise
+        if request.request in self._not_mapped:  # it was found and pinned
+            self._not_mapped.remove(request.request)
+            self._session.tell_agent(ReleaseObjects([object_id]))
         found = _expect(answer, ObjectFound)
         segment = self._segment(found, writable=False)
         place = _Place(segment, found.offset, _decode_layout(found.layout), kept=False)
@@ -290,7 +295,18 @@ class StoreClient:
 
         Called by whoever reads the agent's connection, since an answer may be read by another thread than the one
         that waits for it, and a second answer may rely on the first one's descriptor.
+
+        Raises:
+            ObjectStoreFullError: The process has no room for the mapping, or may open no more files.
         """
+        try:
+            self._take_segment(answer, take_descriptor)
+        except ObjectStoreFullError:
+            if isinstance(answer, ObjectFound):
+                self._not_mapped.add(answer.request)
+            raise
+
+    def _take_segment(self, answer: ObjectCreated | ObjectFound, take_descriptor: Callable[[], int]) -> None:
         for writable in (True, False) if isinstance(answer, ObjectCreated) else (False,):
             descriptor = take_descriptor()
             try:
@@ -299,7 +315,8 @@ class StoreClient:
                     with self._lock:
                         self._segments[answer.segment_id, writable] = segment
                         if not writable and len(self._descriptors) < KEPT_DESCRIPTORS:  # `private` maps it again
-                            self._descriptors[answer.segment_id] = os.dup(descriptor)
+                            with contextlib.suppress(OSError):  # no more files: what is to be written to is copied
+                                self._descriptors[answer.segment_id] = os.dup(descriptor)
             finally:
                 os.close(descriptor)
 

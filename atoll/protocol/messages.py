@@ -25,7 +25,7 @@ Who says what to whom:
     agent ─▶ agent                  FetchObject ReadPiece ReleaseObjects DeleteObjects KeepObjects
                                     ObjectOffered ObjectPiece ObjectsKept Failed
     client or worker ─▶ agent       AttachProcess CreateObject SealObject AbortObject GetObject ReleaseObjects
-                                    DeleteObjects
+                                    DeleteObjects SegmentNotTaken
     agent ─▶ client or worker       ProcessAttached ObjectCreated ObjectSealed ObjectFound Done Failed
     worker ─▶ agent                 WorkerStarted ActorConstructed ReportSpans ReportDeviceFault
     agent ─▶ worker                 BeginLease FinishLease ConstructActor StopWorker
@@ -80,6 +80,7 @@ from atoll.protocol.store_messages import ProcessAttached as ProcessAttached
 from atoll.protocol.store_messages import ReleaseObjects as ReleaseObjects
 from atoll.protocol.store_messages import ReturnPins as ReturnPins
 from atoll.protocol.store_messages import SealObject as SealObject
+from atoll.protocol.store_messages import SegmentNotTaken as SegmentNotTaken
 from atoll.protocol.store_messages import SegmentsDestroyed as SegmentsDestroyed
 from atoll.protocol.values import (
     ActorInterface,

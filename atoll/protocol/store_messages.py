@@ -105,6 +105,12 @@ class ReleaseObjects(Message, frozen=True):
     object_ids: list[bytes]
 
 
+class SegmentNotTaken(Message, frozen=True):
+    """The process could not map a segment that came with an answer: the next one is to bring the descriptor again."""
+
+    segment_id: int
+
+
 class ReturnPins(Message, frozen=True):
     """The store is full: let go of these where no view of them is left, and of the others with their last view.
 

@@ -93,6 +93,7 @@ from atoll.protocol.messages import (
     ReportSpans,
     ReturnPins,
     SealObject,
+    SegmentNotTaken,
     SpansRecorded,
     StartActor,
     StartLease,
@@ -224,6 +225,7 @@ class AgentCore:
             AbortObject: self.store.abort,
             GetObject: self.store.get,
             ReleaseObjects: self._release,
+            SegmentNotTaken: lambda peer, message, now: self.store.not_taken(peer, message.segment_id),
             DeleteObjects: self._delete,
         }
 

@@ -75,6 +75,13 @@ class Attachments:
         reached[(segment_id, writable)] = None
         return True
 
+    def not_taken(self, peer: Peer, segment_id: int) -> None:
+        """A process has no mapping of a segment, though its descriptor was sent: it needs it again."""
+        attachment = self._by_peer.get(peer)
+        if attachment is not None:
+            attachment.reached.pop((segment_id, True), None)
+            attachment.reached.pop((segment_id, False), None)
+
     def forget_segments(self, segment_ids: list[int]) -> Iterator[tuple[Peer, list[int]]]:
         """Segments are no more. Yields each connection that could reach some of them, and which."""
         for peer, attachment in self._by_peer.items():

@@ -109,6 +109,10 @@ class ObjectStore:
         self._allocator.writer_gone(peer)
         self.lifetimes.job_ended(attachment.process_id, now)
 
+    def not_taken(self, peer: Peer, segment_id: int) -> None:
+        """A process could not map a segment: the next answer that names it brings its descriptor again."""
+        self._attachments.not_taken(peer, segment_id)
+
     # -------------------------------------------------------------------------------------------- writing
 
     def create(self, peer: Peer, message: CreateObject, now: Instant) -> None:

@@ -18,6 +18,7 @@ from atoll.protocol.messages import (
     ObjectGone,
     ObjectSealed,
     SealObject,
+    SegmentNotTaken,
 )
 from tests.nodeagent.core_driver import MIB, MINE, SCHEDULER, CoreDriver, create, get, object_id, put
 
@@ -59,6 +60,15 @@ def test_readers_get_a_read_only_descriptor_once_also_who_wrote_it(driver: CoreD
         assert isinstance(found, ObjectFound)
         assert not found.has_descriptor
         assert (found.size_bytes, found.layout) == (3 * MIB, b"how")
+
+
+def test_who_could_not_map_a_segment_is_sent_its_descriptors_again(driver: CoreDriver) -> None:
+    writer = driver.connect()
+    created = create(driver, writer, MINE, 3 * MIB)
+    driver.message(writer, SegmentNotTaken(created.segment_id))
+    driver.message(writer, AbortObject(MINE))
+    again = create(driver, writer, MINE, 3 * MIB)
+    assert (again.segment_id, again.has_descriptor) == (created.segment_id, True)
 
 
 def test_an_unsealed_object_cannot_be_got_and_only_its_writer_seals(driver: CoreDriver) -> None:
