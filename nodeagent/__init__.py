@@ -14,7 +14,7 @@ descriptors to processes; `BeginLease`, `ConstructActor` to workers.
     core/       decides: events in, actions out, no process, socket or clock
     agent.py    carries out: a tornado loop between the sockets, the zygotes and the core
     zygotes.py  the agent's side of a zygote;  zygote.py  the zygote itself;  zygote_messages.py  what they say
-    worker.py   what runs in a worker, with executor.py, output.py, results.py, spans.py, streams.py
+    worker.py   what runs in a worker, with executor.py, task_queue.py, output.py, results.py, spans.py, streams.py
     concurrency.py  calls of an actor that run at once: threads, event loops; with concurrent_calls.py, async_streams.py
     leaving.py      how an actor ends itself
     memory.py       segments and spill files made, filled and given back, in threads;  spill.py  the files themselves

@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -38,6 +37,7 @@ from atoll.nodeagent.leaving import ActorExit, announce_exit, shut_down
 from atoll.nodeagent.results import DependencyMissing, RaisedMidway, ResultWriter
 from atoll.nodeagent.spans import SpanRecorder
 from atoll.nodeagent.streams import StreamRunner
+from atoll.nodeagent.task_queue import OWN, TaskQueue
 from atoll.protocol.channel_messages import (
     CallMethod,
     CancelTask,
@@ -88,7 +88,8 @@ class Executor:
         self.results.stream = self._stream
         self.results.step = self._step
         self._streams = StreamRunner(session, self.results, self._step, self._payload)
-        self._queue: deque[tuple[Peer, Any]] = deque()
+        self._waiting = TaskQueue()
+        self._queue = self._waiting.items
         self._answers = Answers(session)
         self._functions = Functions(self._used_up)
         self._idle: Waiter | None = None
@@ -140,7 +141,7 @@ class Executor:
 
     def later(self, work: Callable[[], None]) -> None:
         """Have the main thread do something between two tasks. The lock is held."""
-        self._queue.append((Peer(0), work))
+        self._waiting.add_own(work)
         self._wake()
 
     def give_devices_up(self, lease_id: int) -> None:
@@ -184,7 +185,7 @@ class Executor:
         """Take no task after the one that runs now: what waits goes back. Calls of an actor go on."""
         task = self._main_task
         if task is not None and type(task[1]) is RunTask:
-            self._queue.appendleft((Peer(0), partial(self._retire, task[0])))
+            self._queue.appendleft((OWN, partial(self._retire, task[0])))
 
     def _retire(self, peer: Peer) -> None:
         """A function has been called here as often as it may be: what waits goes back, and nothing more is wanted."""
@@ -196,12 +197,10 @@ class Executor:
 
     def _cancel(self, peer: Peer, message: CancelTask) -> None:
         sequence = message.sequence
-        for index, (other, waiting) in enumerate(self._queue):
-            if other == peer and getattr(waiting, "sequence", None) == sequence:
-                del self._queue[index]
-                self._streams.forget(peer, sequence)
-                self._session.reply_locked(peer, [cancelled_answer(sequence)])
-                return
+        if self._waiting.remove(peer, sequence):
+            self._streams.forget(peer, sequence)
+            self._session.reply_locked(peer, [cancelled_answer(sequence)])
+            return
         task = self._main_task
         concurrency = self._concurrency
         if concurrency is not None:  # behind the calls that came before it, and without the lock: it may answer
@@ -218,28 +217,15 @@ class Executor:
 
     def _give_back(self, peer: Peer, count: int) -> None:
         """Give back tasks of a caller that have not begun, the last first. Calls to an actor stay: order counts."""
-        given: list[int] = []
-        kept: list[tuple[Peer, Any]] = []
-        while self._queue and len(given) < count:
-            item = self._queue.pop()
-            if item[0] == peer and type(item[1]) is RunTask:
-                given.append(item[1].sequence)
-                self._streams.forget(peer, item[1].sequence)
-            else:
-                kept.append(item)
-        self._queue.extend(reversed(kept))
+        given = self._waiting.take_back(peer, count)
+        for sequence in given:
+            self._streams.forget(peer, sequence)
         self._answers.send_locked()
         self._session.reply_locked(peer, [TasksTakenBack(given)])
 
     def _caller_lost(self, peer: Peer) -> None:
         """What a lost caller has queued is not begun; what runs for it is interrupted."""
-        others = []
-        with contextlib.suppress(IndexError):  # the main thread may take one at the same moment
-            while True:
-                item = self._queue.popleft()
-                if item[0] != peer:
-                    others.append(item)
-        self._queue.extend(others)
+        self._waiting.drop(peer)
         self._streams.caller_lost(peer)
         task = self._main_task
         if task is not None and task[0] == peer and self.actor is None:
@@ -505,8 +491,7 @@ class Executor:
             self._return_queued_locked()
 
     def _return_queued_locked(self) -> None:
-        peers = dict.fromkeys(peer for peer, message in self._queue if type(message) is RunTask)
-        for peer in peers:
+        for peer in self._waiting.callers():
             self._give_back(peer, len(self._queue))
 
     def _report(self) -> None:
