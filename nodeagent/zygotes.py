@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -186,7 +187,8 @@ class ZygoteProcess:
     def _lost(self, _cause: str) -> None:
         """The zygote has ended, or will not be heard any more."""
         self.reap(_EXIT_WITHIN_S)
-        self._deliver(ZygoteDied(self._digest, RuntimeEnvSetupError.__name__, self._why(), self._ready))
+        killed = self._process.returncode == -signal.SIGKILL  # by the system, for memory, or by somebody: not by itself
+        self._deliver(ZygoteDied(self._digest, RuntimeEnvSetupError.__name__, self._why(), self._ready or killed))
 
     def _why(self) -> str:
         executable = self._environment.executable

@@ -24,13 +24,13 @@ class ZygoteDied(Event, frozen=True):
         environment: The digest.
         kind: A class of `atoll.exceptions`, for leases that wait for a worker of it.
         text: One line: why, and what to do.
-        was_ready: Whether it had been able to fork.
+        transient: Whether another one may do better: it had been able to fork, or was killed from outside.
     """
 
     environment: str
     kind: str
     text: str
-    was_ready: bool = False
+    transient: bool = False
 
 
 class WorkerForked(Event, frozen=True):

@@ -256,7 +256,7 @@ class Leases:
                 continue
             if lease.state != "starting":
                 self._end_without(lease, worker.pid, f"ended with the process it was forked from: {event.text}", now)
-            elif event.was_ready and lease.starts < STARTS_PER_LEASE:
+            elif event.transient and lease.starts < STARTS_PER_LEASE:
                 self._give_worker(lease, now)
             else:
                 self._fail(lease, event.kind, event.text)

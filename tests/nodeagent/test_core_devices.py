@@ -502,7 +502,7 @@ def test_r14_the_cause_is_told_also_when_the_zygote_dies_before_the_worker_has_e
     assert worker is not None
     assert worker.peer is not None
     driver.message(worker.peer, ReportDeviceFault("CUDA error: unspecified launch failure", counts=True))
-    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", was_ready=True))
+    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", transient=True))
     driver.event(DeviceMemoryMeasured(1, memory(0)))
     (ended,) = driver.said(LeaseEnded)
     assert ended.kind == "WorkerCrashedError"

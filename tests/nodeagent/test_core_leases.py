@@ -159,7 +159,7 @@ def test_a_zygote_that_dies_takes_its_workers_and_waiting_leases_get_another(dri
     driver.run_all()
     driver.start_lease(2)
     driver.forks()
-    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", was_ready=True))
+    driver.event(ZygoteDied("e1", "RuntimeEnvSetupError", "killed", transient=True))
     (ended,) = driver.said(LeaseEnded)
     assert (ended.lease_id, ended.kind) == (1, "WorkerCrashedError")
     assert driver.said(LeaseFailed) == []

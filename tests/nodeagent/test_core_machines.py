@@ -460,12 +460,12 @@ class WorkerMachine(RuleBasedStateMachine):
         self.take()
 
     @precondition(lambda self: self.zygotes)
-    @rule(data=st.data(), was_ready=st.booleans())
-    def zygote_dies(self, data: st.DataObject, was_ready: bool) -> None:
+    @rule(data=st.data(), transient=st.booleans())
+    def zygote_dies(self, data: st.DataObject, transient: bool) -> None:
         digest = data.draw(st.sampled_from(sorted(self.zygotes)))
         self.zygotes.remove(digest)
         workers = [w.worker_id for w in self.driver.core.pool.workers() if w.key.environment == digest]
-        self.driver.event(ZygoteDied(digest, "RuntimeEnvSetupError", "gone", was_ready))
+        self.driver.event(ZygoteDied(digest, "RuntimeEnvSetupError", "gone", transient))
         for worker_id in workers:
             if worker_id in self.asked:
                 self.asked.remove(worker_id)

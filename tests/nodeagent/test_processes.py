@@ -196,6 +196,22 @@ def test_r4_kill_of_the_agent_ends_a_zygote_in_the_midst_of_an_import(start_agen
     eventually(lambda: not is_alive(zygote.pid) and not is_alive(started.pid), "zygote and worker are gone")
 
 
+def test_a_zygote_that_is_killed_while_it_starts_is_started_again(start_agent: Start, tmp_path: Path) -> None:
+    """That says nothing about the environment: what waits for a worker of it goes on waiting."""
+    agent = start_agent()
+    begun, slow = tmp_path / "begun", tmp_path / "python"
+    slow.write_text(
+        f'#!/bin/sh\nif [ ! -e {begun} ]; then touch {begun}; exec sleep 60; fi\nexec {sys.executable} "$@"\n'
+    )
+    slow.chmod(0o700)
+    agent.define(executable=str(slow))
+    lease_id = agent.start_lease()
+    eventually(begun.exists, "the zygote begins")
+    (zygote,) = psutil.Process(agent.process.pid).children()
+    zygote.kill()
+    agent.scheduler.expect(LeaseStarted, lease_id=lease_id)
+
+
 def test_kill_of_the_zygote_ends_its_workers_and_the_next_lease_gets_a_new_one(start_agent: Start) -> None:
     agent = start_agent()
     agent.define()
