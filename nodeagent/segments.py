@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def available_bytes() -> int:
 
 
 class SharedSegment:
-    """One segment.
+    """One segment. Threads may reserve, cut and close it at once: a descriptor's number is another's once it is closed.
 
     Args:
         size_bytes: Its size, in whole pages.
@@ -59,6 +60,7 @@ class SharedSegment:
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.given_up = False
+        self._lock = threading.Lock()
         try:
             self.writable = os.memfd_create("atoll", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
@@ -90,7 +92,10 @@ class SharedSegment:
                     f"{format_bytes(max(0, left))} of it are available"
                 )
             try:
-                os.posix_fallocate(self.writable, position, size)
+                with self._lock:
+                    if self.writable < 0:
+                        return
+                    os.posix_fallocate(self.writable, position, size)
             except OSError as error:
                 raise SegmentError(
                     f"the host gives no memory for {format_bytes(self.size_bytes)}: {error.strerror}"
@@ -99,20 +104,23 @@ class SharedSegment:
 
     def cut(self, size_bytes: int) -> None:
         """Give the memory beyond a size back to the host. Nobody may have anything there."""
-        _punch(self.writable, size_bytes, self.size_bytes - size_bytes)
+        with self._lock:
+            if self.writable >= 0:
+                _punch(self.writable, size_bytes, self.size_bytes - size_bytes)
 
     def close(self) -> None:
         """Give the memory back to the host, also where processes still have it mapped. May be called twice.
 
         Whoever still maps it has no object there any more; only the addresses stay until it unmaps them.
         """
-        if self.writable < 0:
-            return
-        with contextlib.suppress(OSError):
-            _punch(self.writable, 0, self.size_bytes)
-        os.close(self.writable)
-        os.close(self.readable)
-        self.writable = self.readable = -1
+        with self._lock:
+            if self.writable < 0:
+                return
+            with contextlib.suppress(OSError):
+                _punch(self.writable, 0, self.size_bytes)
+            os.close(self.writable)
+            os.close(self.readable)
+            self.writable = self.readable = -1
 
 
 def _punch(descriptor: int, offset: int, size_bytes: int) -> None:

@@ -205,6 +205,18 @@ def test_r11_memory_that_the_host_has_not_is_a_clean_error() -> None:
     segment.close()
 
 
+def test_a_segment_that_is_closed_meanwhile_is_neither_reserved_nor_cut() -> None:
+    """Its descriptor's number may be another segment's by then."""
+    segment = SharedSegment(64 * MIB)
+
+    def closed_by_another_thread() -> int:
+        segment.close()
+        return 2**40
+
+    segment.reserve(closed_by_another_thread)
+    segment.cut(MIB)
+
+
 def segment_blocks(segment: SharedSegment) -> int:
     return os.fstat(segment.writable).st_blocks
 
