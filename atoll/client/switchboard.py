@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from atoll.client.channel import FLUSH_AFTER_S, FLUSH_COUNT, Channel
+from atoll.client.open_files import open_socket
 from atoll.client.reactor import Reactor
 from atoll.exceptions import AtollError, ProtocolError
 from atoll.protocol.handshake import PROOF_WITHIN_S, ClientHandshake, Identity, ServerHandshake
@@ -96,7 +97,7 @@ class Switchboard:
         Raises:
             OSError: Nobody listens there.
         """
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connected = open_socket()
         try:
             connected.connect(path)
         except OSError:

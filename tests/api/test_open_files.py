@@ -14,6 +14,7 @@ import pytest
 import atoll
 from atoll.client.session import Session
 from atoll.exceptions import ObjectStoreFullError
+from tests.patience import PATIENCE_S
 
 LARGE = 20_000_000
 
@@ -62,3 +63,21 @@ def test_a_value_that_cannot_be_mapped_now_can_be_later(session: Session) -> Non
     with no_more_files(), pytest.raises(ObjectStoreFullError, match="raise the limit"):
         atoll.get(ref)
     assert atoll.get(ref)[-1] == 5
+
+
+@atoll.remote
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_a_connection_raises_the_limit_as_far_as_the_system_allows(session: Session) -> None:
+    """Without one, a process that is well would be taken for dead."""
+    assert session
+    counter = Counter.remote()
+    with no_more_files():
+        assert atoll.get(counter.add.remote(), timeout=PATIENCE_S) == 1
