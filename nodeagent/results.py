@@ -150,7 +150,7 @@ class ResultWriter:
                 if len(locations) in kept:
                     location, inside = ObjectLocation(object_id), list[bytes]()
                 else:
-                    location, inside = self._place(object_id, value, serialize(value))
+                    location, inside = self._place(message, object_id, value, serialize(value))
             except BaseException as error:
                 self._register(
                     [object_id for inner in contained for object_id in inner], self._session.process_of(peer)
@@ -183,7 +183,7 @@ class ResultWriter:
 
     def yielded(self, message: Task, index: int, value: Any, caller: bytes) -> TaskYielded:
         """Return the answer for one value of a generator; raises as `answer` does."""
-        location, contained = self._place(self.item_id(message, index), value, serialize(value))
+        location, contained = self._place(message, self.item_id(message, index), value, serialize(value))
         self._register(contained, caller)
         return TaskYielded(message.sequence, index, location, contained)
 
@@ -191,12 +191,14 @@ class ResultWriter:
         """Return the answer for the error that comes in the place of a generator's next value."""
         return TaskYielded(message.sequence, index, ObjectLocation(self.item_id(message, index)), [], error)
 
-    def _place(self, object_id: ObjectId, value: Any, serialized: Serialized) -> tuple[ObjectLocation, list[bytes]]:
+    def _place(
+        self, message: Task, object_id: ObjectId, value: Any, serialized: Serialized
+    ) -> tuple[ObjectLocation, list[bytes]]:
         """Put a value into the answer or into the store; return where it is, and the ids of the refs inside."""
         contained = [ref.binary() for ref in serialized.contained]
         if serialized.total_bytes <= INLINE_BYTES:
             return ObjectLocation(object_id, inline=pack_inline(serialized, value)), contained
-        size = self._session.store.write(object_id, serialized, keep=False)
+        size = self._session.store.write(object_id, serialized, keep=False, attempt=message.attempt)
         return ObjectLocation(object_id, self._session.node_id, size), contained
 
     def _stored(self, message: Task, values: list[tuple[Any, Serialized]], peer: Peer, microseconds: int) -> TaskStored:
@@ -208,7 +210,7 @@ class ResultWriter:
             if index in kept:
                 location, inside = ObjectLocation(object_id), list[bytes]()
             else:
-                location, inside = self._place(object_id, value, serialized)
+                location, inside = self._place(message, object_id, value, serialized)
             locations.append(location)
             contained.append(inside)
         self._register([object_id for inner in contained for object_id in inner], self._session.process_of(peer))

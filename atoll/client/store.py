@@ -23,7 +23,7 @@ from atoll.client.current import existing_session
 from atoll.client.mapping import Copier, Segment, address_of
 from atoll.client.private_mapping import PrivateMapping
 from atoll.client.reserved import HEADER_BYTES, Reserved
-from atoll.exceptions import ClusterLostError, ObjectStoreFullError
+from atoll.exceptions import ClusterLostError, ObjectLostError, ObjectStoreFullError
 from atoll.ids import ObjectId
 from atoll.protocol import reducers
 from atoll.protocol.messages import (
@@ -100,24 +100,26 @@ class StoreClient:
         self._copier = Copier()
         self._descriptors: dict[int, int] = {}
 
-    def write(self, object_id: bytes, value: Serialized, *, keep: bool) -> int:
+    def write(self, object_id: bytes, value: Serialized, *, keep: bool, attempt: int = 0) -> int:
         """Write a value and seal it.
 
         Args:
             object_id: Under which others will ask for it.
             value: What to write.
             keep: Whether this process keeps it pinned until `forget`, to get it back without asking.
+            attempt: Of the task whose result it is.
 
         Returns:
             Its size in bytes.
 
         Raises:
             ObjectStoreFullError: There is no room for it.
+            ObjectLostError: A later attempt of the task writes it, or has.
             ClusterLostError: The agent is gone.
         """
         layout = value.layout()
         try:
-            created = self._create(object_id, layout.total_bytes)
+            created = self._create(object_id, layout.total_bytes, attempt)
             if created is None:
                 return layout.total_bytes
             segment, readable, offset = created
@@ -131,8 +133,9 @@ class StoreClient:
                 with self._lock:
                     self._writers -= 1
             self._seal(object_id, layout, _Place(readable, offset, layout, kept=True) if keep else None)
-        except BaseException:
-            self.give_up(object_id)
+        except BaseException as error:
+            if keep or not isinstance(error, ObjectLostError):  # a later attempt's is not to be given up here
+                self.give_up(object_id)
             raise
         return layout.total_bytes
 
@@ -208,12 +211,12 @@ class StoreClient:
         self._seal(reserved.object_id, layout, place)
         return reserved, layout.total_bytes
 
-    def _create(self, object_id: bytes, size_bytes: int) -> tuple[Segment, Segment, int] | None:
+    def _create(self, object_id: bytes, size_bytes: int, attempt: int = 0) -> tuple[Segment, Segment, int] | None:
         """Return where to write an object, where to read it, and the offset. Waits until there is room.
 
         None if it is there already: its task runs again, for another of its results, and somebody looks at this one.
         """
-        request = CreateObject(self._session.next_request(), object_id, size_bytes)
+        request = CreateObject(self._session.next_request(), object_id, size_bytes, attempt)
         answer = self._session.ask_agent(request, timeout_s=None)
         if isinstance(answer, ObjectSealed):
             return None

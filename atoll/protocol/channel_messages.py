@@ -48,6 +48,8 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
         dependencies: The values of top-level `ObjectRef` arguments, in the order of their placeholders.
         returns: How many values; below zero for a generator's, of which `OpenStream` has told.
         kept: Which of them the caller has from an earlier run: these are not stored again, and nothing is said of them.
+        attempt: How often it was sent, with this time: what an earlier attempt stores late does not replace what this
+            one has stored.
     """
 
     sequence: int
@@ -57,6 +59,7 @@ class RunTask(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
     dependencies: list[ObjectLocation] = []
     returns: int = 1
     kept: list[int] = []
+    attempt: int = 0
 
 
 class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
@@ -77,6 +80,7 @@ class CallMethod(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
     group: str = ""
     name: str = ""
     retried: bytes = b""
+    attempt: int = 0
 
 
 class CancelTask(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):

@@ -24,12 +24,14 @@ class ProcessAttached(Message, frozen=True):
 class CreateObject(Message, frozen=True):
     """Ask for memory to write an object into. Answered by `ObjectCreated`, or `Failed` if there is no room.
 
-    The answer comes when there is room: while others' objects are spilled, it waits.
+    The answer comes when there is room: while others' objects are spilled, it waits. `attempt` is that of the task
+    whose result it is: one that a later attempt has begun to write is not replaced.
     """
 
     request: int
     object_id: bytes
     size_bytes: int
+    attempt: int = 0
 
 
 class ObjectCreated(Message, frozen=True):

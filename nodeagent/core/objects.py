@@ -59,6 +59,7 @@ class StoredObject:
         asked_back: Whether those who have it pinned were asked to let go of it.
         incoming: Whether it is on its way from another node.
         meant_as: The id that its writer knows it by, if another attempt writes the object of that id now.
+        attempt: Of the task whose result it is, as its caller counts them; 0 for what was put.
     """
 
     object_id: bytes
@@ -79,6 +80,7 @@ class StoredObject:
     asked_back: bool = False
     incoming: bool = False
     meant_as: bytes = b""
+    attempt: int = 0
 
     @property
     def owner(self) -> bytes:

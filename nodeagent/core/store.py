@@ -123,6 +123,11 @@ class ObjectStore:
             )
             return
         earlier = self._objects.get(message.object_id)
+        if earlier is not None and earlier.attempt > message.attempt:
+            # A worker that its caller has lost goes on with an attempt that is nobody's.
+            text = f"object {message.object_id.hex()} is a later attempt's: {earlier.attempt}, not {message.attempt}"
+            self._fail(peer, message.request, ObjectLostError, text)
+            return
         if earlier is not None and earlier.sealed and earlier.in_use and earlier.size_bytes == message.size_bytes:
             # A task runs again for another of its results; this one is there, and somebody looks at it.
             earlier.owned = not self.lifetimes.is_dead(earlier.owner)
@@ -154,6 +159,7 @@ class ObjectStore:
             request=message.request,
             owned=not self.lifetimes.is_dead(message.object_id[:PROCESS_ID_BYTES]),
             name=name,
+            attempt=message.attempt,
         )
         self._objects[stored.object_id] = stored
         self._room.want(stored, now)

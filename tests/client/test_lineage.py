@@ -28,6 +28,7 @@ from atoll.protocol.channel_messages import (
     RunTask,
     TaskRaised,
     TaskReturned,
+    TasksTakenBack,
     TaskStored,
     TaskYielded,
 )
@@ -527,3 +528,45 @@ def test_refs_in_the_values_of_an_attempt_that_is_tried_again_are_given_up(clien
     client.handle(Received(peer, [TaskRaised(pushed.sequence, b"error", 5, values=[first], contained=[[inside]])]))
     assert len(client.sent(RunTask, peer)) == 2
     assert client.sent(DropHolds, OTHER) == [DropHolds([inside])], "this process was registered as its holder"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_large_value_of_a_worker_that_died_is_given_back_when_the_next_attempt_returns_a_small_one(
+    client: Harness, several: bool
+) -> None:
+    """Also where no attempt is counted: of several tasks on a lost worker none is said to be the cause."""
+    first = client.submit()
+    worker = client.grant(1)
+    client.answer(worker, 1, microseconds=2)
+    record = client.submit()
+    if several:
+        client.submit()
+    client.handle(PeerLost(worker))
+    client.handle(Received(SCHEDULER, LeaseLost(1, "WorkerCrashedError", "killed by signal 9")))
+    again = client.grant(2)
+    (message,) = client.sent(RunTask, again)
+    assert (message.task_id, message.attempt) == (record.task_id, 2), "what the store is told of it"
+    assert _deleted(client) == []
+    client.answer(again, message.sequence)
+    assert _deleted(client) == [result_id(record)]
+    assert client.result(first).state == INLINE
+
+
+def test_a_task_that_was_taken_back_unbegun_costs_no_attempt_and_no_message(client: Harness) -> None:
+    first = client.submit()
+    worker = client.grant(1)
+    client.answer(worker, 1, microseconds=2)
+    records = [client.submit() for _ in range(3)]
+    client.handle(Received(worker, [TasksTakenBack([4])]))
+    assert [message.attempt for message in client.sent(RunTask) if message.task_id == records[2].task_id] == [1, 1]
+    client.answer(worker, 2, 3, 5)
+    assert _deleted(client) == []
+    assert client.result(first).state == INLINE
+
+
+def test_a_task_that_runs_again_for_a_lost_result_goes_on_counting(client: Harness) -> None:
+    record = client.submit()
+    worker = client.grant(1)
+    client.handle(Received(worker, [TaskStored(1, [ObjectLocation(result_id(record), b"node", 200_000)], [[]], 5)]))
+    client.handle(ObjectMissing(result_id(record)))
+    assert [message.attempt for message in client.sent(RunTask)] == [1, 2]

@@ -17,6 +17,7 @@ from atoll.protocol.messages import (
     ObjectFound,
     ObjectGone,
     ObjectSealed,
+    ReleaseObjects,
     SealObject,
     SegmentNotTaken,
 )
@@ -112,6 +113,36 @@ def test_a_task_tried_again_writes_its_result_again(driver: CoreDriver) -> None:
     get(driver, first, MINE)
     driver.message(second, CreateObject(5, MINE, MIB))
     assert driver.said(Failed, second)[0].kind == "ProtocolError", "somebody reads it: its bytes stay"
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_attempt_that_its_caller_has_lost_does_not_replace_the_value_of_the_next(
+    driver: CoreDriver, sealed: bool
+) -> None:
+    lost, second, reader = (driver.connect(process_id=b"worker-%d" % number) for number in (1, 2, 3))
+    driver.message(second, CreateObject(1, MINE, 3 * MIB, 2))
+    driver.make_segments()
+    if sealed:
+        driver.message(second, SealObject(2, MINE, b"of the second", pin=False))
+    driver.message(lost, CreateObject(7, MINE, 3 * MIB, 1))
+    assert [(failed.request, failed.kind) for failed in driver.said(Failed, lost)] == [(7, "ObjectLostError")]
+    driver.message(lost, SealObject(8, MINE, b"of the first", pin=False))
+    driver.message(lost, AbortObject(MINE))
+    driver.message(lost, DeleteObjects([MINE]))
+    if not sealed:
+        driver.message(second, SealObject(2, MINE, b"of the second", pin=False))
+    assert driver.said(ObjectSealed, second) == [ObjectSealed(2)]
+    found = get(driver, reader, MINE)
+    assert isinstance(found, ObjectFound)
+    assert found.layout == b"of the second"
+    third = driver.connect(process_id=b"worker-4")
+    driver.message(reader, ReleaseObjects([MINE]))
+    driver.message(third, CreateObject(1, MINE, 2 * MIB, 3))
+    driver.make_segments()
+    driver.message(third, SealObject(2, MINE, b"of the third", pin=False))
+    found = get(driver, reader, MINE)
+    assert isinstance(found, ObjectFound)
+    assert found.layout == b"of the third"
 
 
 def test_what_an_attempt_still_writes_is_not_used_again_before_it_has_ended(driver: CoreDriver) -> None:

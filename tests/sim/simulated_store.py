@@ -134,10 +134,10 @@ class SimulatedStore:
         """The agent is gone, and its segments with it; what was read from them stays as it was."""
         self._segments.clear()
 
-    def write(self, value: Value, *, keep: bool) -> Generator[Command, Any, str]:
+    def write(self, value: Value, *, keep: bool, attempt: int = 0) -> Generator[Command, Any, str]:
         """Write a value under the id in its tag and seal it. Returns the error's class, or nothing."""
         process, object_id, size = self._process, value.tag, value.size_bytes
-        created = yield Request("agent", lambda number: CreateObject(number, object_id, size))
+        created = yield Request("agent", lambda number: CreateObject(number, object_id, size, attempt))
         if isinstance(created, Failed):
             return created.kind
         if isinstance(created, ObjectSealed):

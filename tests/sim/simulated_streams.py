@@ -131,7 +131,7 @@ class SimulatedStreams:
         if size <= INLINE_BYTES:
             location = ObjectLocation(object_id, inline=encode(value))
         else:
-            error = yield from worker.store.write(value, keep=False)
+            error = yield from worker.store.write(value, keep=False, attempt=message.attempt)
             if error:
                 return None
             location = ObjectLocation(object_id, worker.node_id, size)

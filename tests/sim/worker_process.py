@@ -437,7 +437,7 @@ class WorkerProcess(ClientProcess):
             if size <= INLINE_BYTES:
                 locations.append(ObjectLocation(object_id, inline=encode(value)))
             else:
-                error = yield from self.store.write(value, keep=False)
+                error = yield from self.store.write(value, keep=False, attempt=message.attempt)
                 if error:
                     return self._raised(message, began, error)
                 locations.append(ObjectLocation(object_id, self.node_id, size))

@@ -244,6 +244,7 @@ class ClientCore:
         if record is None:
             return
         record.peer = None
+        record.pushes -= 1
         for object_id in message.object_ids:
             self._lost(object_id)
         if record.actor_id:

@@ -136,11 +136,13 @@ class Links:
     def _call(record: TaskRecord, sequence: int, dependencies: list[ObjectLocation]) -> CallMethod:
         task_id, arguments, returns, manner = record.task_id, record.arguments, record.returns, record.manner
         if manner is None:
-            return CallMethod(sequence, task_id, record.name, arguments, dependencies, returns)
+            name = record.name
+            return CallMethod(sequence, task_id, name, arguments, dependencies, returns, "", "", b"", record.pushes)
         shown = record.name if manner.method else ""
         method = manner.method or record.name
+        group, retried = manner.group, manner.retried
         return CallMethod(
-            sequence, task_id, method, arguments, dependencies, returns, manner.group, shown, manner.retried
+            sequence, task_id, method, arguments, dependencies, returns, group, shown, retried, record.pushes
         )
 
     def push(self, link: Link, record: TaskRecord) -> None:
@@ -149,6 +151,7 @@ class Links:
         sequence = link.sequence
         record.sequence = sequence
         record.peer = link.peer
+        record.pushes += 1
         link.outstanding[sequence] = record
         if record.stream is not None:
             stream = record.stream
@@ -166,5 +169,7 @@ class Links:
                 link.declared.add(digest)
                 self._outbox.send(link.peer, self._functions[digest])
             kept = record.rerun.kept if record.rerun is not None else _NOTHING_KEPT
-            message = RunTask(sequence, record.task_id, digest, record.arguments, dependencies, record.returns, kept)
+            message = RunTask(
+                sequence, record.task_id, digest, record.arguments, dependencies, record.returns, kept, record.pushes
+            )
         self._outbox.actions.append(Send(link.peer, message))

@@ -112,6 +112,7 @@ class TaskRecord(msgspec.Struct, eq=False):
         unresolved: How many dependencies have no value yet.
         peer: The channel that it was pushed on.
         sequence: Its number there.
+        pushes: How often it was pushed and may have begun. Earlier attempts may have left something in the store.
         rerun: If it has ended before, and runs again for a lost result.
         cancelled: The user wants it no more.
         alone: No other task may be on its worker together with it: it must not run twice, or it was on a worker that
@@ -140,6 +141,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     unresolved: int = 0
     peer: Peer | None = None
     sequence: int = 0
+    pushes: int = 0
     rerun: Rerun | None = None
     cancelled: bool = False
     alone: bool = False
@@ -172,6 +174,7 @@ class TaskRecord(msgspec.Struct, eq=False):
             inside=self.inside,
         )
         record.attempt = self.attempt + 1
+        record.pushes = self.pushes
         return record
 
     def __repr__(self) -> str:

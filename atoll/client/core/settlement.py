@@ -60,6 +60,8 @@ class Settlement:
         entry.state = INLINE
         entry.value = value
         entry.producer = None
+        if record.pushes > 1:
+            self._objects.give_back(object_id)
         if entry.watched or entry.dependents or entry.askers:
             self.announce(object_id, entry)
         if not entry.count:
@@ -99,7 +101,7 @@ class Settlement:
                 self.resolved(location, answer.contained[index])
                 if location.node_id:
                     stored.append(location.object_id)
-                elif record.attempt:
+                elif record.pushes > 1:
                     self._objects.give_back(location.object_id)
         if stored:
             self.kept(record, stored)
@@ -116,7 +118,7 @@ class Settlement:
 
         With `broke_off` it has not said itself how it ended: its worker died, or it was cancelled.
         """
-        if record.sequence and (broke_off or record.attempt or record.returns > 1):
+        if record.sequence and (broke_off or record.pushes > 1 or record.returns > 1):
             self._give_back(record, begin)
         for index in range(begin, max(1, record.returns)):
             self.broken(return_id(record.task_id, index), error)

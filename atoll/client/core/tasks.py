@@ -286,6 +286,7 @@ class Tasks:
             if lease is not None:
                 lease.outstanding.pop(sequence, None)
             record.peer = None
+            record.pushes -= 1
             if record.cancelled:
                 self._settlement.failed_with(record, "TaskCancelledError", f"{record.name} was cancelled")
                 continue
