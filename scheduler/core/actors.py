@@ -316,6 +316,7 @@ class ActorTable:
         """The node of a process that was left behind is back, and is told to end it."""
         actor = self.strays.gone(lease.worker_id)
         if actor is not None:
+            lease.actor_id = actor.spec.actor_id  # what the node says of a home that is being made names no actor
             actor.leaving = lease
 
     def impossible(self, actor_id: bytes, reason: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from atoll.protocol import messages as m
 from atoll.protocol.machine import Peer
 from atoll.scheduler.core.strays import GONE_WITHIN_S
@@ -71,14 +73,16 @@ def test_a_process_that_was_being_killed_when_its_node_was_lost_is_waited_for_to
     assert pair.begins()
 
 
-def test_a_node_that_comes_back_ends_the_old_process_before_another_begins() -> None:
+@pytest.mark.parametrize("constructed", [True, False])
+def test_a_node_that_comes_back_ends_the_old_process_before_another_begins(constructed: bool) -> None:
+    """It says which actors live there, and nothing of one whose constructor still runs."""
     pair = Pair()
     lease_id, start = pair.home()
     place = (lease_id, pair.alive.worker_id, pair.alive.address)
     pair.lose_first()
     world = pair.world
     back = world.connect("agent", b"node0001")
-    actors = [(pair.spec.actor_id, lease_id)]
+    actors = [(pair.spec.actor_id, lease_id)] if constructed else []
     world.say(back, registration(1, leases=[place], started=[start], actors=actors))
     assert world.only(back, m.EndLease) == m.EndLease(lease_id, kill=True)
     world.wait(2 * GONE_WITHIN_S)
