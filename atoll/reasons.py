@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from atoll.actor import ActorHandle
 from atoll.client.connection import failure
 from atoll.client.core.records import FAILED, PENDING, TaskRecord
@@ -31,7 +33,7 @@ def why(of: ObjectRef[Any] | ActorHandle) -> Explanation:
         TypeError: It is neither.
     """
     if isinstance(of, ActorHandle):
-        return _of_actor(current_session(), of._actor_id, of._target.class_name)
+        return _with_kept(current_session(), of._actor_id, of._target.class_name)
     if not isinstance(of, ObjectRef):
         raise TypeError(f"why takes an ObjectRef or an actor's handle, not {type(of).__name__}")
     return _of_object(of._session, of._id)
@@ -106,6 +108,17 @@ def _known_here(session: Session, record: TaskRecord) -> str:
     if before:
         return f"is with a worker, behind {len(before)} other{'s' if len(before) > 1 else ''}"
     return "runs now"
+
+
+def _with_kept(session: Session, actor_id: bytes, name: str) -> Explanation:
+    """Explain an actor, and why it could not give its GPUs up."""
+    found = _of_actor(session, actor_id, name)
+    kept = next((each.kept for each in session.state().actors if each.actor_id == actor_id.hex()), "")
+    return (
+        msgspec.structs.replace(found, text=f"{found.text}; it keeps its GPUs while it is idle: {kept}")
+        if kept
+        else found
+    )
 
 
 def _of_actor(session: Session, actor_id: bytes, name: str, known: str = "") -> Explanation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from atoll.plain_text import Painter, counted, duration, printable, table
 from atoll.protocol.cluster_file import ClusterFile
@@ -60,6 +60,15 @@ def gpus_of(item: LeaseState | ActorState) -> str:
         numbers = ", ".join(map(str, item.away))
         return f"{numbers} wanted back" if item.wanted_back else f"{numbers} given up"
     return ", ".join(map(str, item.devices)) or "-"
+
+
+def kept_lines(actors: Iterable[ActorState]) -> list[str]:
+    """Return which idle actors could not give their GPUs up, and why, in a line each."""
+    return [
+        f"{actor.name or actor.class_name} keeps its GPUs while it is idle: {actor.kept}"
+        for actor in actors
+        if actor.kept and actor.state != "dead"
+    ]
 
 
 def _of(part: float, whole: float) -> str:

@@ -16,7 +16,7 @@ from atoll.kernel_ext.grammar import MagicUsageError
 from atoll.plain_text import counted, duration, printable, table
 from atoll.protocol.state import ActorState, ClusterState, DemandState, DeviceState, LeaseState
 from atoll.resources import CPU, MEMORY, format_bytes
-from atoll.status import gpus_of, holders_of, object_label, quarantine_lines, store_of
+from atoll.status import gpus_of, holders_of, kept_lines, object_label, quarantine_lines, store_of
 
 MOST_UNNAMED = 20
 """So many objects without a name are shown, the largest."""
@@ -283,7 +283,7 @@ def actors_view(state: ClusterState) -> View:
     living = sum(actor.state != "dead" for actor in own)
     headings = ("ACTOR", "STATE", "NODE", "HOLDS", "GPUS", ">MEMORY", ">CALLS", ">LAST", ">AGE", ">PID")
     known = tuple((actor.name or actor.class_name,) for actor in own)
-    notes = _simulated(state, shows_gpus=any(actor.devices or actor.away for actor in own))
+    notes = (*kept_lines(own), *_simulated(state, shows_gpus=any(actor.devices or actor.away for actor in own)))
     return View(counted(living, "actor"), headings, tuple(rows), "make one with %%actor name", notes, known)
 
 

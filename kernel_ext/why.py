@@ -144,7 +144,9 @@ def _of_actor(engine: Engine, actor: ActorState) -> Explanation:
         return Explanation("", DONE, f"it has died{': ' + actor.cause if actor.cause else ''}", what=name)
     lease = next((lease for lease in engine.state().leases if lease.actor == actor.actor_id), None)
     if lease is not None:
-        return _running(engine, lease, name)
+        found = _running(engine, lease, name)
+        kept = f"{found.text}; it keeps its GPUs while it is idle: {actor.kept}"
+        return msgspec.structs.replace(found, text=kept) if actor.kept else found
     return Explanation("", WAITS, f"it is {actor.state}", what=name)
 
 

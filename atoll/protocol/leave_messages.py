@@ -2,7 +2,7 @@
 
 agent ─▶ worker      OffloadDevices RestoreDevices
 worker ─▶ agent      DevicesOffloaded WantDevices DevicesRestored
-agent ─▶ scheduler   DevicesReleased DevicesWanted
+agent ─▶ scheduler   DevicesReleased DevicesWanted DevicesKept
 scheduler ─▶ agent   DevicesReturned
 """
 
@@ -56,6 +56,18 @@ class DevicesReleased(Message, frozen=True):
     """An idle actor has given the devices of its lease up; they are others' until they are returned."""
 
     lease_id: int
+
+
+class DevicesKept(Message, frozen=True):
+    """An idle actor could not give the devices of its lease up, keeps them, and is not asked again.
+
+    Attributes:
+        lease_id: The lease.
+        text: Why.
+    """
+
+    lease_id: int
+    text: str
 
 
 class DevicesWanted(Message, frozen=True):

@@ -120,7 +120,7 @@ class ActorState(msgspec.Struct, frozen=True):
     """An actor, dead ones too for a while. `state` is as in `ActorChanged`.
 
     `calls` are those that its process has ended, `last_call` is when the last of them did; 0 for never. `devices`,
-    `away` and `wanted_back` are as in `LeaseState`.
+    `away` and `wanted_back` are as in `LeaseState`; `kept` says why it could not give its devices up while it was idle.
     """
 
     actor_id: str
@@ -140,6 +140,7 @@ class ActorState(msgspec.Struct, frozen=True):
     last_call: float = 0.0
     away: list[int] = []
     wanted_back: bool = False
+    kept: str = ""
 
 
 class JobState(msgspec.Struct, frozen=True):

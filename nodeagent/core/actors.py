@@ -102,6 +102,10 @@ class Actors:
         """Return the leases whose devices are others', and whether they are wanted back."""
         return list(self._leaves.gone())
 
+    def tell_kept(self) -> None:
+        """Tell a scheduler that has come back which actors keep their devices."""
+        self._leaves.tell_kept()
+
     def busy(self, peer: Peer, now: Instant) -> None:
         """A worker has reported something that it ran."""
         lease = self._leases.served_by(peer)

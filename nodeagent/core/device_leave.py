@@ -32,6 +32,7 @@ from atoll.nodeagent.core.events import (
 )
 from atoll.nodeagent.core.outbox import Outbox
 from atoll.protocol.leave_messages import (
+    DevicesKept,
     DevicesOffloaded,
     DevicesReleased,
     DevicesRestored,
@@ -111,6 +112,12 @@ class DeviceLeaves:
         """Return the leases whose devices are others', and whether they are wanted back."""
         return [(key, leave.state == WAITING) for key, leave in self._leaves.items() if leave.state in GONE_STATES]
 
+    def tell_kept(self) -> None:
+        """Tell a scheduler that has come back which actors keep their devices."""
+        for lease_id, leave in self._leaves.items():
+            if leave.state == KEPT:
+                self._outbox.tell_scheduler(DevicesKept(lease_id, leave.failed))
+
     # ------------------------------------------------------------------------------------------------ giving up
 
     def busy(self, lease_id: int, now: Instant) -> None:
@@ -141,7 +148,8 @@ class DeviceLeaves:
         if message.busy:
             leave.state, leave.idle_since = PRESENT, now
         elif message.text:
-            leave.state, leave.failed = KEPT, f"offload() raised {message.text}"
+            leave.failed = f"offload() raised {message.text}"
+            self._keep(message.lease_id, leave)
         elif message.own:
             self._measure(message.lease_id, leave)
         else:
@@ -224,7 +232,14 @@ class DeviceLeaves:
             return ""
         if message.text:
             return f"restore() raised {message.text}"
-        leave.state = KEPT if leave.failed else PRESENT
+        leave.state = PRESENT
         leave.idle_since = now
         leave.wanted = False
+        if leave.failed:
+            self._keep(message.lease_id, leave)
         return ""
+
+    def _keep(self, lease_id: int, leave: Leave) -> None:
+        """The actor is not asked again, and whoever looks at it is told why."""
+        leave.state = KEPT
+        self._outbox.tell_scheduler(DevicesKept(lease_id, leave.failed))

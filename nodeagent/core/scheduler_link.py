@@ -97,6 +97,7 @@ class SchedulerLink:
                 stays=node.stays,
             )
         )
+        self._actors.tell_kept()
 
     def registered(self, _message: NodeRegistered, now: Instant) -> None:
         """The scheduler knows this node, and has said which names it still has here."""

@@ -42,6 +42,7 @@ class Actor:
         failures: Starts of a process that failed in a row.
         lease: Its home, while it has one.
         leaving: The home of a process that is being killed: the next one begins when it is gone, and not before.
+        kept: Why this incarnation could not give its devices up while it was idle; empty if it did not try.
         stray: Its process on a node that was lost, until that is gone too; empty if there is none.
         watchers: Who hears of changes.
         created: Wall clock.
@@ -58,6 +59,7 @@ class Actor:
         "failures",
         "incarnation",
         "job",
+        "kept",
         "lease",
         "leaving",
         "of_detached",
@@ -83,6 +85,7 @@ class Actor:
         self.leaving: Lease | None = None
         self.stray = b""
         self.cause = ""
+        self.kept = ""
         self.error = b""
         self.watchers: dict[Peer, PeerRecord] = {}
 

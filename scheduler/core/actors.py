@@ -441,6 +441,7 @@ class ActorTable:
 
     def _restart(self, actor: Actor, cause: str) -> None:
         actor.incarnation += 1
+        actor.kept = ""
         actor.begun = False
         actor.state = RESTARTING
         actor.cause = cause

@@ -7,7 +7,7 @@ lost. What ends is taken up too, until it has ended: its devices are nobody else
 
 from __future__ import annotations
 
-from atoll.protocol.leave_messages import DevicesReleased, DevicesWanted
+from atoll.protocol.leave_messages import DevicesKept, DevicesReleased, DevicesWanted
 from atoll.protocol.machine import ClosePeer, Instant, Peer
 from atoll.protocol.messages import (
     ActorFailed,
@@ -232,6 +232,13 @@ class AgentDesk:
         lease = self._lease(record, message.lease_id)
         if lease is not None:
             self._cluster.lending.lend_devices(lease)
+
+    def devices_kept(self, record: PeerRecord, message: DevicesKept) -> None:
+        """An idle actor could not give its devices up."""
+        lease = self._lease(record, message.lease_id)
+        actor = self._cluster.actors.living(lease.actor_id) if lease is not None else None
+        if actor is not None:
+            actor.kept = message.text
 
     def devices_wanted(self, record: PeerRecord, message: DevicesWanted) -> None:
         """It has been called."""

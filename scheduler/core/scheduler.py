@@ -18,7 +18,7 @@ import msgspec
 from atoll.exceptions import InternalError
 from atoll.protocol import messages as m
 from atoll.protocol.environment_messages import AddEnvironment, GetEnvironment
-from atoll.protocol.leave_messages import DevicesReleased, DevicesWanted
+from atoll.protocol.leave_messages import DevicesKept, DevicesReleased, DevicesWanted
 from atoll.protocol.machine import (
     Action,
     DeadlineReached,
@@ -145,6 +145,7 @@ class Scheduler:
             m.LeaseEnded: (agents, a.lease_ended),
             DevicesReleased: (agents, a.devices_released),
             DevicesWanted: (agents, a.devices_wanted),
+            DevicesKept: (agents, a.devices_kept),
             m.ActorStarted: (agents, a.actor_started),
             m.ActorFailed: (agents, a.actor_failed),
             m.SpansRecorded: (agents, a.spans_recorded),

@@ -166,6 +166,7 @@ def _actor(cluster: Cluster, actor: Actor) -> ActorState:
         last_call=last_call,
         away=[share.index for share in lease.away] if lease else [],
         wanted_back=lease is not None and lease.wanted_since is not None,
+        kept=actor.kept,
     )
 
 

@@ -139,6 +139,9 @@ def test_an_idle_actor_is_shown_to_have_given_its_gpus_up() -> None:
     alive = next(actor for actor in shown.actors if actor.state == "alive")
     away = msgspec.structs.replace(alive, away=[0, 1])
     wanted = msgspec.structs.replace(alive, actor_id="a9", name="vlm", away=[2], wanted_back=True)
+    kept = msgspec.structs.replace(alive, actor_id="a8", name="old", kept="offload() raised ValueError: no")
+    text = actors_view(msgspec.structs.replace(shown, actors=[kept])).text()
+    assert text.endswith("\nold keeps its GPUs while it is idle: offload() raised ValueError: no")
     view = actors_view(msgspec.structs.replace(shown, actors=[away, wanted]))
     assert [row[view.headings.index("GPUS")] for row in view.rows] == ["0, 1 given up", "2 wanted back"]
 

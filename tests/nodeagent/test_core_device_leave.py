@@ -15,6 +15,7 @@ from atoll.nodeagent.core.events import (
     RestoreCheckpoint,
 )
 from atoll.protocol.leave_messages import (
+    DevicesKept,
     DevicesOffloaded,
     DevicesReleased,
     DevicesRestored,
@@ -151,6 +152,11 @@ def test_what_is_not_given_up_is_kept_and_not_asked_for_again(driver: CoreDriver
     driver.advance(1000.0)
     assert driver.said(DevicesReleased) == []
     assert len(driver.said(OffloadDevices, home.peer)) == 1
+    assert driver.said(DevicesKept) == [DevicesKept(1, "offload() raised ValueError: no")]
+    driver.lose(SCHEDULER)
+    again = Peer(900)
+    driver.event(PeerConnected(again, "scheduler", b"schedule"))
+    assert driver.said(DevicesKept, again) == [DevicesKept(1, "offload() raised ValueError: no")], "it does not know it"
 
 
 def test_too_much_that_is_left_on_the_device_keeps_it(driver: CoreDriver, home: Home) -> None:
@@ -162,6 +168,7 @@ def test_too_much_that_is_left_on_the_device_keeps_it(driver: CoreDriver, home: 
     home.say(DevicesRestored(1))
     driver.advance(1000.0)
     assert len(driver.said(OffloadDevices, home.peer)) == 1, "it would be so again"
+    assert driver.said(DevicesKept) == [DevicesKept(1, "it left 3 GiB on a device")]
 
 
 def test_a_checkpoint_that_fails_leaves_the_process_as_it_was(driver: CoreDriver) -> None:

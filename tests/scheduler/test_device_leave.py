@@ -7,7 +7,7 @@ import pytest
 
 from atoll.protocol import messages as m
 from atoll.protocol.explanation import decode_explanation
-from atoll.protocol.leave_messages import DevicesReleased, DevicesReturned, DevicesWanted
+from atoll.protocol.leave_messages import DevicesKept, DevicesReleased, DevicesReturned, DevicesWanted
 from atoll.protocol.machine import Peer
 from tests.scheduler.world import World, registration
 
@@ -57,6 +57,15 @@ def test_others_get_the_device_and_the_job_is_charged_for_what_it_holds(case: Ca
     assert job.used["CPU"] == ONE, "its process lives"
     case.world.demand(case.client, 1, GPU=1)
     assert len(case.world.granted(case.client)) == 1
+
+
+def test_it_is_shown_why_an_actor_keeps_its_devices(case: Case) -> None:
+    def shown() -> list[str]:
+        return [actor.kept for actor in case.world.state(case.client).actors]
+
+    assert shown() == [""]
+    case.world.say(case.agent, DevicesKept(case.lease_id, "offload() raised ValueError: no"))
+    assert shown() == ["offload() raised ValueError: no"]
 
 
 def test_it_is_shown_what_is_given_up_and_wanted_back(case: Case) -> None:

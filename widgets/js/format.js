@@ -101,9 +101,10 @@ export function devicesOf(item) {
 /**
  * The same for a title: what that means.
  *
- * @param {{devices: number[], away?: number[], wanted_back?: boolean}} item
+ * @param {{devices: number[], away?: number[], wanted_back?: boolean, kept?: string}} item
  */
 export function devicesTold(item) {
+  if (item.kept) return `It keeps its GPUs while it is idle: ${item.kept}`;
   if (!item.away?.length) return "";
   const which = `GPU ${item.away.join(", ")}`;
   return item.wanted_back ? `A call has come and waits until ${which} is free again` : `Idle, it has given ${which} up until the next call`;

@@ -16,7 +16,7 @@
  * @typedef {{actor_id: string, name: string, namespace: string, class_name: string, state: string,
  *   incarnation: number, node_id: string, pid: number, job: string, resources: Record<string, number>,
  *   devices: number[], cause: string, created: number, calls: number, last_call: number, away?: number[],
- *   wanted_back?: boolean}} ActorState
+ *   wanted_back?: boolean, kept?: string}} ActorState
  * @typedef {{job: string, name: string, kind: string, pid: number, namespace: string, connected: boolean,
  *   since: number, leases: number, waiting: number}} JobState
  * @typedef {{job: string, label: string, resources: Record<string, number>, count: number, since: number,
