@@ -10,6 +10,9 @@ A request goes as the argument of a task, a result comes as its value or, where 
     error              JSON {kind, text, traceback, in_result}: an error that was shown and did not end the cell;
                        `in_result` if it came while the last expression was rendered
     page               JSON {data, start}: help and the like
+
+What is too much to be shown stands only in the cell's record, with `unshown ` before its kind. `again` stands before a
+piece that says again what was left out: whoever wants all of it passes that piece over.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ RESULT = "result"
 CLEAR = "clear"
 ERROR = "error"
 PAGE = "page"
+UNSHOWN = "unshown "
+AGAIN = "again"
 
 
 @dataclass

@@ -79,7 +79,7 @@ def run_with(host: CellHost, request: CellRequest, recorder: Recorder, keep: Ite
     _begin_attempt(recorder, request.record)
     ending = Ending("failed", kind="WorkerCrashedError", text="the worker ended")
     try:
-        result = host.run(request, recorder.emit, keep)
+        result = host.run(request, recorder.emit, keep, recorder.keep)
         ending = _ending_of(result)
         if result.failure is not None:
             result.failure.frames = []  # they are for whoever asks
@@ -186,13 +186,16 @@ class CellHost:
         """What the cells' code has as its globals."""
         return self.module.__dict__
 
-    def run(self, request: CellRequest, emit: Emit, keep: Iterable[str] = ()) -> CellResult:
+    def run(
+        self, request: CellRequest, emit: Emit, keep: Iterable[str] = (), unshown: Emit | None = None
+    ) -> CellResult:
         """Run a cell and collect what came of it.
 
         Args:
             request: The cell.
             emit: Sends its output while it runs.
             keep: Names that stay here unless the cell's first line asks for them: an actor's state.
+            unshown: Records output that is too much to be sent, if anything is recorded.
         """
         from atoll.kernel_ext.worker_shell import worker_shell
 
@@ -202,7 +205,7 @@ class CellHost:
         # The snapshot is taken when everything is in place, so that only the cell makes a difference.
         before = dict(self.namespace)
         given = Given(request.names.known, self.namespace)
-        port = OutputPort(emit)
+        port = OutputPort(emit, unshown, request.record if unshown is not None else "")
         started = time.perf_counter()
         limit = TimeLimit(request.timeout_s, lambda: emit(OVERTIME, b""))
         with at_home(request), InPlace(self.module, port), limit.running():

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from atoll.kernel_ext.cell_messages import AGAIN, UNSHOWN
 from atoll.kernel_ext.engine.contract import Running
 from atoll.kernel_ext.engine.current import current_engine
 from atoll.kernel_ext.grammar import MagicUsageError
@@ -102,11 +103,23 @@ def known_cells(directory: str) -> str:
     return f"Kept are t{numbers[0]} to t{numbers[-1]}" if numbers else "None is kept yet"
 
 
-def show(reader: RecordReader, sink: Sink) -> Ending | None:
-    """Show what a cell has written since the last call; return how it ended, if it has."""
+def show(reader: RecordReader, sink: Sink, *, everything: bool = False) -> Ending | None:
+    """Show what a cell has written since the last call; return how it ended, if it has.
+
+    Args:
+        reader: Of its record.
+        sink: Where to.
+        everything: Also what was too much to be shown while the cell ran.
+    """
     ending = None
-    for _number, kind, payload in reader.pieces():
-        if kind == END:
+    is_said_again = False
+    for _number, told, payload in reader.pieces():
+        kind = told.removeprefix(UNSHOWN) if everything else told
+        if kind == AGAIN:
+            is_said_again = everything
+        elif is_said_again:
+            is_said_again = False
+        elif kind == END:
             ending = read_ending(payload)
         elif kind == LOST:
             sink.text("stderr", "[the rest was too much to be kept]\n")

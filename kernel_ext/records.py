@@ -6,6 +6,8 @@ read it: `%logs t42` shows it, `%attach t42` goes on showing it until the cell h
 the values of the local variables.
 
     <session directory>/cells/t42      msgpack: [number, kind, payload] …; the last one's kind is `end`
+
+What was too much to be shown is in it, too (`unshown …`); `%logs t42 all` shows that.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from atoll.kernel_ext.cell_messages import AGAIN, UNSHOWN
 from atoll.kernel_ext.worker_output import Emit
 
 BEGIN = "begin"
@@ -36,7 +39,7 @@ KEPT_CELLS = 200
 """So many cells are kept, and so many background cells; the files of older ones are removed."""
 
 MAXIMUM_BYTES = 16 * 2**20
-"""Of one cell's output."""
+"""Of one cell's output, and as much again of what was not shown of it."""
 
 LOOK_EVERY = 50
 """A kernel looks at the directory, and removes old files, once in so many cells."""
@@ -192,7 +195,7 @@ class Recorder:
     def __init__(self, path: Path, emit: Emit) -> None:
         self._emit = emit
         self._number = 0
-        self._room = MAXIMUM_BYTES
+        self._room = self._unshown_room = MAXIMUM_BYTES
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         with contextlib.suppress(OSError):  # the record of an old cell may be gone; the cell runs all the same
@@ -204,6 +207,15 @@ class Recorder:
             self._room -= len(payload)
             self._write(kind if self._room > 0 else LOST, payload if self._room > 0 else b"")
         self._emit(kind, payload)
+
+    def keep(self, kind: str, payload: bytes) -> None:
+        """Write a piece that is not sent: what is too much to be shown."""
+        if kind == AGAIN:
+            self._write(kind, payload)
+        elif self._unshown_room > 0:
+            self._unshown_room -= len(payload)
+            has_room = self._unshown_room > 0
+            self._write(kind if has_room else UNSHOWN + LOST, payload if has_room else b"")
 
     def note(self, kind: str, payload: bytes) -> None:
         """Write a piece that is no output."""

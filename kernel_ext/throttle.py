@@ -1,8 +1,12 @@
 """Floods of output: what a cell prints or shows faster than a browser takes it is counted instead of shown.
 
 A bucket that fills slowly: a cell may show much at once, and then so much a second. What is too much is left out, with
-a line that says how much; of text the end is kept, which is where a loop says how far it is. Of a display that is
-updated again and again only the last state counts, and is always shown.
+a line that says how much and where all of it is; of text the end is kept, which is where a loop says how far it is. Of
+a display that is updated again and again only the last state counts, and is always shown.
+
+    shown      ─▶ sent, and so recorded
+    left out   ─▶ recorded alone: `unshown`
+    told later ─▶ sent: what was left out, and its end, which has been recorded before
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ from typing import Any
 TEXT_AT_ONCE = 1 << 20
 TEXT_A_SECOND = 128 * 1024
 """Characters: about 10,000 lines at once, and then 1,300 a second."""
+
+LINE_CHARACTERS = 100
+"""A line counts for so many characters at least: a page takes as long to lay out a short one as a long one."""
 
 DISPLAYS_AT_ONCE = 500
 DISPLAYS_A_SECOND = 20.0
@@ -29,23 +36,32 @@ class Bucket:
         self._level = at_once
         self._filled_at = 0.0
 
-    def take(self, amount: float, now: float) -> bool:
-        """Take an amount if it is there."""
+    def take(self, amount: float, now: float, least: float = 0.0) -> bool:
+        """Take an amount if it is there, and no less than `least` is."""
         self._level = min(self._at_once, self._level + (now - self._filled_at) * self._a_second)
         self._filled_at = now
-        if amount > self._level:
+        if max(amount, least) > self._level:
             return False
         self._level -= amount
         return True
 
 
+def _cost(text: str) -> int:
+    return max(len(text), LINE_CHARACTERS * text.count("\n"))
+
+
 class Throttle:
     """What of one cell's output is shown. Pure: the time comes with each call.
 
-    Each method returns what is to be sent now, in order: `(stream, text)` or `("display", content)`.
+    Each method returns what is to be sent now, in order: `(stream, text)` or `("display", content)`; what it was given
+    stands last, or is left out.
+
+    Args:
+        record: Number of the cell, in whose record all of it is; empty if nothing is recorded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, record: str = "") -> None:
+        self._where = f"; %logs {record} all shows all of it" if record else ""
         self._text = Bucket(TEXT_AT_ONCE, TEXT_A_SECOND)
         self._displays = Bucket(DISPLAYS_AT_ONCE, DISPLAYS_A_SECOND)
         self._lines = 0
@@ -57,7 +73,12 @@ class Throttle:
 
     def text(self, stream: str, text: str, now: float) -> list[tuple[str, Any]]:
         """Take text."""
-        if self._text.take(len(text), now):
+        amount = _cost(text)
+        least = 0.0
+        if self._characters:  # a flood is told of once a second, not in as many notes as there is room for a line
+            amount += _cost(self._end)
+            least = TEXT_A_SECOND
+        if self._text.take(amount, now, least):
             return [*self._told(), (stream, text)]
         if stream != self._stream:
             self._stream, self._end = stream, ""
@@ -98,7 +119,7 @@ class Throttle:
             parts.append(f"{left_out:,} characters ({lines:,} lines) of output")
         if self._shows:
             parts.append(f"{self._shows:,} displays")
-        note = f"\n[{' and '.join(parts)} left out: too much at once]\n" if parts else ""
+        note = f"\n[{' and '.join(parts)} left out: too much at once{self._where}]\n" if parts else ""
         told = [(self._stream, f"{note}{self._end}")]
         self._lines = self._characters = self._shows = 0
         self._end = ""

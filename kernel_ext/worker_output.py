@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from atoll.kernel_ext.cell_messages import DISPLAY, STDERR, STDOUT, encode_event
+from atoll.kernel_ext.cell_messages import AGAIN, DISPLAY, STDERR, STDOUT, UNSHOWN, encode_event
 from atoll.kernel_ext.descriptors import CellDescriptors
 from atoll.kernel_ext.throttle import Throttle
 
@@ -33,10 +33,13 @@ class OutputPort:
 
     Args:
         emit: Sends a piece.
+        keep: Records a piece that is not sent; None if nothing is recorded.
+        record: Number of the cell whose record that is.
     """
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, keep: Emit | None = None, record: str = "") -> None:
         self._emit = emit
+        self._keep = keep or _drop
         self._lock = threading.RLock()
         self._kind = STDOUT
         self._pieces: list[str] = []
@@ -44,7 +47,7 @@ class OutputPort:
         self._sent_at = float("-inf")
         self._timer: threading.Timer | None = None
         self.descriptors: CellDescriptors | None = None
-        self._throttle = Throttle()
+        self._throttle = Throttle(record)
 
     def write(self, kind: str, text: str) -> None:
         """Take text of one of the streams, after what was written past Python."""
@@ -81,7 +84,10 @@ class OutputPort:
                 self._pieces.clear()
                 self._characters = 0
                 self._sent_at = time.monotonic()
-                self._pass_on(self._throttle.text(self._kind, text, self._sent_at))
+                shown = self._throttle.text(self._kind, text, self._sent_at)
+                if not shown:
+                    self._keep(UNSHOWN + self._kind, text.encode("utf-8", "replace"))
+                self._pass_on(shown, last_is_new=True)
 
     def send(self, kind: str, content: dict[str, Any]) -> None:
         """Send an event, after the text before it."""
@@ -90,7 +96,10 @@ class OutputPort:
         with self._lock:
             self.flush()
             if kind == DISPLAY:
-                self._pass_on(self._throttle.display(content, time.monotonic()))
+                shown = self._throttle.display(content, time.monotonic())
+                if not shown and not content.get("update"):
+                    self._keep(UNSHOWN + DISPLAY, encode_event(content))
+                self._pass_on(shown, last_is_new=True)
             else:
                 self._emit(kind, encode_event(content))
 
@@ -101,11 +110,20 @@ class OutputPort:
                 self._timer.cancel()
                 self._timer = None
             self.flush()
-            self._pass_on(self._throttle.end())
+            self._pass_on(self._throttle.end(), last_is_new=False)
 
-    def _pass_on(self, shown: list[tuple[str, Any]]) -> None:
-        for kind, content in shown:
-            self._emit(kind, encode_event(content) if kind == DISPLAY else content.encode("utf-8", "replace"))
+    def _pass_on(self, shown: list[tuple[str, Any]], *, last_is_new: bool) -> None:
+        for left, (kind, content) in zip(range(len(shown) - 1, -1, -1), shown, strict=True):
+            if kind == DISPLAY:
+                self._emit(kind, encode_event(content))
+                continue
+            if left or not last_is_new:
+                self._keep(AGAIN, b"")
+            self._emit(kind, content.encode("utf-8", "replace"))
+
+
+def _drop(_kind: str, _payload: bytes) -> None:
+    """Record nothing."""
 
 
 class CellStream(io.TextIOBase):

@@ -118,7 +118,12 @@ WHY = Grammar(
 LOGS = Grammar(
     magic="%logs",
     summary="Show what a cell has shown so far, also after a reload or a restart of the kernel.",
-    examples=(("%logs t42", "all that the cell has shown"), ("%logs fit", "a background cell by its variable")),
+    examples=(
+        ("%logs t42", "what the cell has shown"),
+        ("%logs fit", "a background cell by its variable"),
+        ("%logs t42 all", "also what was too much at once"),
+    ),
+    flags=(Flag("all", "also what was left out because it was too much at once for a page"),),
     name_help=_CELL,
     name_free=True,
     name_known="cell",

@@ -25,7 +25,7 @@ def _number(shell: Any, said: ParsedLine) -> str:
 def logs(shell: Any, said: ParsedLine, _cell: str) -> None:
     """`%logs t42`."""
     _name, reader = detached.reader_of("%logs", _number(shell, said))
-    detached.show(reader, ShellSink(shell))
+    detached.show(reader, ShellSink(shell), everything="all" in said.flags)
 
 
 def attach(shell: Any, said: ParsedLine, _cell: str) -> None:

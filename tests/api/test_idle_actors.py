@@ -108,7 +108,10 @@ def test_an_actor_that_cannot_restore_is_dead_and_its_callers_hear_why() -> None
 
 def test_an_actor_that_cannot_offload_keeps_its_gpus() -> None:
     model = made(Model, "offload")
-    time.sleep(0.8)
+    until = time.monotonic() + PATIENCE_S
+    while "it keeps its GPUs" not in atoll.why(model).text and time.monotonic() < until:
+        time.sleep(0.02)
+    assert atoll.why(model).text.endswith("while it is idle: offload() raised RuntimeError: there is no room")
     assert atoll.get(model.seen.remote(), timeout=PATIENCE_S) == []
     assert not atoll.wait([hold.remote(0.0)], timeout=0.5)[0], "it waits until the actor is gone"
 

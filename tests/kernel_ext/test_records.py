@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atoll.kernel_ext import records
+from atoll.kernel_ext import detached, records
+from atoll.kernel_ext.outputs import NoSink
 from atoll.kernel_ext.post_mortem import describe, frames_of, short_text
 from atoll.kernel_ext.records import END, LOST, Ending, Recorder, RecordReader, directory_of, new_record, read_ending
+from atoll.kernel_ext.throttle import DISPLAYS_AT_ONCE
+from atoll.kernel_ext.worker_output import OutputPort
 
 
 def test_numbers_are_taken_once_by_several_kernels(tmp_path: Path) -> None:
@@ -96,6 +100,56 @@ def test_a_file_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     kinds = [kind for _number, kind, _payload in RecordReader(str(tmp_path), name).pieces()]
     assert kinds == ["stdout", "stdout", LOST, END]
     assert len(sent) == 5, "all is sent, whatever is kept"
+
+
+class _Text(NoSink):
+    """Takes text, and what displays say."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def text(self, stream: str, text: str) -> None:
+        self.taken.append(text)
+
+    def display(self, data: Any, metadata: Any, transient: Any, update: bool) -> None:
+        self.taken.append(data["text/plain"])
+
+
+def test_what_is_too_much_for_a_page_is_in_the_record_in_its_place(tmp_path: Path) -> None:
+    name = new_record(str(tmp_path))
+    recorder = Recorder(directory_of(str(tmp_path)) / name, lambda _kind, _payload: None)
+    port = OutputPort(recorder.emit, recorder.keep, name)
+    lines = [f"{number}\n" for number in range(30_000)]
+    for line in lines:
+        port.write("stdout", line)
+    shows = [f"<{number}>" for number in range(DISPLAYS_AT_ONCE + 3)]
+    for show in shows:
+        port.send("display", {"data": {"text/plain": show}, "metadata": {}, "transient": {}, "update": False})
+    port.close()
+    recorder.end(Ending("done"))
+    shown, whole = _Text(), _Text()
+    detached.show(RecordReader(str(tmp_path), name), shown)
+    ending = detached.show(RecordReader(str(tmp_path), name), whole, everything=True)
+    assert "".join(whole.taken) == "".join(lines + shows)
+    assert ending == Ending("done")
+    text = "".join(shown.taken)
+    assert text.startswith("".join(lines[:5000]))
+    assert text.count("\n") < 15_000
+    assert f"left out: too much at once; %logs {name} all shows all of it]\n" in text
+    assert "29999\n" in text
+    assert text.endswith(f"[3 displays left out: too much at once; %logs {name} all shows all of it]\n")
+
+
+def test_what_is_not_shown_has_an_end_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAXIMUM_BYTES", 100)
+    name = new_record(str(tmp_path))
+    recorder = Recorder(directory_of(str(tmp_path)) / name, lambda _kind, _payload: None)
+    for _ in range(5):
+        recorder.keep("unshown stdout", b"x" * 40)
+    recorder.emit("stdout", b"end")
+    recorder.end(Ending("done"))
+    kinds = [kind for _number, kind, _payload in RecordReader(str(tmp_path), name).pieces()]
+    assert kinds == ["unshown stdout", "unshown stdout", f"unshown {LOST}", "stdout", END]
 
 
 def test_a_cell_whose_file_is_gone_runs_all_the_same(tmp_path: Path) -> None:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.kernel_ext.throttle import DISPLAYS_AT_ONCE, KEPT_CHARACTERS, TEXT_AT_ONCE, Throttle
+from atoll.kernel_ext.throttle import (
+    DISPLAYS_AT_ONCE,
+    KEPT_CHARACTERS,
+    LINE_CHARACTERS,
+    TEXT_A_SECOND,
+    TEXT_AT_ONCE,
+    Throttle,
+)
 
 
 def display(text: str, display_id: str = "", update: bool = False) -> dict[str, Any]:
@@ -33,6 +40,26 @@ def test_a_flood_is_counted_and_its_end_is_shown() -> None:
     left_out = (100_000 - shown) * 100 - KEPT_CHARACTERS
     assert f"[{left_out:,} characters" in text
     assert throttle.end() == []
+
+
+def test_short_lines_count_as_usual_ones_and_the_note_says_where_all_of_it_is() -> None:
+    throttle = Throttle("t42")
+    shown = sum(len(throttle.text("stdout", "x\n" * 100, 0.0)) for _ in range(1000))
+    assert shown == TEXT_AT_ONCE // LINE_CHARACTERS // 100
+    ((_stream, text),) = throttle.end()
+    assert "left out: too much at once; %logs t42 all shows all of it]\n" in text
+
+
+def test_a_flood_that_goes_on_is_told_of_once_a_second() -> None:
+    throttle = Throttle()
+    flood(throttle, 20_000)
+    notes, lines = 0, 0
+    for step in range(1, 10_001):  # ten seconds
+        for _stream, text in throttle.text("stdout", "x\n" * 10, step / 1000):
+            notes += text.count("left out")
+            lines += text.count("\n")
+    assert 5 <= notes <= 10
+    assert lines <= 10 * TEXT_A_SECOND / LINE_CHARACTERS + 10 * 2
 
 
 def test_after_a_pause_more_is_shown_with_what_was_left_out_before() -> None:
