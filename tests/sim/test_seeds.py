@@ -15,6 +15,7 @@ A_BATCH = 20
 
 FOUND = {
     5784: "an actor began on another node before its process on a lost node was gone",
+    15191: "an actor waited for ever for a process that its node, when it was back, did not name as the actor's",
     12876: "a node that was not back yet after a restart of the scheduler was said to be gone",
 }
 """Seeds beyond the first ones that have found a mistake, and which."""
