@@ -18,7 +18,7 @@ import pytest
 
 import atoll
 from atoll.client.session import Session
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("session")]
 
@@ -99,6 +99,18 @@ class Walk:
         os.kill(atoll.get(self.actors[actor].pid.remote()), signal.SIGKILL)
         self.held[actor].clear()
 
+    def storm(self) -> None:
+        """Calls and kills without waiting for either: what of it has happened nobody knows."""
+        pids = atoll.get([actor.pid.remote() for actor in self.actors])
+        self.random.shuffle(pids)
+        for number in range(24):
+            ref = atoll.put(np.full(SIZE, float(number)))
+            self.random.choice(self.actors).keep.remote(f"storm-{number}", [ref])
+            if number % 8 == self.random.randrange(8) and pids:
+                os.kill(pids.pop(), signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
     def check(self) -> None:
         """Wait until the store has exactly what somebody refers to."""
         gc.collect()
@@ -123,8 +135,10 @@ def test_after_any_drops_and_kills_the_store_has_what_is_referred_to_and_nothing
             walk.check()
     for key in list(walk.ours):
         assert atoll.get(walk.ours[key])[0] == int(key.rpartition("-")[2]) + 1
+    walk.storm()
     walk.ours.clear()
     del walk.actors[:]
     for held in walk.held:
         held.clear()
     walk.check()
+    eventually(lambda: session.state().nodes[0].store_used_bytes == 0, "no byte is reserved in the store")
