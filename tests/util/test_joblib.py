@@ -90,16 +90,16 @@ def test_short_calls_share_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     ran = BatchSizes.ran
 
-    def note(self: BatchSizes, calls: int, seconds: float) -> None:
+    def note(self: BatchSizes, calls: int, _seconds: float) -> None:
         batches.append(calls)
-        ran(self, calls, seconds)
+        ran(self, calls, calls * 1e-6)  # however busy the machine is
 
     monkeypatch.setattr(BatchSizes, "ran", note)
     with joblib.parallel_config("atoll", n_jobs=2):
         assert joblib.Parallel()(joblib.delayed(abs)(-n) for n in range(2000)) == list(range(2000))
     assert sum(batches) == 2000
     assert max(batches) >= BATCH_GROWTH
-    assert len(batches) < 200
+    assert len(batches) < 60
 
 
 def test_what_a_call_raises_ends_the_whole(tmp_path: Path) -> None:
